@@ -9,7 +9,7 @@ import math
 import os
 import signal
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,13 +24,13 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from datamodules.audio import AudioError, duration_s, load_audio
-from datamodules.clips import SPLITS, Clip, ClipRule, Split, Track, cut_clips
+from datamodules.clips import SPLITS, Clip, ClipRule, Segment, Split, Track, cut_clips
 from datamodules.demo.corpus import MARKER
 from datamodules.errors import UserError
-from datamodules.store import Features, StoredTrack
+from datamodules.store import Features, StoredTrack, StoreKey, read_features
 from datamodules.workers import end_with_parent
 
-Kind = Literal["classification", "multilabel", "regression"]
+Kind = Literal["classification", "multilabel", "regression", "frames"]
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,31 @@ class FeatureBatch(TypedDict):
 
 
 @dataclass(frozen=True)
-class FeatureSplit:
+class LabelledTracks:
+    """The tracks of one split and what is true of them.
+
+    Attributes:
+        track_ids: the split's N tracks.
+        track_target: (N,) int64 classes; (N, C) float32 for multilabel and regression; (N, C) int64 frames of each class.
+    """
+
+    track_ids: tuple[str, ...]
+    track_target: Tensor
+
+
+@dataclass(frozen=True)
+class FeatureSplit(LabelledTracks):
     """All clips of one split, in memory.
 
     Attributes:
-        features: (L+1, N, D) float16.
+        features: (L+1, N, D) float16, N clips.
         target: (N,) int64 or (N, C) float32, per clip.
         track: (N,) int64, position of each clip's track in `track_ids`.
-        track_ids: the split's tracks.
-        track_target: (n_tracks,) int64, or (n_tracks, C) float32.
     """
 
     features: Tensor
     target: Tensor
     track: Tensor
-    track_ids: tuple[str, ...]
-    track_target: Tensor
 
 
 class TaskDataModule(L.LightningDataModule):
@@ -76,6 +85,7 @@ class TaskDataModule(L.LightningDataModule):
         dataset: name of the audio collection; tasks with the same name share features.
         kind: what the targets are, see `Track.target`.
         classes: names of the classes, tags or dimensions, in the order of the targets.
+        frame_rate: of the label grid in Hz, for the kind `frames`; None where a track has one target.
         expected: number of tracks per split in the complete dataset (empty if it varies).
     """
 
@@ -83,6 +93,7 @@ class TaskDataModule(L.LightningDataModule):
     kind: Kind = "classification"
     classes: tuple[str, ...]
     expected: Mapping[Split, int] = MappingProxyType({})
+    frame_rate: float | None = None
 
     def __init__(self, root: Path, clip: ClipRule, exclude: Collection[str] = ()) -> None:
         super().__init__()
@@ -145,12 +156,16 @@ class TaskDataModule(L.LightningDataModule):
         if empty:
             raise UserError(f"{self.dataset} under {self.root} has no tracks for {', '.join(empty)}: complete the dataset")
 
-    def _fits(self, target: int | tuple[float, ...]) -> bool:
+    def _fits(self, target: int | tuple[float, ...] | tuple[Segment, ...]) -> bool:
+        if self.kind == "frames":
+            return isinstance(target, tuple) and all(
+                isinstance(segment, Segment) and 0 <= segment.label < len(self.classes) for segment in target
+            )
         if isinstance(target, int):
             return self.kind == "classification" and 0 <= target < len(self.classes)
         if self.kind == "classification" or len(target) != len(self.classes):
             return False
-        return set(target) <= {0.0, 1.0} if self.kind == "multilabel" else all(math.isfinite(value) for value in target)
+        return set(target) <= {0.0, 1.0} if self.kind == "multilabel" else bool(np.isfinite(target).all())
 
     # -- audio, for extraction -------------------------------------------------------------------------------------
 
@@ -181,6 +196,16 @@ class TaskDataModule(L.LightningDataModule):
         """Number of tracks that `predict_dataloader` yields over all ranks."""
         return len(self._audio)
 
+    def waiting_rows(self) -> int:
+        """Rows of features, at the least, that `predict_dataloader`'s tracks will take in the store, over all ranks."""
+        if self.frame_rate is None:
+            return self.n_waiting
+        seconds = 0.0
+        for track in self._audio.tracks:
+            with suppress(AudioError):  # said when the track is decoded
+                seconds += duration_s(track.path)
+        return math.ceil(seconds * self.frame_rate)
+
     def predict_dataloader(self) -> DataLoader[list[Clip | UnusableFile]]:
         """Batches of decoded clips: the share of this rank."""
         rank, n_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -195,6 +220,15 @@ class TaskDataModule(L.LightningDataModule):
 
     # -- features, for probes --------------------------------------------------------------------------------------
 
+    def load_features(self, folder: Path, key: StoreKey, *, batch_size: int, seed: int) -> None:
+        """Reads the features of `tracks()` from a store into memory; see `feed_features`.
+
+        Raises:
+            UserError: a broken shard, or features that are missing.
+        """
+        ids = [track.track_id for track in self.tracks()]
+        self.feed_features(read_features(folder, key, ids), batch_size=batch_size, seed=seed)
+
     def feed_features(self, features: Features, *, batch_size: int, seed: int) -> None:
         """Chooses what the train, val and test loaders yield.
 
@@ -206,8 +240,18 @@ class TaskDataModule(L.LightningDataModule):
         self._batch_size, self._seed = batch_size, seed
         self._splits = {split: self._select(features, split) for split in SPLITS}
 
-    def split(self, split: Split) -> FeatureSplit:
-        """The clips of one split, after `feed_features`."""
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        """Number of layers L+1 and of features D, after `load_features`."""
+        n_layers, _, dim = self._splits["train"].features.shape
+        return n_layers, dim
+
+    def train_features(self) -> Iterator[Tensor]:
+        """All training features in parts of (L+1, n, D) float16, for their mean and deviation."""
+        yield self._splits["train"].features
+
+    def split(self, split: Split) -> LabelledTracks:
+        """The tracks of one split, after `load_features`."""
         return self._splits[split]
 
     def train_dataloader(self) -> DataLoader[FeatureBatch]:

@@ -7,13 +7,21 @@ audio. No track is ever dropped by a cutting rule: a track shorter than one clip
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class Segment(NamedTuple):
+    """A stretch of a track with one label: `start_s` (included) to `end_s` (excluded, inf: to the end of the audio) in s."""
+
+    start_s: float
+    end_s: float
+    label: int
 
 
 @dataclass(frozen=True)
@@ -25,13 +33,16 @@ class Track:
         path: audio file.
         split: `train`, `val` or `test`.
         target: classification: class index, in the order of the task's `classes`; multilabel: 0.0 or 1.0 for each of them;
-            regression: a value for each of them.
+            regression: a value for each of them; frames: labelled segments in order of time, without overlap (what lies
+            between them is ignored).
+        group: what must not be in two splits at once (an artist, a singer, an instrument); None where it is not known.
     """
 
     track_id: str
     path: Path
     split: Split
-    target: int | tuple[float, ...]
+    target: int | tuple[float, ...] | tuple[Segment, ...]
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,17 +51,20 @@ class ClipRule:
 
     Attributes:
         seconds: length of a clip in s; None takes the whole track as one clip.
-        tail_seconds: the shortest rest at the end of a track that is kept as a clip, in s; None drops every rest.
+        tail_seconds: the shortest rest at the end of a track that is kept as a clip, in s; None keeps no rest.
+        join_rest: what becomes of a rest that is not kept: joined to the clip before it instead of dropped.
     """
 
     seconds: float | None = None
     tail_seconds: float | None = None
+    join_rest: bool = False
 
     def describe(self) -> str:
-        """Readable form for file names: `whole`, `30s` or `30s-tail5s`."""
+        """Readable form for file names: `whole`, `30s`, `30s-tail5s` or `30s-tail5s-joined`."""
         if self.seconds is None:
             return "whole"
-        return f"{self.seconds:g}s" + ("" if self.tail_seconds is None else f"-tail{self.tail_seconds:g}s")
+        tail = "" if self.tail_seconds is None else f"-tail{self.tail_seconds:g}s"
+        return f"{self.seconds:g}s{tail}{'-joined' if self.join_rest else ''}"
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,8 @@ def cut_positions(n_samples: int, sample_rate: int, rule: ClipRule) -> list[tupl
     [(0, 30), (30, 30)]
     >>> cut_positions(70, 10, ClipRule(seconds=3.0, tail_seconds=1.0)), cut_positions(20, 10, ClipRule(seconds=3.0))
     ([(0, 30), (30, 30), (60, 10)], [(0, 20)])
+    >>> cut_positions(70, 10, ClipRule(seconds=3.0, join_rest=True))
+    [(0, 30), (30, 40)]
     """
     length = n_samples if rule.seconds is None else round(rule.seconds * sample_rate)
     if n_samples <= length:
@@ -89,6 +105,8 @@ def cut_positions(n_samples: int, sample_rate: int, rule: ClipRule) -> list[tupl
     rest = n_samples - len(positions) * length
     if rule.tail_seconds is not None and rest >= max(1, round(rule.tail_seconds * sample_rate)):
         positions.append((len(positions) * length, rest))
+    elif rule.join_rest:
+        positions[-1] = (positions[-1][0], length + rest)
     return positions
 
 

@@ -5,11 +5,11 @@ and ends in a hash of exactly these. Inside are immutable shards `part-*.h5`, wr
 temporary name, flushed and renamed, so that a kill loses the open shard and nothing else. A shard's name holds the SHA-256 of
 its bytes, which is checked before HDF5 sees them. The clip ids inside the shards are the only list of what is done. A shard
 holds one contiguous (n, D) float16 dataset per layer (layer 0 = input of the first block), because a contiguous layer is read
-20 times faster than one layer out of (n, L, D) (measured: facts/infra section 4).
+20 times faster than one layer out of (n, L, D) (measured: facts/infra section 4). A clip has one row in it where frames are
+pooled over time, and one for every frame of the label grid where tracks are scored by frames: clip after clip.
 """
 
 import hashlib
-import io
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +27,7 @@ from datamodules.errors import UserError
 from datamodules.files import atomic, make_folder, remove_temporary, write_text
 
 FLOAT16_MAX = 65504.0
+_SHARD_BYTES = 2**28  # a shard is closed at this size too: one clip by frames may hold 5 MB
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class StoreKey:
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """Pooled states of one clip: `values` (L+1, D) float16, finite; `n_frames` is how many frames were pooled."""
+    """States of one clip: `values` (L+1, rows, D) float16, finite; `n_frames` is how many frames the backbone gave."""
 
     clip: Clip
     n_frames: int
@@ -89,7 +90,7 @@ class Features:
 
 
 class ShardWriter:
-    """Collects clips and writes a shard whenever 512 clips or 60 s have gathered, in a thread beside the forward pass."""
+    """Collects clips and writes a shard at 512 clips, 60 s or 256 MB, in a thread beside the forward pass."""
 
     def __init__(self, folder: Path, key: StoreKey, *, shard_clips: int = 512, shard_seconds: float = 60.0) -> None:
         self.folder, self.key = folder, key
@@ -105,7 +106,8 @@ class ShardWriter:
         if not self._open:
             self._opened_at = time.monotonic()
         self._open.extend(clips)
-        if len(self._open) >= self.shard_clips or time.monotonic() - self._opened_at > self.shard_seconds:
+        full = len(self._open) >= self.shard_clips or sum(item.values.nbytes for item in self._open) >= _SHARD_BYTES
+        if full or time.monotonic() - self._opened_at > self.shard_seconds:
             self.flush()
 
     def flush(self) -> None:
@@ -155,19 +157,21 @@ def write_shard(folder: Path, key: StoreKey, shard: Sequence[ClipFeatures]) -> N
         UserError: no space left on the disk.
     """
     clips = [item.clip for item in shard]
-    image = io.BytesIO()
-    with h5py.File(image, "w", libver="latest") as file:
-        for layer, rows in enumerate(np.stack([item.values for item in shard], axis=1)):
-            file[f"layer_{layer:02d}"] = rows
+    with h5py.File.in_memory(libver="latest") as file:
+        for layer in range(len(shard[0].values)):
+            file[f"layer_{layer:02d}"] = np.concatenate([item.values[layer] for item in shard])
         file["track_id"] = np.array([clip.track_id for clip in clips], dtype=h5py.string_dtype())
         file["clip"] = np.array([clip.index for clip in clips], dtype=np.int32)
         file["n_clips"] = np.array([clip.n_clips for clip in clips], dtype=np.int32)
         file["start_s"] = np.array([clip.start_s for clip in clips], dtype=np.float64)
         file["n_frames"] = np.array([item.n_frames for item in shard], dtype=np.int32)
+        file["n_rows"] = np.array([item.values.shape[1] for item in shard], dtype=np.int32)
         file["file_bytes"] = np.array([clip.file_bytes for clip in clips], dtype=np.int64)
         file.attrs["key"] = json.dumps(asdict(key), sort_keys=True)
-    with atomic(folder / f"part-{_digest(image.getbuffer())}.h5") as temporary:
-        temporary.write_bytes(image.getbuffer())
+        file.flush()
+        content = file.id.get_file_image()
+    with atomic(folder / f"part-{_digest(content)}.h5") as temporary:
+        temporary.write_bytes(content)
 
 
 def read_inventory(folder: Path, key: StoreKey) -> dict[str, StoredTrack]:
@@ -187,41 +191,90 @@ def read_inventory(folder: Path, key: StoreKey) -> dict[str, StoredTrack]:
 
 
 def read_features(folder: Path, key: StoreKey, track_ids: Sequence[str]) -> Features:
-    """All layers of all clips of the tracks asked for.
+    """All layers of all clips of the tracks asked for, in memory.
 
     Raises:
         UserError: a shard is broken or belongs to another configuration, or a track is not (wholly) stored.
     """
     paths = sorted(folder.glob("part-*.h5"))
-    position = {track_id: index for index, track_id in enumerate(track_ids)}
-    ids = [np.empty((0, 3), dtype=np.int64)]
-    for path in paths:
-        with _open_shard(path, key) as shard:
-            track = [position.get(track_id, -1) for track_id in shard["track_id"].asstr()[:]]
-            ids.append(np.stack([np.array(track, dtype=np.int64), shard["clip"][:], shard["n_clips"][:]], axis=1))
-    track, clip, n_clips = np.concatenate(ids).T
-    places, rows = np.unique(np.stack([track, clip], axis=1), axis=0, return_index=True)  # sorted; the first of equals
-    places, rows = places[places[:, 0] >= 0], rows[places[:, 0] >= 0]
-    n_found = np.bincount(places[:, 0], minlength=len(track_ids))
-    _check_complete(track_ids, set(places[n_found[places[:, 0]] == n_clips[rows], 0].tolist()), folder)
-    target = np.full(len(track), -1)
-    target[rows] = np.arange(len(rows))
-    starts = np.cumsum([len(part) for part in ids[1:-1]])
-    return Features(_gather(paths, key, np.split(target, starts), len(rows)), places[:, 0])
-
-
-def _gather(paths: Sequence[Path], key: StoreKey, targets: Sequence[NDArray[np.int64]], n_rows: int) -> NDArray[np.float16]:
-    """(L+1, n_rows, D) from shards that were checked: row r of shard s goes to `targets[s][r]`, or nowhere if that is -1."""
+    clips = _find_clips(folder, paths, key, track_ids)
     values: NDArray[np.float16] | None = None
-    for path, target in zip(paths, targets, strict=True):
+    for number, path in enumerate(paths):
+        here = np.flatnonzero(clips["shard"] == number)
         with _open_shard(path, key) as shard:
-            layers = sorted(name for name in shard if name.startswith("layer_"))
+            layers = _layers(shard)
             if values is None:
-                values = np.empty((len(layers), n_rows, shard[layers[0]].shape[1]), dtype=np.float16)
+                values = np.empty((len(layers), len(clips), shard[layers[0]].shape[1]), dtype=np.float16)
             for layer, name in enumerate(layers):
-                values[layer, target[target >= 0]] = shard[name][:][target >= 0]
+                values[layer, here] = shard[name][:][clips["row"][here]]
     assert values is not None, "a complete store has shards"
-    return values
+    return Features(values, clips["track"])
+
+
+class FrameClips:
+    """The clips of some tracks by frames of the label grid; their values stay on disk until they are read.
+
+    Attributes:
+        track: (N,) int64, position of each clip's track in the list of track ids that was asked for; clips are sorted by it.
+        start_s: (N,) float64, where each clip starts in its track.
+        n_rows: (N,) int64, frames of each clip.
+        shape: number of layers L+1 and of features D.
+    """
+
+    def __init__(self, folder: Path, key: StoreKey, track_ids: Sequence[str]) -> None:
+        """Checks every shard once; afterwards they are only mapped, so that memory holds no more than what is read.
+
+        Raises:
+            UserError: a shard is broken or belongs to another configuration, or a track is not (wholly) stored.
+        """
+        paths = sorted(folder.glob("part-*.h5"))
+        clips = _find_clips(folder, paths, key, track_ids)
+        self.track, self.start_s, self.n_rows = clips["track"], clips["start_s"], clips["n_rows"]
+        self._shard, self._row = clips["shard"], clips["row"]
+        self._layers: list[list[NDArray[np.float16]]] = []
+        for path in paths:
+            with _open_shard(path, key) as shard:
+                places = [(shard[name].id.get_offset(), shard[name].shape) for name in _layers(shard)]
+            image = np.memmap(path, mode="r")
+            self._layers.append([np.ndarray(shape, np.float16, image, offset) for offset, shape in places])
+        self.shape = (len(self._layers[0]), self._layers[0][0].shape[1])
+
+    def __len__(self) -> int:
+        return len(self.track)
+
+    def read(self, clip: int) -> NDArray[np.float16]:
+        """All layers of one clip: (L+1, n_rows, D) float16."""
+        first, n_rows = self._row[clip], self.n_rows[clip]
+        return np.stack([layer[first : first + n_rows] for layer in self._layers[self._shard[clip]]])
+
+
+_CLIP = np.dtype(
+    [(name, np.int64) for name in ("track", "clip", "n_clips", "shard", "row", "n_rows")] + [("start_s", np.float64)]
+)
+
+
+def _find_clips(folder: Path, paths: Sequence[Path], key: StoreKey, track_ids: Sequence[str]) -> NDArray[np.void]:
+    """Where the clips of the tracks asked for lie: records of `_CLIP`, sorted by track and place in it, each clip once."""
+    position = {track_id: index for index, track_id in enumerate(track_ids)}
+    found = [np.empty(0, _CLIP)]
+    for number, path in enumerate(paths):
+        with _open_shard(path, key) as shard:
+            here = np.empty(len(shard["clip"]), _CLIP)
+            here["track"] = [position.get(track_id, -1) for track_id in shard["track_id"].asstr()[:]]
+            here["shard"] = number
+            for name in ("clip", "n_clips", "n_rows", "start_s"):
+                here[name] = shard[name][:]
+            here["row"] = np.cumsum(here["n_rows"]) - here["n_rows"]
+        found.append(here[here["track"] >= 0])
+    clips = np.concatenate(found)
+    clips = clips[np.unique(clips[["track", "clip"]], return_index=True)[1]]  # sorted; the first of equals
+    n_found = np.bincount(clips["track"], minlength=len(track_ids))
+    _check_complete(track_ids, clips["track"][n_found[clips["track"]] == clips["n_clips"]].tolist(), folder)
+    return clips
+
+
+def _layers(shard: h5py.File) -> list[str]:
+    return sorted(name for name in shard if name.startswith("layer_"))
 
 
 @contextmanager
@@ -231,14 +284,14 @@ def _open_shard(path: Path, key: StoreKey) -> Iterator[h5py.File]:
         content = path.read_bytes()
         if path.stem != f"part-{_digest(content)}":
             raise UserError(_broken(path, "its checksum does not match its content"))
-        with h5py.File(io.BytesIO(content), "r") as file:
+        with h5py.File.in_memory(content) as file:
             _check_key(path, str(file.attrs["key"]), key)
             yield file
     except (OSError, KeyError, RuntimeError) as error:
         raise UserError(_broken(path, str(error).strip("\"'").split(", ")[0])) from error
 
 
-def _digest(content: bytes | memoryview) -> str:
+def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 

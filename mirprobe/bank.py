@@ -7,7 +7,7 @@ Heads share nothing: each draws its initial weights from its own generator, so a
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,13 +78,26 @@ class ProbeBank(nn.Module):
         self.register_buffer("mean", torch.zeros(size.n_layers + 1, 1, size.dim))
         self.register_buffer("scale", torch.ones(size.n_layers + 1, 1, size.dim))
 
-    def standardize(self, features: Tensor) -> None:
-        """Takes mean and standard deviation of every feature from training clips, (L+1, N, D); constants keep scale 1."""
-        for layer, values in enumerate(features):
-            values = values.float()  # noqa: PLW2901 - one layer at a time in float32
-            deviation, mean = torch.std_mean(values, dim=0, correction=0)
-            self.get_buffer("mean")[layer, 0] = mean
-            self.get_buffer("scale")[layer, 0] = torch.where(deviation > 1e-6 * (1 + mean.abs()), 1 / deviation, 1.0)
+    def standardize(self, parts: Iterable[Tensor]) -> None:
+        """Takes mean and standard deviation of every feature from training clips or frames; constants keep scale 1.
+
+        Args:
+            parts: (L+1, n, D) each; their moments are joined (Chan, Golub & LeVeque 1979), so that not all are in memory.
+        """
+        count = 0
+        mean = torch.zeros(self.size.n_layers + 1, self.size.dim, dtype=torch.float64)
+        squares = torch.zeros_like(mean)  # sums of squared deviations from the mean
+        for part in parts:
+            n = part.shape[1]
+            for layer, values in enumerate(part):  # one layer at a time in float32
+                variance, here = torch.var_mean(values.float(), dim=0, correction=0)
+                off = here - mean[layer]
+                mean[layer] += off * n / (count + n)
+                squares[layer] += variance * n + off.square() * count * n / (count + n)
+            count += n
+        deviation = (squares / count).sqrt()
+        self.get_buffer("mean")[:, 0] = mean
+        self.get_buffer("scale")[:, 0] = torch.where(deviation > 1e-6 * (1 + mean.abs()), 1 / deviation, 1.0)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits of every head: (L+1, B, D) of any float type -> (H, B, C) float32."""

@@ -15,13 +15,14 @@ import torch
 from hydra.errors import HydraException
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
 
-from datamodules.base import TaskDataModule
+from datamodules.base import Kind, TaskDataModule
 from datamodules.clips import SPLITS, Split
 from datamodules.demo.corpus import demo_root
 from datamodules.errors import UserError
 from datamodules.files import atomic, write_text
-from datamodules.store import StoreKey, read_features
+from datamodules.store import StoreKey
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.backbones.hub import fetch
 from mirprobe.bank import BankSize, ProbeBank, all_heads
@@ -114,10 +115,9 @@ def run_probes(cell: Config, key: StoreKey) -> list[Row]:
     L.seed_everything(cell.seed, workers=False, verbose=False)
     data = make_data(cell)
     store = Path(cell.paths.features) / key.folder
-    tracks = [track.track_id for track in data.tracks()]
-    data.feed_features(read_features(store, key, tracks), batch_size=cell.protocol.batch_size, seed=cell.seed)
-    n_states, _, dim = data.split("train").features.shape
-    n_layers = n_states - 1
+    batch_size = cell.protocol.frame_batch_size if data.kind == "frames" else cell.protocol.batch_size
+    data.load_features(store, key, batch_size=batch_size, seed=cell.seed)
+    n_layers, dim = data.feature_shape[0] - 1, data.feature_shape[1]
     size = BankSize(n_layers, dim, cell.protocol.hidden, len(data.classes), cell.protocol.dropout)
     bank = ProbeBank(all_heads(n_layers), size, seed=cell.seed, normal_start=cell.protocol.layer_weights_init == "normal")
     trained = train_bank(bank, data, metric_named(cell.task.metric), cell.protocol, accelerator=probe_accelerator(cell))
@@ -132,7 +132,7 @@ def _rows(
     cell: Config, key: StoreKey, bank: ProbeBank, data: TaskDataModule, trained: TrainedBank, name: str, split: Split
 ) -> list[Row]:
     metric, target = metric_named(name), data.split(split).track_target
-    predicted = predict(metric.kind, trained.logits[split])
+    predicted = predict(metric.kind, trained.said[split])
     value = score_once(metric, predicted, target)
     low, high = bootstrap(metric.score, predicted, target, seed=cell.seed)
     weighted = [head.layer is None for head in bank.heads]
@@ -141,7 +141,7 @@ def _rows(
             model=cell.model_name, task=cell.task.name, metric=name, head=head.name, layer=head.layer, split=split,
             seed=cell.seed, protocol=cell.protocol.name, value=value[h].item(), ci_low=low[h].item(), ci_high=high[h].item(),
             n_tracks=len(target), n_expected=len(target) if data.is_demo else data.expected.get(split, len(target)),
-            majority=target.bincount().max().item() / len(target) if metric.kind == "classification" else None,
+            majority=_majority(metric.kind, target),
             epoch=int(trained.epoch[h]), selected_by=f"val/{cell.task.metric}",
             weights_start=trained.weights_start[h].tolist() if weighted[h] else None,
             weights_end=trained.weights_end[h].tolist() if weighted[h] else None,
@@ -150,6 +150,14 @@ def _rows(
         )
         for h, head in enumerate(bank.heads)
     ]  # fmt: skip
+
+
+def _majority(kind: Kind, target: Tensor) -> float | None:
+    """Share of the largest class: of tracks, or of frames; None where there are no classes."""
+    if kind not in ("classification", "frames"):
+        return None
+    counts = target.sum(dim=0) if kind == "frames" else target.bincount()
+    return (counts.max() / counts.sum()).item()
 
 
 def _write_files(cell: Config, bank: ProbeBank, data: TaskDataModule, trained: TrainedBank) -> None:
@@ -161,6 +169,10 @@ def _write_files(cell: Config, bank: ProbeBank, data: TaskDataModule, trained: T
     for split in SPLITS[1:]:
         arrays[f"{split}_track_ids"] = np.array(data.split(split).track_ids)
         arrays[f"{split}_target"] = data.split(split).track_target.numpy()
-        arrays[f"{split}_logits"] = trained.logits[split].half().numpy()
+        said = trained.said[split].numpy()
+        if data.kind == "frames":
+            arrays[f"{split}_confusion"] = said
+        else:
+            arrays[f"{split}_logits"] = said.astype(np.float16)
     with atomic(cell.folder / "predictions.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)

@@ -62,8 +62,10 @@ class ProtocolConfig:
     layer_weights_init: str = MISSING
     standardize: bool = MISSING
     batch_size: int = MISSING
+    frame_batch_size: int = MISSING
     max_epochs: int = MISSING
     patience: int = MISSING
+    track_score: str = MISSING
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,7 @@ def _to_cell(settings: Any) -> Config:
 def _check_values(cell: Config) -> None:
     """Refuses what no training and no extraction can use."""
     positive = {
-        "protocol": ("hidden", "lr", "layer_weights_lr", "batch_size", "max_epochs", "patience"),
+        "protocol": ("hidden", "lr", "layer_weights_lr", "batch_size", "frame_batch_size", "max_epochs", "patience"),
         "extract": ("batch_seconds", "shard_clips", "shard_seconds"),
         "data": ("scale",),
     }
@@ -272,6 +274,8 @@ def _check_values(cell: Config) -> None:
         raise UserError(f"unknown logger.mode {cell.logger.mode!r}. Known: {', '.join(LOGGER_MODES)}")
     if not 0 <= cell.protocol.dropout < 1:
         raise UserError(f"protocol.dropout must be from 0 up to below 1, found {cell.protocol.dropout}")
+    if cell.protocol.track_score not in ("logits", "probabilities"):
+        raise UserError(f"protocol.track_score must be logits or probabilities, found {cell.protocol.track_score!r}")
     if cell.protocol.layer_weights_init not in ("zeros", "normal"):
         raise UserError(f"protocol.layer_weights_init must be zeros or normal, found {cell.protocol.layer_weights_init!r}")
 

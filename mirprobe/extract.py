@@ -29,12 +29,12 @@ from datamodules.base import TaskDataModule, UnusableFile
 from datamodules.clips import Clip
 from datamodules.errors import UserError
 from datamodules.files import make_folder
+from datamodules.frames import grid_weights, n_grid_frames
 from datamodules.store import FLOAT16_MAX, ClipFeatures, ShardWriter, StoredTrack, StoreKey, prepare_store, read_inventory
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.config import ExtractConfig
 from mirprobe.progress import ProgressReport
 
-POOLING = "mean"
 AUTO_BATCH_SECONDS = {"cpu": 32.0, "cuda": 240.0}  # s; eight 30 s clips take 6 GB and more in MusicFM (facts/backbones section 4)
 
 
@@ -45,23 +45,24 @@ def store_key(backbone: Backbone, name: str, data: TaskDataModule) -> StoreKey:
         fingerprint=backbone.fingerprint(),
         dataset=f"{data.dataset}-demo" if data.is_demo else data.dataset,
         clip_rule=data.clip.describe(),
-        pooling=POOLING,
+        pooling="mean" if data.frame_rate is None else f"{data.frame_rate:g}Hz",
         resampler=RESAMPLER,
         precision=backbone.precision,
     )
 
 
 class ExtractModule(L.LightningModule):
-    """Runs a frozen backbone over clips and pools its states over time.
+    """Runs a frozen backbone over clips and pools its states over time: over a whole clip, or to a label grid.
 
     Args:
         backbone: frozen.
         batch_seconds: audio per forward pass, in s; halved where the memory does not hold it.
+        frame_rate: of the label grid, in Hz; None pools over the whole clip.
     """
 
-    def __init__(self, backbone: Backbone, batch_seconds: float) -> None:
+    def __init__(self, backbone: Backbone, batch_seconds: float, frame_rate: float | None = None) -> None:
         super().__init__()
-        self.backbone, self.batch_seconds = backbone, batch_seconds
+        self.backbone, self.batch_seconds, self.frame_rate = backbone, batch_seconds, frame_rate
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leaves clips where they are: `predict_step` stacks them first."""
@@ -113,8 +114,15 @@ class ExtractModule(L.LightningModule):
         torch.cuda.empty_cache()  # here, where the failed pass's tensors are gone
         return None
 
+    def _pool_time(self, frames: Tensor, seconds: float) -> Tensor:
+        """(B, L+1, T, D) -> (B, L+1, rows, D): one row for a clip, or one for every frame of the grid."""
+        if self.frame_rate is None:
+            return frames.mean(dim=2, keepdim=True)
+        n_grid = n_grid_frames(seconds, self.frame_rate)
+        return grid_weights(frames.shape[2], self.backbone.hop, n_grid, self.frame_rate).to(frames) @ frames
+
     def _to_store(self, clips: Sequence[Clip], frames: Tensor) -> list[ClipFeatures]:
-        pooled = frames.mean(dim=2)
+        pooled = self._pool_time(frames, len(clips[0].audio) / self.backbone.sample_rate)
         fits = (pooled.abs() <= FLOAT16_MAX).flatten(1).all(dim=1).cpu()  # False for NaN too
         if not bool(fits.all()):
             track = clips[int((~fits).nonzero()[0])].track_id
@@ -216,10 +224,10 @@ def extract(
             prepare_store(folder, key)
         stored = read_inventory(folder, key)
         _check_unchanged(data, stored)
-        module = ExtractModule(backbone, _feed(runner, backbone, data, stored, settings))
+        module = ExtractModule(backbone, _feed(runner, backbone, data, stored, settings), data.frame_rate)
         if data.n_waiting == 0:
             return
-        _check_space(folder, data.n_waiting, backbone)
+        _check_space(folder, data.waiting_rows(), backbone)
         what = f"{key.backbone} over {key.dataset}"
         with ProgressReport(what, data.n_waiting, "tracks", quiet=not first) as progress:
             shards = ShardWriter(folder, key, shard_clips=settings.shard_clips, shard_seconds=settings.shard_seconds)
@@ -274,8 +282,8 @@ def _check_unchanged(data: TaskDataModule, stored: dict[str, StoredTrack]) -> No
         )
 
 
-def _check_space(folder: Path, n_tracks: int, backbone: Backbone) -> None:
-    needed = n_tracks * (backbone.n_layers + 1) * backbone.dim * 2
+def _check_space(folder: Path, n_rows: int, backbone: Backbone) -> None:
+    needed = n_rows * (backbone.n_layers + 1) * backbone.dim * 2
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(

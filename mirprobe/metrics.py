@@ -1,6 +1,7 @@
 """Scores of predictions, over tracks.
 
-Conventions: logits of a track are the mean of the logits of its clips (MARBLE v1's rule). A metric is computed once per
+Conventions: logits of a track are the mean of the logits of its clips (MARBLE v1's rule), or on request those of the mean of
+their probabilities (MARBLE v2's). A metric is computed once per
 split over all tracks, never averaged over batches, so it does not depend on the batch size. More is better, and scores are
 fractions (0.855, not 85.5). Every metric takes weights of the tracks, ones for the score itself and the counts of a bootstrap
 resample for its interval, so one definition serves both. H heads, N tracks, R weightings, C classes, tags or dimensions.
@@ -30,11 +31,14 @@ class TrackMetric:
     score: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def predict(kind: Kind, logits: Tensor) -> Tensor:
-    """What is scored: (H, N) classes, (H, N, C) probabilities or (H, N, C) values, from (H, N, C) logits."""
+def predict(kind: Kind, said: Tensor) -> Tensor:
+    """What is scored: (H, N) classes, (H, N, C) probabilities or (H, N, C) values, from (H, N, C) logits.
+
+    The (H, N, C, C) confusion of frames is scored as it is.
+    """
     if kind == "classification":
-        return logits.argmax(dim=2)
-    return torch.sigmoid(logits) if kind == "multilabel" else logits
+        return said.argmax(dim=2)
+    return torch.sigmoid(said) if kind == "multilabel" else said
 
 
 def score_once(metric: TrackMetric, predicted: Tensor, target: Tensor) -> Tensor:
@@ -151,6 +155,30 @@ def _mean(scores: Tensor, weights: Tensor) -> Tensor:
     return (scores @ weights.T / weights.sum(dim=1)).float()
 
 
+def frame_accuracy(confusion: Tensor, _counts: Tensor, weights: Tensor) -> Tensor:
+    """Share of all labelled frames whose class is right (micro): long tracks count more. See `TrackConfusion`.
+
+    >>> confusion = torch.tensor([[[[3, 1], [0, 0]], [[1, 1], [2, 2]]]])  # one head, two tracks, two classes
+    >>> frame_accuracy(confusion, torch.tensor([[4, 0], [2, 4]]), torch.ones(1, 2))
+    tensor([[0.6000]])
+    """
+    right = confusion.diagonal(dim1=2, dim2=3).sum(dim=2).double()  # (H, N)
+    weights = weights.to(right)
+    return (right @ weights.T / (confusion.sum(dim=(2, 3)).double() @ weights.T)).float()
+
+
+def frame_accuracy_macro(confusion: Tensor, _counts: Tensor, weights: Tensor) -> Tensor:
+    """Mean over classes of the share of a class's frames that are found; classes without frames are left out.
+
+    >>> confusion = torch.tensor([[[[3, 1], [0, 0]], [[1, 1], [2, 2]]]])
+    >>> frame_accuracy_macro(confusion, torch.tensor([[4, 0], [2, 4]]), torch.ones(1, 2))
+    tensor([[0.5833]])
+    """
+    weights = weights.to(torch.float64)
+    right = torch.einsum("hnc,rn->hrc", confusion.diagonal(dim1=2, dim2=3).double(), weights)
+    return torch.nanmean(right / torch.einsum("hnc,rn->hrc", confusion.sum(dim=3).double(), weights), dim=2).float()
+
+
 METRICS: Mapping[str, TrackMetric] = {
     "accuracy": TrackMetric("classification", accuracy),
     "key_weighted": TrackMetric("classification", key_weighted),
@@ -159,6 +187,8 @@ METRICS: Mapping[str, TrackMetric] = {
     "r2_valence": TrackMetric("regression", r2_of(1)),
     "roc_auc": TrackMetric("multilabel", roc_auc),
     "average_precision": TrackMetric("multilabel", average_precision),
+    "frame_accuracy": TrackMetric("frames", frame_accuracy),
+    "frame_accuracy_macro": TrackMetric("frames", frame_accuracy_macro),
 }
 
 
@@ -180,22 +210,60 @@ class TrackLogits(Metric):
         n_heads: H.
         n_tracks: N, tracks of the split.
         n_classes: C.
+        averages: `classification` or `multilabel` averages the probabilities of these instead of logits; what `compute` gives
+            are then the logits of the mean probabilities.
     """
 
     full_state_update = False
     total: Tensor
     count: Tensor
 
-    def __init__(self, n_heads: int, n_tracks: int, n_classes: int) -> None:
+    def __init__(self, n_heads: int, n_tracks: int, n_classes: int, *, averages: Kind | None = None) -> None:
         super().__init__()
+        self.averages = averages
         self.add_state("total", torch.zeros(n_tracks, n_heads, n_classes, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros(n_tracks, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, logits: Tensor, track: Tensor) -> None:
+    def update(self, logits: Tensor, track: Tensor, _target: Tensor | None = None) -> None:
         """Adds a batch: logits (H, B, C), track (B,) positions in 0 .. N - 1."""
-        self.total.index_add_(0, track, logits.transpose(0, 1).to(self.total.dtype))
+        values = logits.to(self.total.dtype)
+        if self.averages is not None:
+            values = values.softmax(dim=2) if self.averages == "classification" else values.sigmoid()
+        self.total.index_add_(0, track, values.transpose(0, 1))
         self.count.index_add_(0, track, torch.ones_like(track, dtype=self.count.dtype))
 
     def compute(self) -> Tensor:
         """(H, N, C) float32 mean logits."""
-        return (self.total / self.count[:, None, None]).transpose(0, 1).float()
+        mean = (self.total / self.count[:, None, None]).transpose(0, 1)
+        if self.averages is not None:
+            mean = mean.log() if self.averages == "classification" else mean.logit()
+        return mean.float()
+
+
+class TrackConfusion(Metric):
+    """How often frames of each class were taken for each class, by track and head: nothing grows with the number of frames.
+
+    Args:
+        n_heads: H.
+        n_tracks: N, tracks of the split.
+        n_classes: C.
+    """
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, n_heads: int, n_tracks: int, n_classes: int) -> None:
+        super().__init__()
+        self.n_classes = n_classes
+        self.add_state("counts", torch.zeros(n_heads, n_tracks, n_classes * n_classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, track: Tensor, target: Tensor) -> None:
+        """Adds a batch of frames: logits (H, B, C), track (B,) positions in 0 .. N - 1, target (B,) classes."""
+        pair = target * self.n_classes + logits.argmax(dim=2)  # (H, B)
+        n_heads, n_tracks, n_pairs = self.counts.shape
+        place = (torch.arange(n_heads, device=pair.device)[:, None] * n_tracks + track) * n_pairs + pair
+        self.counts += torch.bincount(place.flatten(), minlength=self.counts.numel()).view_as(self.counts)
+
+    def compute(self) -> Tensor:
+        """(H, N, C, C) int64: true class, predicted class."""
+        return self.counts.view(*self.counts.shape[:2], self.n_classes, self.n_classes)

@@ -19,7 +19,7 @@ from datamodules.base import FeatureBatch, TaskDataModule
 from datamodules.clips import SPLITS, Split
 from mirprobe.bank import ProbeBank
 from mirprobe.config import ProtocolConfig
-from mirprobe.metrics import TrackLogits, TrackMetric, predict, score_once
+from mirprobe.metrics import TrackConfusion, TrackLogits, TrackMetric, predict, score_once
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,14 @@ class TrainedBank:
     """What training gave.
 
     Attributes:
-        logits: per split (val, test): (H, N, C) float32 mean logits per track, with every head's best weights.
+        said: per split (val, test), with every head's best weights: (H, N, C) float32 mean logits per track, or for frames
+            (H, N, C, C) int64 counts, see `TrackConfusion`.
         epoch: (H,) int64, the epoch that each head keeps.
         weights_start: (H, L) softmax layer weights before training.
         weights_end: (H, L) the same, of each head's best epoch.
     """
 
-    logits: dict[Split, Tensor]
+    said: dict[Split, Tensor]
     epoch: Tensor
     weights_start: Tensor
     weights_end: Tensor
@@ -46,15 +47,14 @@ class ProbeModule(L.LightningModule):
         bank: the probes.
         metric: chooses each head's epoch on val.
         protocol: learning rates, epochs, patience.
-        targets: what is true of every track, per split: (N,) int64, or (N, C) float32.
+        targets: what is true of every track, per split: see `LabelledTracks.track_target`.
     """
 
     def __init__(self, bank: ProbeBank, metric: TrackMetric, protocol: ProtocolConfig, targets: Mapping[Split, Tensor]) -> None:
         super().__init__()
         self.bank, self.metric, self.protocol, self.targets = bank, metric, protocol, targets
         n_heads = len(bank.heads)
-        self.val = TrackLogits(n_heads, len(targets["val"]), bank.size.n_outputs)
-        self.test = TrackLogits(n_heads, len(targets["test"]), bank.size.n_outputs)
+        self.val, self.test = (self._collector(n_heads, len(targets[split])) for split in ("val", "test"))
         self.best = {name: value.detach().clone() for name, value in bank.named_parameters()}
         self.best_score: Tensor
         self.best_epoch: Tensor
@@ -62,6 +62,12 @@ class ProbeModule(L.LightningModule):
         self.register_buffer("best_score", torch.full((n_heads,), -torch.inf))
         self.register_buffer("best_epoch", torch.zeros(n_heads, dtype=torch.int64))
         self.register_buffer("running", torch.ones(n_heads, dtype=torch.bool))
+
+    def _collector(self, n_heads: int, n_tracks: int) -> TrackConfusion | TrackLogits:
+        if self.metric.kind == "frames":
+            return TrackConfusion(n_heads, n_tracks, self.bank.size.n_outputs)
+        by_probability = self.protocol.track_score == "probabilities" and self.metric.kind != "regression"
+        return TrackLogits(n_heads, n_tracks, self.bank.size.n_outputs, averages=self.metric.kind if by_probability else None)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam without weight decay; the layer weights have a learning rate of their own."""
@@ -78,7 +84,7 @@ class ProbeModule(L.LightningModule):
     def losses(self, logits: Tensor, target: Tensor) -> Tensor:
         """Each head's mean loss over the batch, (H, B, C) -> (H,): cross-entropy, binary cross-entropy or squared error."""
         n_heads, n_clips, n_classes = logits.shape
-        if self.metric.kind == "classification":
+        if self.metric.kind in ("classification", "frames"):
             every = F.cross_entropy(logits.reshape(-1, n_classes), target.repeat(n_heads), reduction="none")
             return every.view(n_heads, n_clips).mean(dim=1)
         loss = F.binary_cross_entropy_with_logits if self.metric.kind == "multilabel" else F.mse_loss
@@ -91,8 +97,8 @@ class ProbeModule(L.LightningModule):
         return losses.sum()
 
     def validation_step(self, batch: FeatureBatch, _index: int) -> None:
-        """Collects logits per track."""
-        self.val.update(self.bank(batch["features"]), batch["track"])
+        """Collects what is scored per track."""
+        self.val.update(self.bank(batch["features"]), batch["track"], batch["target"])
 
     def on_validation_epoch_end(self) -> None:
         """Scores every head over the tracks of val and keeps the better weights."""
@@ -117,8 +123,8 @@ class ProbeModule(L.LightningModule):
         self.bank.load_state_dict(self.best, strict=False)
 
     def test_step(self, batch: FeatureBatch, _index: int, dataloader_idx: int = 0) -> None:
-        """Collects logits per track: loader 0 is val, loader 1 is test."""
-        (self.val, self.test)[dataloader_idx].update(self.bank(batch["features"]), batch["track"])
+        """Collects what is scored per track: loader 0 is val, loader 1 is test."""
+        (self.val, self.test)[dataloader_idx].update(self.bank(batch["features"]), batch["track"], batch["target"])
 
 
 def train_bank(
@@ -128,13 +134,13 @@ def train_bank(
 
     Args:
         bank: as drawn; changed in place to every head's best weights.
-        data: after `feed_features`.
+        data: after `load_features`.
         metric: that chooses epochs.
         protocol: how to train.
         **trainer: arguments of lightning.Trainer, such as `accelerator`.
     """
     if protocol.standardize:
-        bank.standardize(data.split("train").features)
+        bank.standardize(data.train_features())
     start = bank.softmax_weights().detach().clone()
     module = ProbeModule(bank, metric, protocol, {split: data.split(split).track_target for split in SPLITS})
     runner = L.Trainer(
@@ -144,7 +150,7 @@ def train_bank(
     runner.fit(module, datamodule=data)
     runner.test(module, dataloaders=[data.val_dataloader(), data.test_dataloader()], verbose=False)
     return TrainedBank(
-        logits={"val": module.val.compute().cpu(), "test": module.test.compute().cpu()},
+        said={"val": module.val.compute().cpu(), "test": module.test.compute().cpu()},
         epoch=module.best_epoch.cpu(),
         weights_start=start.cpu(),
         weights_end=bank.softmax_weights().detach().cpu(),

@@ -39,7 +39,7 @@ def values_of(track_id: str, clip: int, n_layers: int = N_LAYERS, dim: int = DIM
 
 def item(track_id: str, clip: int = 0, n_clips: int = 2) -> ClipFeatures:
     audio = np.zeros(1, np.float32)
-    return ClipFeatures(Clip(track_id, clip, n_clips, 1.5 * clip, audio, 1234), 99 + clip, values_of(track_id, clip))
+    return ClipFeatures(Clip(track_id, clip, n_clips, 1.5 * clip, audio, 1234), 99 + clip, values_of(track_id, clip)[:, None])
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_any_track_id_survives(tmp_path: Path, track_id: str) -> None:
 
 def test_extreme_float16_values_survive(tmp_path: Path) -> None:
     values = np.array([[65504, -65504, 6e-8, 0, -0.0]] * N_LAYERS, np.float16)
-    write_shard(tmp_path, KEY, [replace(item("a", 0, 1), values=values)])
+    write_shard(tmp_path, KEY, [replace(item("a", 0, 1), values=values[:, None])])
     np.testing.assert_array_equal(read_features(tmp_path, KEY, ["a"]).values[:, 0], values)
 
 
@@ -371,7 +371,7 @@ folder, limit, n_clips = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 writer = ShardWriter(folder, StoreKey(*KEY), shard_clips=8)
-values = np.arange(7 * 512, dtype=np.float16).reshape(7, 512) / 4096
+values = np.arange(7 * 512, dtype=np.float16).reshape(7, 1, 512) / 4096
 try:
     for number in range(n_clips):
         writer.add([ClipFeatures(Clip(f"t{number}", 0, 1, 0.0, np.zeros(1, np.float32), 1), 9, values + number % 7)])

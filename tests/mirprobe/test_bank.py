@@ -54,11 +54,13 @@ def test_layer_weights_start_uniform_or_normal() -> None:
     assert drawn.sum().item() == pytest.approx(1) and drawn.max() - drawn.min() > 0.01
 
 
-def test_standardised_features_have_mean_zero_and_deviation_one() -> None:
+@pytest.mark.parametrize("sizes", [(500,), (1, 199, 300), (250, 250)])
+def test_standardised_features_have_mean_zero_and_deviation_one_in_whatever_parts(sizes: tuple[int, ...]) -> None:
     bank = ProbeBank(all_heads(3), SIZE, seed=0)
     values = 40 + 300 * features(500)
+    values[:, 200:] += 100  # parts with means of their own
     values[2, :, 1] = 7.0  # a constant feature
-    bank.standardize(values.half())
+    bank.standardize(values.half().split(sizes, dim=1))
     states = (values - bank.get_buffer("mean")) * bank.get_buffer("scale")
     assert states.mean(dim=1).abs().max() < 1e-2
     deviation = states.std(dim=1, correction=0)

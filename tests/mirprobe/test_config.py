@@ -236,6 +236,7 @@ def test_a_value_of_the_wrong_type_names_its_key(override: str, key: str) -> Non
         ("protocol.dropout=1", "protocol.dropout"),
         ("protocol.dropout=-0.1", "protocol.dropout"),
         ("protocol.layer_weights_init=ones", "protocol.layer_weights_init"),
+        ("protocol.track_score=votes", "protocol.track_score"),
         ("data.scale=0", "data.scale"),
         ("extract.shard_clips=0", "extract.shard_clips"),
         ("extract.n_workers=-1", "extract.n_workers"),

@@ -166,7 +166,7 @@ def test_full_disk_is_said_before_and_during(job: Job, monkeypatch: pytest.Monke
         "from pathlib import Path; import numpy as np\n"
         "from datamodules.clips import Clip; from datamodules.store import ClipFeatures, StoreKey, write_shard\n"
         "from datamodules.errors import UserError\n"
-        "clip = ClipFeatures(Clip('t', 0, 1, 0.0, np.zeros(1, np.float32), 1), 1, np.zeros((3, 50000), np.float16))\n"
+        "clip = ClipFeatures(Clip('t', 0, 1, 0.0, np.zeros(1, np.float32), 1), 1, np.zeros((3, 1, 50000), np.float16))\n"
         "try: write_shard(Path(sys.argv[3]), StoreKey(*'abcdefg'), [clip])\n"
         "except UserError as error: print(error)\n"
     )

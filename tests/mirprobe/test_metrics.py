@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import UserError
-from mirprobe.metrics import METRICS, TrackLogits, key_table, metric_named, score_once
+from mirprobe.metrics import METRICS, TrackConfusion, TrackLogits, key_table, metric_named, score_once
 
 TONICS = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
 KEYS = [f"{tonic} {mode}" for mode in ("major", "minor") for tonic in TONICS]
@@ -136,13 +136,65 @@ def test_a_tag_without_positives_is_left_out_of_the_mean() -> None:
         assert once(name, predicted, without) == pytest.approx(expected, abs=1e-6)
 
 
+# -- frames -----------------------------------------------------------------------------------------------------------
+
+
+def frames(n_heads: int = 2, n_tracks: int = 30, n_classes: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    """(H, M) predicted and (M,) true classes of frames, and (M,) their tracks: tracks of unequal length, class 3 is rare."""
+    generator = torch.Generator().manual_seed(0)
+    track = torch.arange(n_tracks).repeat_interleave(torch.randint(1, 40, (n_tracks,), generator=generator))
+    target = torch.multinomial(torch.tensor([5.0, 3, 2, 0.1, 1]), len(track), replacement=True, generator=generator)
+    guess = torch.randint(n_classes, (n_heads, len(track)), generator=generator)
+    return torch.where(torch.rand(guess.shape, generator=generator) < 0.5, target, guess), target, track
+
+
+def confusion(predicted: Tensor, target: Tensor, track: Tensor, batch_size: int = 10**6) -> tuple[Tensor, Tensor]:
+    """What the metrics take, through the collector: (H, N, C, C) counts and (N, C) frames per class."""
+    n_tracks = int(track.max()) + 1
+    metric = TrackConfusion(len(predicted), n_tracks, 5)
+    for batch in torch.arange(len(track)).split(batch_size):
+        metric.update(torch.nn.functional.one_hot(predicted[:, batch], 5).float(), track[batch], target[batch])
+    counts = metric.compute()
+    return counts, counts[0].sum(dim=2)
+
+
+def test_frame_scores_equal_scikit_learns_over_all_frames() -> None:
+    predicted, target, track = frames()
+    counts, classes = confusion(predicted, target, track)
+    for head, guess in enumerate(predicted):
+        micro = sklearn.metrics.accuracy_score(target, guess)
+        macro = sklearn.metrics.balanced_accuracy_score(target, guess)
+        assert once("frame_accuracy", counts, classes)[head] == pytest.approx(micro, abs=1e-6)
+        assert once("frame_accuracy_macro", counts, classes)[head] == pytest.approx(macro, abs=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_frames_are_counted_once_whatever_the_batches(batch_size: int) -> None:
+    predicted, target, track = frames()
+    counts, classes = confusion(predicted, target, track, batch_size)
+    assert torch.equal(counts, confusion(predicted, target, track)[0])
+    assert counts.sum(dim=(1, 2, 3)).tolist() == [len(track)] * 2
+    for one in (0, 7, 29):
+        expected = sklearn.metrics.confusion_matrix(target[track == one], predicted[1, track == one], labels=range(5))
+        assert counts[1, one].tolist() == expected.tolist()
+        assert classes[one].tolist() == target[track == one].bincount(minlength=5).tolist()
+
+
+def test_a_class_without_frames_is_left_out_of_the_macro_mean() -> None:
+    predicted, target, track = frames()
+    counts, classes = confusion(predicted, target.where(target != 3, 0), track)
+    expected = sklearn.metrics.recall_score(target.where(target != 3, 0), predicted[0], average=None, labels=[0, 1, 2, 4])
+    assert once("frame_accuracy_macro", counts, classes)[0] == pytest.approx(expected.mean(), abs=1e-6)
+
+
 # -- weights ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_weighted_score_is_the_score_of_the_resampled_tracks(name: str) -> None:
     kind = METRICS[name].kind
-    predicted, target = {"classification": lambda: drawn(2, 50, 24), "multilabel": lambda: tags(7), "regression": values}[kind]()
+    made = {"classification": lambda: drawn(2, 50, 24), "multilabel": lambda: tags(7), "regression": values}
+    predicted, target = (made | {"frames": lambda: confusion(*frames())})[kind]()
     rows = torch.randint(len(target), (3, len(target)), generator=torch.Generator().manual_seed(9))
     weights = torch.stack([torch.bincount(one, minlength=len(target)) for one in rows]).double()
     scores = METRICS[name].score(predicted, target, weights)
@@ -156,8 +208,12 @@ def test_weighted_score_is_the_score_of_the_resampled_tracks(name: str) -> None:
 def test_every_metric_is_one_for_right_answers_and_takes_any_number_of_heads() -> None:
     right = {"classification": drawn(4, 30, 24)[1], "multilabel": tags(5)[1], "regression": values()[1]}
     for name, metric in METRICS.items():
-        target = right[metric.kind]
-        assert once(name, target.expand(4, *target.shape), target) == pytest.approx([1.0] * 4)
+        if metric.kind == "frames":
+            _, target, track = frames()
+            assert once(name, *confusion(target.expand(4, -1), target, track)) == pytest.approx([1.0] * 4)
+        else:
+            target = right[metric.kind]
+            assert once(name, target.expand(4, *target.shape), target) == pytest.approx([1.0] * 4)
 
 
 def test_an_unknown_metric_lists_the_known_ones() -> None:
@@ -201,6 +257,19 @@ def test_one_loud_clip_outvotes_two_quiet_ones() -> None:
     metric = TrackLogits(1, 1, 2)
     metric.update(torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 9.0]]]), torch.tensor([0, 0, 0]))
     torch.testing.assert_close(metric.compute(), torch.tensor([[[2 / 3, 3.0]]]))
+
+
+def test_probabilities_are_averaged_on_request() -> None:
+    """The loud clip wins by its logits; by probabilities the two quiet ones do."""
+    clips, track = torch.tensor([[[1.2, 0.0], [1.2, 0.0], [0.0, 3.0]]]), torch.tensor([0, 0, 0])
+    logits, probabilities = TrackLogits(1, 1, 2), TrackLogits(1, 1, 2, averages="classification")
+    logits.update(clips, track)
+    probabilities.update(clips, track)
+    assert logits.compute().argmax() == 1 and probabilities.compute().argmax() == 0
+    torch.testing.assert_close(probabilities.compute()[0, 0].exp(), clips[0].softmax(dim=1).mean(dim=0))
+    tags = TrackLogits(1, 1, 2, averages="multilabel")
+    tags.update(clips, track)
+    torch.testing.assert_close(tags.compute()[0, 0].sigmoid(), clips[0].sigmoid().mean(dim=0))
 
 
 def test_half_precision_logits_are_summed_exactly_enough() -> None:

@@ -66,7 +66,7 @@ def test_every_head_of_the_bank_equals_its_lone_run(protocol: ProtocolConfig) ->
         for name, value in lone.named_parameters():
             torch.testing.assert_close(value[0], bank.get_parameter(name)[h], atol=1e-5, rtol=0, msg=f"{head.name} {name}")
         for split in ("val", "test"):
-            torch.testing.assert_close(alone.logits[split][0], together.logits[split][h], atol=1e-5, rtol=0)
+            torch.testing.assert_close(alone.said[split][0], together.said[split][h], atol=1e-5, rtol=0)
         assert alone.epoch[0] == together.epoch[h]
         torch.testing.assert_close(alone.weights_end[0], together.weights_end[h], atol=1e-5, rtol=0)
 
@@ -74,7 +74,7 @@ def test_every_head_of_the_bank_equals_its_lone_run(protocol: ProtocolConfig) ->
 def test_informative_layer_is_learnt_and_others_stay_at_chance(protocol: ProtocolConfig) -> None:
     data, (_, trained) = fed(), train(all_heads(N_LAYERS), replace(protocol, max_epochs=30, patience=12))
     target = data.split("test").track_target
-    accuracy = (trained.logits["test"].argmax(dim=2) == target).double().mean(dim=1)
+    accuracy = (trained.said["test"].argmax(dim=2) == target).double().mean(dim=1)
     assert accuracy[2] > 0.85
     assert accuracy[0] < 0.7
     assert trained.weights_end[-1].argmax() == 1  # layer 2 is the second of layers 1..3
@@ -86,7 +86,7 @@ def test_kept_weights_are_those_of_the_best_epoch(protocol: ProtocolConfig) -> N
         _, cut = train(all_heads(N_LAYERS), replace(protocol, max_epochs=epoch))
         chosen = whole.epoch == epoch
         assert cut.epoch[chosen].tolist() == [epoch] * int(chosen.sum())
-        torch.testing.assert_close(cut.logits["test"][chosen], whole.logits["test"][chosen], atol=1e-6, rtol=0)
+        torch.testing.assert_close(cut.said["test"][chosen], whole.said["test"][chosen], atol=1e-6, rtol=0)
 
 
 def test_score_is_the_same_at_any_batch_size(protocol: ProtocolConfig) -> None:
@@ -112,7 +112,7 @@ def test_same_seed_gives_identical_logits(protocol: ProtocolConfig) -> None:
     for _ in range(2):
         torch.manual_seed(0)
         runs.append(train(all_heads(N_LAYERS), with_dropout)[1])
-    assert torch.equal(runs[0].logits["test"], runs[1].logits["test"])
+    assert torch.equal(runs[0].said["test"], runs[1].said["test"])
 
 
 def test_shuffled_labels_give_chance(protocol: ProtocolConfig) -> None:
@@ -121,7 +121,7 @@ def test_shuffled_labels_give_chance(protocol: ProtocolConfig) -> None:
     shuffled = np.random.default_rng(1).permutation(features.values.shape[1])
     data.feed_features(Features(features.values[:, shuffled], features.track), batch_size=16, seed=0)
     trained = train_bank(ProbeBank(all_heads(N_LAYERS), SIZE, seed=0), data, METRICS["accuracy"], protocol, accelerator="cpu")
-    accuracy = (trained.logits["test"].argmax(dim=2) == data.split("test").track_target).double().mean(dim=1)
+    accuracy = (trained.said["test"].argmax(dim=2) == data.split("test").track_target).double().mean(dim=1)
     assert accuracy.max() < 0.7
 
 
@@ -153,6 +153,6 @@ def test_values_and_tags_are_learnt_from_the_layer_that_shows_them(
     bank = ProbeBank(all_heads(N_LAYERS), replace(SIZE, n_outputs=len(data.classes)), seed=0)
     longer = replace(protocol, max_epochs=40, patience=10)
     trained = train_bank(bank, data, METRICS[metric], longer, accelerator="cpu")
-    predicted = predict(METRICS[metric].kind, trained.logits["test"])
+    predicted = predict(METRICS[metric].kind, trained.said["test"])
     scores = score_once(METRICS[metric], predicted, data.split("test").track_target)
     assert scores[2] > at_least and scores.argmax() in (2, 4) and scores[0] < at_least - 0.3
