@@ -21,14 +21,16 @@ class AudioError(Exception):
     """Why one file cannot be used, in a few words."""
 
 
-def load_audio(path: Path, sample_rate: int) -> NDArray[np.float32]:
-    """Decodes a file to mono float32 (S,) at `sample_rate` Hz.
+def load_audio(path: Path, sample_rate: int, *, start_s: float = 0.0, end_s: float | None = None) -> NDArray[np.float32]:
+    """Decodes a file, or its part from `start_s` to `end_s` seconds, to mono float32 (S,) at `sample_rate` Hz.
 
     Raises:
-        AudioError: the file is missing, unreadable, empty, or holds NaN or infinite samples.
+        AudioError: the file is missing, unreadable, empty, holds NaN or infinite samples, or ends before `end_s`.
     """
     try:
         samples, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
+        if start_s > 0 or end_s is not None:
+            samples = _cut(samples, file_rate, start_s, end_s)
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         raise AudioError(_why_unreadable(path, error)) from error
     if len(samples) == 0:
@@ -51,6 +53,14 @@ def duration_s(path: Path) -> float:
         return float(soundfile.info(path).duration)
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         raise AudioError(_why_unreadable(path, error)) from error
+
+
+def _cut(samples: NDArray[np.float32], rate: int, start_s: float, end_s: float | None) -> NDArray[np.float32]:
+    seconds = len(samples) / rate
+    if start_s >= seconds or (end_s is not None and end_s > seconds + 0.1):
+        wanted = f"{start_s:g} s to " + ("its end" if end_s is None else f"{end_s:g} s")
+        raise AudioError(f"lasts {seconds:.2f} s, {wanted} was asked for")
+    return samples[round(start_s * rate) : None if end_s is None else round(end_s * rate)]
 
 
 def wav_bytes(audio: NDArray[np.float32], sample_rate: int) -> bytes:

@@ -312,7 +312,7 @@ class _TrackAudio(Dataset[list[Clip | UnusableFile]]):
     def __getitem__(self, index: int) -> list[Clip | UnusableFile]:
         track = self.tracks[index]
         try:
-            audio = load_audio(track.path, self.sample_rate)
+            audio = load_audio(track.path, self.sample_rate, start_s=track.start_s, end_s=track.end_s)
             file_bytes = track.path.stat().st_size
             clips = cut_clips(audio, self.sample_rate, self.rule, track_id=track.track_id, file_bytes=file_bytes)
             shortest = min(len(clip.audio) for clip in clips)

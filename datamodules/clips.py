@@ -35,6 +35,8 @@ class Track:
         target: classification: class index, in the order of the task's `classes`; multilabel: 0.0 or 1.0 for each of them;
             regression: a value for each of them; frames: labelled segments in order of time, without overlap (what lies
             between them is ignored).
+        start_s: where in the file the track starts, in s.
+        end_s: where in the file it ends, in s; None: at the end of the file.
         group: what must not be in two splits at once (an artist, a singer, an instrument); None where it is not known.
     """
 
@@ -43,6 +45,8 @@ class Track:
     split: Split
     target: int | tuple[float, ...] | tuple[Segment, ...]
     group: str | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
 
 
 @dataclass(frozen=True)
