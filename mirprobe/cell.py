@@ -30,6 +30,7 @@ from mirprobe.config import Config, write_cell
 from mirprobe.extract import extract, store_key
 from mirprobe.launchers import n_devices, probe_accelerator
 from mirprobe.metrics import METRICS, metric_named, predict, score_once
+from mirprobe.progress import ProgressReport
 from mirprobe.results import Row, write_rows
 from mirprobe.stats import bootstrap
 from mirprobe.training import TrainedBank, train_bank
@@ -120,7 +121,12 @@ def run_probes(cell: Config, key: StoreKey) -> list[Row]:
     n_layers, dim = data.feature_shape[0] - 1, data.feature_shape[1]
     size = BankSize(n_layers, dim, cell.protocol.hidden, len(data.classes), cell.protocol.dropout)
     bank = ProbeBank(all_heads(n_layers), size, seed=cell.seed, normal_start=cell.protocol.layer_weights_init == "normal")
-    trained = train_bank(bank, data, metric_named(cell.task.metric), cell.protocol, accelerator=probe_accelerator(cell))
+    what, epochs = f"probes of {cell.model_name} for {cell.task.name}", cell.protocol.max_epochs
+    with ProgressReport(what, epochs, "epochs at most", passing=True) as progress:
+        trained = train_bank(
+            bank, data, metric_named(cell.task.metric), cell.protocol, lambda: progress.advance(1),
+            accelerator=probe_accelerator(cell),
+        )  # fmt: skip
     splits: tuple[Split, ...] = ("val", "test")
     rows = [row for name in cell.metrics for split in splits for row in _rows(cell, key, bank, data, trained, name, split)]
     _write_files(cell, bank, data, trained)

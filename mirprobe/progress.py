@@ -36,12 +36,13 @@ class ProgressReport:
         total: number of items.
         unit: what an item is, in the plural.
         quiet: count only (ranks but the first).
+        passing: leave neither the bar nor a last line behind.
     """
 
-    def __init__(self, what: str, total: int, unit: str, *, quiet: bool = False) -> None:
-        self.what, self.total, self.unit, self.quiet = what, total, unit, quiet
+    def __init__(self, what: str, total: int, unit: str, *, quiet: bool = False, passing: bool = False) -> None:
+        self.what, self.total, self.unit, self.quiet, self.passing = what, total, unit, quiet, passing
         self.done, self.audio_s = 0, 0.0
-        self._bar = _bar() if sys.stdout.isatty() and not quiet else None
+        self._bar = _bar(transient=passing) if sys.stdout.isatty() and not quiet else None
 
     def __enter__(self) -> Self:
         self._start = self._last_line = time.monotonic()
@@ -53,7 +54,7 @@ class ProgressReport:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif kind is None:
+        elif kind is None and not self.passing:
             self._line()
 
     def advance(self, items: int, audio_s: float = 0.0) -> None:
@@ -83,8 +84,8 @@ class ProgressReport:
         )
 
 
-def _bar() -> Progress:
+def _bar(*, transient: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
-        TimeRemainingColumn(), TextColumn("{task.fields[rate]}"), transient=False,
+        TimeRemainingColumn(), TextColumn("{task.fields[rate]}"), transient=transient,
     )  # fmt: skip

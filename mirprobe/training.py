@@ -5,7 +5,7 @@ each head is scored on val, over tracks; a head keeps the weights of its best ep
 after `patience` epochs without a better score. Epochs count from 1. Test is read once, with every head's best weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 
 from datamodules.base import FeatureBatch, TaskDataModule
@@ -128,8 +129,9 @@ class ProbeModule(L.LightningModule):
 
 
 def train_bank(
-    bank: ProbeBank, data: TaskDataModule, metric: TrackMetric, protocol: ProtocolConfig, **trainer: Any
-) -> TrainedBank:
+    bank: ProbeBank, data: TaskDataModule, metric: TrackMetric, protocol: ProtocolConfig,
+    on_epoch: Callable[[], None] = lambda: None, **trainer: Any,
+) -> TrainedBank:  # fmt: skip
     """Trains a bank on `data` (fed with features) and returns its best heads' logits on val and test.
 
     Args:
@@ -137,6 +139,7 @@ def train_bank(
         data: after `load_features`.
         metric: that chooses epochs.
         protocol: how to train.
+        on_epoch: called after every epoch.
         **trainer: arguments of lightning.Trainer, such as `accelerator`.
     """
     if protocol.standardize:
@@ -145,7 +148,8 @@ def train_bank(
     module = ProbeModule(bank, metric, protocol, {split: data.split(split).track_target for split in SPLITS})
     runner = L.Trainer(
         max_epochs=protocol.max_epochs, devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, plugins=[LightningEnvironment()], **trainer,
+        enable_model_summary=False, num_sanity_val_steps=0, plugins=[LightningEnvironment()],
+        callbacks=[LambdaCallback(on_train_epoch_end=lambda *_: on_epoch())], **trainer,
     )  # fmt: skip
     runner.fit(module, datamodule=data)
     runner.test(module, dataloaders=[data.val_dataloader(), data.test_dataloader()], verbose=False)
