@@ -1,129 +1,43 @@
 """Own data without code: a table of files and labels as CSV or JSONL, also the JSONL files of MARBLE v2 as they are.
 
 Conventions: one row is one track. Columns (keys): `path` or `audio_path`, which is also the track's id, relative to the table's
-folder or to data.root (the first of the two under which any of the files is); `label` (one class), or `labels` (tags, in CSV
+folder or to data.root (the first of the two under which any of the files is); `start` and `end` in s, where the track is a part
+of its file (`a.wav@10-25` is its id then); `label` (one class), or `labels` (tags, in CSV
 separated by `|`), or numeric columns that the option `targets` names. A JSON list in `label` is a list of tags, or of numbers
 for regression. `split` says train, val or test; without it the split is drawn, 3:1:1, so that no `group` is in two splits.
 Other columns are not looked at. Classes and tags are sorted by name, or as numbers where all of them are; values of regression
 are standardised on train, which R² does not see and training needs.
 """
 
-import csv
 import hashlib
-import io
-import json
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
 
 import numpy as np
 
 from datamodules.base import Kind, TaskDataModule
+from datamodules.card import Card
 from datamodules.clips import SPLITS, ClipRule, Split, Track
 from datamodules.errors import UserError
+from datamodules.tables import Cells, Table, parse_rows, read_csv, read_jsonl
 
 SPLIT_NAMES: Mapping[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _SHARES: Mapping[Split, int] = {"train": 3, "val": 1, "test": 1}
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
 
-Cells = Mapping[str, Any]
-S = TypeVar("S")
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of a file.
-
-    Attributes:
-        path: the file.
-        columns: all of its columns or keys, in the order of their first appearance.
-        numbers: the number of each row's (last) line.
-        rows: the cells of each row by column.
-    """
-
-    path: Path
-    columns: tuple[str, ...]
-    numbers: Sequence[int]
-    rows: Sequence[Cells]
-
-
-def parse_rows(path: Path, numbers: Sequence[int], rows: Sequence[S], parse: Callable[[S], T]) -> list[T]:
-    """`parse` of every row.
-
-    Raises:
-        UserError: `parse` has refused some with a ValueError: how many, and what is wrong with the first.
-    """
-    parsed: list[T] = []
-    problems: list[str] = []
-    for number, row in zip(numbers, rows, strict=True):
-        try:
-            parsed.append(parse(row))
-        except ValueError as problem:
-            problems.append(f"line {number} {problem}")
-    if problems:
-        raise UserError(f"{len(problems)} of {len(rows)} rows of {path} cannot be used (first: {problems[0]}): correct the file")
-    return parsed
-
-
-def read_csv(path: Path) -> Table:
-    """A comma-separated table with a header line; names and cells without the blanks around them.
-
-    Raises:
-        UserError: the file is missing or no CSV, or rows are longer or shorter than the header.
-    """
-    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True, skipinitialspace=True)
-    try:
-        columns = tuple(name.strip() for name in reader.fieldnames or ())
-        reader.fieldnames = columns
-        numbers, rows = [], []
-        for cells in reader:
-            numbers.append(reader.line_num)
-            rows.append(cells)
-    except csv.Error as error:
-        raise UserError(f"{path} is not a CSV table (after line {reader.line_num}: {error}): save it anew as CSV") from error
-    twice = [name for name, n in Counter(columns).items() if n > 1]
-    if twice:
-        raise UserError(f"{path} has two columns named {twice[0]!r}: keep one of them")
-    return Table(path, columns, numbers, parse_rows(path, numbers, rows, _whole_row))
-
-
-def _whole_row(cells: Mapping[Any, Any]) -> Cells:
-    if None in cells:
-        raise ValueError("has more cells than there are columns")
-    missing = [name for name, value in cells.items() if value is None]
-    if missing:
-        raise ValueError(f"breaks off before its {missing[0]}")
-    return {name: value.strip() for name, value in cells.items()}
-
-
-def _read_jsonl(path: Path) -> Table:
-    """One JSON object per line; blank lines do not count."""
-    lines = {number: line for number, line in enumerate(_read_text(path).split("\n"), start=1) if line.strip()}
-    rows = parse_rows(path, list(lines), list(lines.values()), _json_object)
-    return Table(path, tuple(dict.fromkeys(key for cells in rows for key in cells)), list(lines), rows)
-
-
-def _json_object(line: str) -> Cells:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"is not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"is a JSON {type(value).__name__}, expected an object with path and label")
-    return value
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")  # Excel writes a byte order mark
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror or error}): put the table there or correct its path") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it anew as UTF-8") from error
+CARD = Card(
+    title="Your own data",
+    licence="that of your audio",
+    citation="that of your audio",
+    obtain="""\
+Write a table, CSV or JSONL, and name it: mirprobe sweep task=manifest task.options.file=TABLE.csv
+  path: the audio file, relative to the table's folder or to data.root
+  label (one class), labels (tags, separated by | in CSV), or numeric columns named by task.options.targets=[COLUMN,...]
+  split: train, val or test; without it 3:1:1 is drawn, so that no group is in two splits""",
+)
 
 
 def split_groups(groups: Iterable[str], seed: int) -> dict[str, Split]:
@@ -162,10 +76,19 @@ class _Label:
 class _Entry:
     """A row, understood."""
 
-    track_id: str
+    path: str
+    start_s: float
+    end_s: float | None
     split: Split | None
     group: str
     label: _Label
+
+    @property
+    def track_id(self) -> str:
+        """The path, with the times where the track is a part of the file."""
+        if self.start_s == 0 and self.end_s is None:
+            return self.path
+        return f"{self.path}@{self.start_s:g}-{'' if self.end_s is None else f'{self.end_s:g}'}"
 
 
 class Manifest(TaskDataModule):
@@ -176,6 +99,8 @@ class Manifest(TaskDataModule):
     Raises:
         UserError: a table is missing or broken, or its rows do not go together.
     """
+
+    card = CARD
 
     def __init__(
         self,
@@ -217,7 +142,7 @@ class Manifest(TaskDataModule):
         else:
             targets = _scaled([entry.label.values for entry in entries], splits, self.classes)
         return [
-            Track(entry.track_id, self.root / entry.track_id, split, target)
+            Track(entry.track_id, self.root / entry.path, split, target, start_s=entry.start_s, end_s=entry.end_s)
             for entry, split, target in zip(entries, splits, targets, strict=True)
         ]
 
@@ -238,7 +163,7 @@ def _tables(file: str | None, parts: Mapping[Split, str | None]) -> list[tuple[P
 def _read_entries(path: Path, split: Split | None, targets: tuple[str, ...]) -> list[_Entry]:
     if path.suffix.lower() not in (".csv", *_JSON_SUFFIXES):
         raise UserError(f"{path} is neither .csv nor .jsonl: tables are read in these two formats")
-    table = read_csv(path) if path.suffix.lower() == ".csv" else _read_jsonl(path)
+    table = read_csv(path) if path.suffix.lower() == ".csv" else read_jsonl(path)
     _check_columns(table, targets)
     return parse_rows(path, table.numbers, table.rows, lambda cells: _entry(cells, split, targets))
 
@@ -262,12 +187,18 @@ def _entry(cells: Cells, split: Split | None, targets: tuple[str, ...]) -> _Entr
     path = cells.get("path", cells.get("audio_path"))
     if not isinstance(path, str) or not path:
         raise ValueError("has no path")
-    for name in ("start", "end"):
-        if cells.get(name) not in (None, ""):
-            raise ValueError(f"has {name}={cells[name]}: tracks are whole files, cut this piece out into a file of its own")
-    track_id = PurePosixPath(path).as_posix()
-    group = f"path:{track_id}" if cells.get("group") in (None, "") else f"group:{cells['group']}"
-    return _Entry(track_id, split or _split(cells), group, _label(cells, targets))
+    path = PurePosixPath(path).as_posix()
+    group = f"path:{path}" if cells.get("group") in (None, "") else f"group:{cells['group']}"
+    return _Entry(path, *_part(cells), split or _split(cells), group, _label(cells, targets))
+
+
+def _part(cells: Cells) -> tuple[float, float | None]:
+    """Start and end of the track in its file, in s."""
+    start, end = (None if cells.get(name) in (None, "") else _number(name, cells[name]) for name in ("start", "end"))
+    start = start or 0.0
+    if start < 0 or (end is not None and end <= start):
+        raise ValueError(f"has start={start:g} and end={end}: expected 0 <= start < end, in s")
+    return start, end
 
 
 def _split(cells: Cells) -> Split | None:
@@ -329,7 +260,7 @@ def _check_unique(entries: Sequence[_Entry], source: str) -> None:
 
 def _base_folder(candidates: Sequence[Path], entries: Sequence[_Entry]) -> Path:
     """The first folder under which any of the files is; the first of all if none is anywhere, to be missed there."""
-    found = (folder for folder in candidates if any((folder / entry.track_id).is_file() for entry in entries))
+    found = (folder for folder in candidates if any((folder / entry.path).is_file() for entry in entries))
     return next(found, candidates[0])
 
 

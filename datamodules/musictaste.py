@@ -16,14 +16,30 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
 from datamodules.base import TaskDataModule
+from datamodules.card import Card
 from datamodules.clips import ClipRule, Track
 from datamodules.errors import UserError
-from datamodules.manifest import Cells, parse_rows, read_csv, split_groups
+from datamodules.manifest import split_groups
+from datamodules.tables import Cells, parse_rows, read_csv
 
 Question = Literal["mpc", "rd", "sqc"]
 SCALES: Mapping[Question, int] = {"mpc": 2, "rd": 2, "sqc": 1}  # highest score; the lowest is 0
 COLUMNS = ("track", "rater", *SCALES)
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
+CARD = Card(
+    title="A stand-in for Music Taste, the private dataset of the paper",
+    licence="that of your audio",
+    citation=(
+        "Layer-wise investigation of large-scale self-supervised music representation models, arXiv 2505.16306, 2025 (the tasks; "
+        "numbers from other data are not those of its MPC, RD and SQC)"
+    ),
+    obtain="""\
+Music Taste is not public. Any folder of yours in the same form serves, under a name of its own in what you report:
+  MusicTaste/audio/ with wav, flac, ogg or mp3 files
+  MusicTaste/ratings.csv with the columns track,rater,mpc,rd,sqc and perhaps artist, one row per track and rater:
+  mpc 0 unpleasant to 2 professional, rd 0 all rap to 2 no rap, sqc 0 bad or 1 good""",
+)
 
 
 @dataclass(frozen=True)
@@ -157,6 +173,7 @@ class MusicTasteTask(TaskDataModule):
     """What the three tasks share; they differ in the question and in how its mean becomes a class."""
 
     dataset = "musictaste"
+    card = CARD
     question: ClassVar[Question]
 
     def __init__(self, root: Path, clip: ClipRule, exclude: Collection[str] = (), *, split_seed: int = 0) -> None:

@@ -316,8 +316,9 @@ def test_columns_that_do_not_fit_are_named(folder: Path, header: str, options: d
         (",rock,train,,", "has no path"),
         ("audio/b.wav,rock,dev,,", "has the unknown split 'dev': write train, val, test"),
         ("audio/b.wav,rock,,,", "has the unknown split '': write train, val, test"),
-        ("audio/b.wav,rock,train,1.5,", r"has start=1\.5: tracks are whole files, cut this piece out into a file of its own"),
-        ("audio/b.wav,rock,train,,30", r"has end=30: tracks are whole files, cut this piece out into a file of its own"),
+        ("audio/b.wav,rock,train,5,5", r"has start=5 and end=5\.0: expected 0 <= start < end, in s"),
+        ("audio/b.wav,rock,train,-1,", r"has start=-1 and end=None: expected 0 <= start < end, in s"),
+        ("audio/b.wav,rock,train,soon,", r"has start='soon', which is not a number"),
         ("audio/b.wav,rock,train", "breaks off before its start"),
         ("audio/b.wav,rock,train,,,,", "has more cells than there are columns"),
     ],
@@ -325,6 +326,30 @@ def test_columns_that_do_not_fit_are_named(folder: Path, header: str, options: d
 def test_rows_that_cannot_be_used_are_counted_and_the_first_is_named(folder: Path, line: str, why: str) -> None:
     path = write_csv(folder / "my.csv", "path,label,split,start,end", ["audio/a.wav,rock,train,,", line, line])
     assert re.fullmatch(rf"2 of 3 rows of .*my\.csv cannot be used \(first: line 3 {why}\): correct the file", refusal(path))
+
+
+def test_tracks_may_be_parts_of_files(folder: Path) -> None:
+    """One file of four tones, one a second, two of them listed; the other files are whole."""
+    tones = [np.sin(2 * np.pi * hz * np.arange(8000) / 8000) for hz in (200, 400, 800, 1600)]
+    soundfile.write(folder / "audio" / "a.wav", 0.5 * np.concatenate(tones), 8000)
+    for name in "bcdef":
+        soundfile.write(folder / "audio" / f"{name}.wav", 0.5 * tones[0], 8000)
+    lines = ["a.wav,rock,train,1,2", "a.wav,jazz,train,3,", "b.wav,jazz,val,,", "c.wav,rock,test,0.25,0.5", "d.wav,rock,test,2,3"]
+    data = read(write_csv(folder / "my.csv", "path,label,split,start,end", [f"audio/{line}" for line in lines]))
+    assert [track.track_id for track in data.tracks()] == [
+        "audio/a.wav@1-2", "audio/a.wav@3-", "audio/b.wav", "audio/c.wav@0.25-0.5", "audio/d.wav@2-3",
+    ]  # fmt: skip
+    data.feed_audio(8000, min_samples=1, stored={}, batch_seconds=100, n_workers=0)
+    found = {item.track_id: item for batch in data.predict_dataloader() for item in batch}
+    for track, tone in (
+        ("audio/a.wav@1-2", tones[1]),
+        ("audio/a.wav@3-", tones[3]),
+        ("audio/c.wav@0.25-0.5", tones[0][2000:4000]),
+    ):
+        clip = found[track]
+        assert isinstance(clip, Clip)
+        np.testing.assert_allclose(clip.audio, 0.5 * tone, atol=1e-4)
+    assert getattr(found["audio/d.wav@2-3"], "reason", "") == "lasts 1.00 s, 2 s to 3 s was asked for"
 
 
 @pytest.mark.parametrize(
