@@ -18,8 +18,9 @@ import torch
 from conftest import RATE, write_notes
 from torch import Tensor
 
-from datamodules.clips import ClipRule
+from datamodules.clips import ClipRule, Segment, Split, Track
 from datamodules.errors import UserError
+from datamodules.frames import FrameTask
 from datamodules.nsynth import NSynthPitch
 from datamodules.store import read_features
 from mirprobe.backbones.backbone import Backbone
@@ -81,6 +82,38 @@ def test_every_clip_once_and_its_numbers(job: Job) -> None:
         piece = audio[1600 * clip : 1600 * (clip + 1)]
         assert features.values[0, row, 0] == pytest.approx(np.mean(piece**2), rel=1e-3)
         assert features.values[2, row, 1] == pytest.approx(3 * len(piece) / RATE, rel=1e-3)
+
+
+class Steps(FrameTask):
+    """Tracks whose loudness is their label: one second each of three levels."""
+
+    dataset, classes = "steps", ("soft", "middle", "loud")
+
+    def read_tracks(self) -> list[Track]:
+        segments = tuple(Segment(float(second), second + 1.0, second) for second in range(3))
+        splits: tuple[Split, ...] = ("train", "val", "test")
+        return [Track(f"{number}", self.root / f"{number}.wav", splits[number % 3], segments) for number in range(6)]
+
+
+@pytest.mark.parametrize("rate", [10.0, 40.0, 100.0, 200.0])
+def test_features_of_frames_line_up_with_their_labels(tmp_path: Path, rate: float) -> None:
+    """Every frame of the grid says how loud its own time is, across clips and at the joined rest, also above the hop's rate."""
+    levels = np.repeat([0.1, 0.2, 0.4], RATE).astype(np.float32)
+    for number in range(6):
+        soundfile.write(tmp_path / f"{number}.wav", levels[: round(2.9 * RATE)], RATE)  # a rest of 0.1 s
+    data = Steps(tmp_path, ClipRule(seconds=0.8, tail_seconds=0.6, join_rest=True), frame_rate=rate)
+    key = store_key(Statistics(), "statistics", data)
+    assert key.pooling == f"{rate:g}Hz" and f"{rate:g}Hz" in key.folder
+    extract(Statistics(), key, data, tmp_path / "store", SETTINGS, accelerator="cpu", devices=1)
+    data.load_features(tmp_path / "store", key, batch_size=64, seed=0)
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        batches = list(loader)
+        power = torch.cat([batch["features"][0, :, 0] for batch in batches]).float()
+        target = torch.cat([batch["target"] for batch in batches])
+        assert len(target) == 2 * round(2.9 * rate)
+        torch.testing.assert_close(power, torch.tensor([0.01, 0.04, 0.16])[target], rtol=2e-3, atol=0)
+    extract(Statistics(), key, data, tmp_path / "store", SETTINGS, accelerator="cpu", devices=1)
+    assert data.n_waiting == 0
 
 
 def test_second_run_reads_no_audio(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
