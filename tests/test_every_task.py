@@ -1,0 +1,164 @@
+"""What holds for every task of conf/task, on small trees in the real layouts: what users' folders really contain.
+
+The trees have the demo's labels and paths, and short noise for audio; nothing marks them as a demo.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datamodules.audio import wav_bytes
+from datamodules.base import TaskDataModule, UnusableFile
+from datamodules.clips import SPLITS, Clip, Track
+from datamodules.demo import build
+from datamodules.errors import UserError
+from datamodules.gtzan import read_split
+from mirprobe.cell import make_data
+from mirprobe.config import compose_cell, known
+
+RATE = 8000
+TASKS = tuple(name for name in known("task") if name != "manifest")  # whose tables are the user's own
+SECONDS = 1.0
+
+
+def noise(seconds: float = SECONDS, rate: int = RATE) -> bytes:
+    audio = 0.1 * np.random.default_rng(0).standard_normal(round(seconds * rate))
+    return wav_bytes(audio.astype(np.float32), rate)
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All datasets, small and whole."""
+    root, content = tmp_path_factory.mktemp("trees"), noise()
+    for name in build.DATASETS:
+        folder, plan = build.dataset_root(root, name), build._DATASETS[name].plan(0.4)
+        paths = [item.path for item in plan.items]
+        if name == "gtzan":  # its list is fixed
+            paths = [f"genres/{track.split('.')[0]}/{track}.wav" for track in read_split()]
+        for path in paths:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+        for path, text in plan.labels(folder).items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.fixture(params=TASKS)
+def task(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def root(trees: Path, task: str, tmp_path: Path) -> Path:
+    """A copy of the task's tree that a test may damage."""
+    folder = compose_cell([f"task={task}"]).task.folder
+    shutil.copytree(trees / folder, tmp_path / folder)
+    return tmp_path
+
+
+def data(root: Path, task: str, *more: str) -> TaskDataModule:
+    return make_data(compose_cell([f"task={task}", f"data.root={root}", *more]))
+
+
+def names(tracks: list[Track]) -> list[str]:
+    return [track.track_id for track in tracks]
+
+
+def excluding(tracks: list[Track]) -> str:
+    return f"data.exclude=[{','.join(repr(name) for name in names(tracks))}]"
+
+
+def clips(found: TaskDataModule) -> Mapping[str, list[Clip | UnusableFile]]:
+    found.feed_audio(RATE, min_samples=100, stored={}, batch_seconds=1000, n_workers=0)
+    by_track: dict[str, list[Clip | UnusableFile]] = {}
+    for batch in found.predict_dataloader():
+        for item in batch:
+            by_track.setdefault(item.track_id, []).append(item)
+    return by_track
+
+
+def test_tracks_have_unique_ids_a_split_and_a_target_and_all_are_decoded(root: Path, task: str) -> None:
+    found = data(root, task)
+    tracks = found.tracks()
+    assert len(set(names(tracks))) == len(tracks) and {track.split for track in tracks} == set(SPLITS)
+    decoded = clips(found)
+    assert set(decoded) == set(names(tracks))
+    for items in decoded.values():
+        assert [len(item.audio) for item in items if isinstance(item, Clip)] == [round(SECONDS * RATE)]
+
+
+def test_junk_of_other_systems_is_not_data(root: Path, task: str) -> None:
+    before = names(data(root, task).tracks())
+    for path in [path for path in root.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(bytes(211))  # AppleDouble
+    folder = root / compose_cell([f"task={task}"]).task.folder
+    for parent in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+        (parent / "__MACOSX").mkdir()
+        (parent / "__MACOSX" / "._x.wav").write_bytes(bytes(211))
+        (parent / "Thumbs.db").write_bytes(bytes(99))
+        (parent / "notes.txt").write_text("our copy, 2019")
+    assert names(data(root, task).tracks()) == before
+
+
+def test_a_missing_file_is_named_and_can_be_left_out(root: Path, task: str) -> None:
+    tracks = data(root, task).tracks()
+    gone = tracks[len(tracks) // 2]
+    gone.path.unlink()
+    if task.startswith("vocalset"):  # its folders are its list
+        assert names(data(root, task).tracks()) == [name for name in names(tracks) if name != gone.track_id]
+        return
+    with pytest.raises(UserError, match=rf"1 of {len(tracks)} .* tracks have no audio .*first: .*data\.exclude="):
+        data(root, task).tracks()
+    assert names(data(root, task, excluding([gone])).tracks()) == [name for name in names(tracks) if name != gone.track_id]
+
+
+@pytest.mark.parametrize("content", [b"", b"not audio at all", noise()[:30]], ids=["empty", "text", "cut"])
+def test_unreadable_files_are_reported_all_at_once_and_the_others_go_on(root: Path, task: str, content: bytes) -> None:
+    tracks = data(root, task).tracks()
+    bad = [tracks[0], tracks[-1]]
+    for track in bad:
+        track.path.write_bytes(content)
+    found = clips(data(root, task))
+    assert {name for name, items in found.items() if isinstance(items[0], UnusableFile)} == set(names(bad))
+    assert len(found) == len(tracks)
+
+
+def test_stereo_odd_rates_and_short_files_are_taken_as_they_are(root: Path, task: str) -> None:
+    import soundfile
+
+    tracks = data(root, task).tracks()
+    stereo, short = tracks[0], tracks[-1]
+    left = 0.1 * np.random.default_rng(1).standard_normal(round(2.0 * 11025))
+    soundfile.write(stereo.path, np.stack([left, left], axis=1), 11025, format="WAV")
+    short.path.write_bytes(noise(0.3))
+    found = clips(data(root, task))
+    assert sum(len(item.audio) for item in found[stereo.track_id] if isinstance(item, Clip)) == pytest.approx(2.0 * RATE, abs=2)
+    assert [len(item.audio) for item in found[short.track_id] if isinstance(item, Clip)] == [round(0.3 * RATE)]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_an_empty_split_is_an_error(root: Path, task: str, split: str) -> None:
+    members = [track for track in data(root, task).tracks() if track.split == split]
+    with pytest.raises(UserError, match=f"has no tracks for {split}"):
+        data(root, task, excluding(members)).tracks()
+
+
+def test_a_class_that_train_lacks_keeps_its_place(root: Path, task: str) -> None:
+    """Classes are those of the dataset, not those that happen to be in train."""
+    whole = data(root, task)
+    if whole.kind != "classification":
+        return
+    tracks = whole.tracks()
+    lost = next(track.target for track in tracks if track.split == "val")
+    train = [track for track in tracks if track.split == "train"]
+    members = [track for track in train if track.target == lost]
+    if len(members) == len(train):
+        return
+    rest = data(root, task, *([excluding(members)] if members else []))
+    kept = {track.track_id: track.target for track in rest.tracks()}
+    assert kept == {track.track_id: track.target for track in tracks if track not in members}
+    assert rest.classes == whole.classes
