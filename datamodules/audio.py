@@ -7,6 +7,7 @@ bytes, so that whoever writes them sees a full disk as the error it is (libsndfi
 
 import io
 import wave
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,15 @@ RESAMPLER = "soxr-HQ"  # part of a store's name: features of two resamplers diff
 
 class AudioError(Exception):
     """Why one file cannot be used, in a few words."""
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header announces: length in s, rate in Hz, number of channels."""
+
+    duration_s: float
+    sample_rate: int
+    channels: int
 
 
 def load_audio(path: Path, sample_rate: int, *, start_s: float = 0.0, end_s: float | None = None) -> NDArray[np.float32]:
@@ -49,8 +59,18 @@ def duration_s(path: Path) -> float:
     Raises:
         AudioError: the header cannot be read.
     """
+    return audio_info(path).duration_s
+
+
+def audio_info(path: Path) -> AudioInfo:
+    """What a file's header announces; no sample is decoded.
+
+    Raises:
+        AudioError: the header cannot be read.
+    """
     try:
-        return float(soundfile.info(path).duration)
+        with soundfile.SoundFile(path) as file:
+            return AudioInfo(file.frames / file.samplerate, file.samplerate, file.channels)
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         raise AudioError(_why_unreadable(path, error)) from error
 

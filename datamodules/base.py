@@ -9,7 +9,7 @@ import math
 import os
 import signal
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from datamodules.audio import AudioError, duration_s, load_audio
+from datamodules.card import Card
 from datamodules.clips import SPLITS, Clip, ClipRule, Segment, Split, Track, cut_clips
 from datamodules.demo.corpus import MARKER
 from datamodules.errors import UserError
@@ -40,6 +41,21 @@ class UnusableFile:
     track_id: str
     path: Path
     reason: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A known bad file of a dataset that `read_tracks` leaves out.
+
+    Attributes:
+        name: the id that its track would have.
+        reason: what is wrong with it.
+        listed: since when it is on the list, an ISO date or year.
+    """
+
+    name: str
+    reason: str
+    listed: str
 
 
 class FeatureBatch(TypedDict):
@@ -87,12 +103,14 @@ class TaskDataModule(L.LightningDataModule):
         classes: names of the classes, tags or dimensions, in the order of the targets.
         frame_rate: of the label grid in Hz, for the kind `frames`; None where a track has one target.
         expected: number of tracks per split in the complete dataset (empty if it varies).
+        card: what is said about the dataset, and how to get it.
     """
 
     dataset: str
     kind: Kind = "classification"
     classes: tuple[str, ...]
     expected: Mapping[Split, int] = MappingProxyType({})
+    card: Card | None = None
     frame_rate: float | None = None
 
     def __init__(self, root: Path, clip: ClipRule, exclude: Collection[str] = ()) -> None:
@@ -106,6 +124,31 @@ class TaskDataModule(L.LightningDataModule):
     def read_tracks(self) -> list[Track]:
         """All labelled tracks under `root`, whether or not their audio exists."""
 
+    def left_out(self) -> list[LeftOut]:
+        """Known bad files that `read_tracks` leaves out."""
+        return []
+
+    def labelled_tracks(self) -> list[Track]:
+        """`read_tracks`, of a folder that exists.
+
+        Raises:
+            UserError: the data folder is missing or incomplete.
+        """
+        if not self.root.is_dir():
+            raise UserError(f"no {self.dataset} data: {self.root} is not a folder. Set data.root to the folder that holds it")
+        return self.read_tracks()
+
+    def excluded_ids(self) -> set[str]:
+        """The ids that `exclude` has for this dataset: `jazz.00054` is for all datasets, `gtzan:jazz.00054` for one."""
+        ours = (name for name in self.exclude if ":" not in name or name.startswith(f"{self.dataset}:"))
+        return {name.removeprefix(f"{self.dataset}:") for name in ours}
+
+    def wanted(self, everything: Iterable[Track]) -> list[Track]:
+        """The tracks that are not excluded, sorted by id; of a demo corpus, which holds a part of the real list, those it has."""
+        excluded, is_demo = self.excluded_ids(), self.is_demo
+        kept = (track for track in everything if track.track_id not in excluded)
+        return sorted((t for t in kept if not is_demo or t.path.is_file()), key=lambda track: track.track_id)
+
     def tracks(self) -> list[Track]:
         """The tracks to work on: every labelled track that is not excluded, sorted by id.
 
@@ -113,25 +156,16 @@ class TaskDataModule(L.LightningDataModule):
             UserError: the data folder is missing or incomplete, or `exclude` names unknown tracks.
         """
         if self._tracks is None:
-            if not self.root.is_dir():
-                raise UserError(f"no {self.dataset} data: {self.root} is not a folder. Set data.root to the folder that holds it")
-            everything = self.read_tracks()
-            exclude = {name.removeprefix(f"{self.dataset}:") for name in self.exclude if self._is_ours(name)}
-            unknown = sorted(exclude - {track.track_id for track in everything})
+            everything = self.labelled_tracks()
+            known = {track.track_id for track in everything} | {item.name for item in self.left_out()}
+            unknown = sorted(self.excluded_ids() - known)
             if unknown:
                 raise UserError(
                     f"data.exclude names {len(unknown)} tracks that {self.dataset} does not have (first: {unknown[0]})"
                 )
-            kept = [track for track in everything if track.track_id not in exclude]
-            if self.is_demo:  # a demo corpus holds a part of the real list
-                kept = [track for track in kept if track.path.is_file()]
-            self._tracks = sorted(kept, key=lambda track: track.track_id)
+            self._tracks = self.wanted(everything)
             self._check(self._tracks)
         return self._tracks
-
-    def _is_ours(self, name: str) -> bool:
-        """Whether an entry of `exclude` is for this dataset: `jazz.00054` is for all, `gtzan:jazz.00054` for one."""
-        return ":" not in name or name.startswith(f"{self.dataset}:")
 
     @property
     def is_demo(self) -> bool:
@@ -146,15 +180,19 @@ class TaskDataModule(L.LightningDataModule):
                 f"{missing[0].path}). Put the files there, or leave the tracks out with "
                 f"data.exclude=[{','.join(track.track_id for track in missing[:3])}{',...' if len(missing) > 3 else ''}]"
             )
+        self.check_targets(tracks)
+        empty = [split for split in SPLITS if not any(track.split == split for track in tracks)]
+        if empty:
+            raise UserError(f"{self.dataset} under {self.root} has no tracks for {', '.join(empty)}: complete the dataset")
+
+    def check_targets(self, tracks: Sequence[Track]) -> None:
+        """Raises UserError if a target is not what `kind` and `classes` say."""
         wrong = [track for track in tracks if not self._fits(track.target)]
         if wrong:
             raise UserError(
                 f"{len(wrong)} {self.dataset} tracks have a target that is not one of {len(self.classes)} classes (first: "
                 f"{wrong[0].track_id} has {wrong[0].target}): their labels are not those of the dataset as distributed"
             )
-        empty = [split for split in SPLITS if not any(track.split == split for track in tracks)]
-        if empty:
-            raise UserError(f"{self.dataset} under {self.root} has no tracks for {', '.join(empty)}: complete the dataset")
 
     def _fits(self, target: int | tuple[float, ...] | tuple[Segment, ...]) -> bool:
         if self.kind == "frames":

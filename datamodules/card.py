@@ -12,7 +12,8 @@ class Archive:
 
     Attributes:
         url: where it is.
-        path: where it goes below the dataset's folder; a `.zip` or tar archive is unpacked into the folder that `path` is in.
+        path: where it goes below the dataset's folder; a `.zip` or tar archive is unpacked into the folder that `path` is in
+            and then deleted. X.zip.001, X.zip.002, ... are volumes of one archive.
         sha256: of the file, or empty where only `md5` is published.
         md5: of the file, or empty.
         n_bytes: its size, or None where it is not known.

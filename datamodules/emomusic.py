@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.base import TaskDataModule
+from datamodules.card import Archive, Card
 from datamodules.clips import Split, Track
 from datamodules.errors import UserError
 
@@ -24,6 +25,31 @@ _SONG_COLUMNS = ("song_id", "Artist", "Mediaeval 2013 set")
 _RATING_COLUMNS = ("song_id", *(f"mean_{dimension}" for dimension in DIMENSIONS))
 _TABLE_FOLDERS = (".", "annotations")
 _SCALE = (1.0, 9.0)
+
+CARD = Card(
+    title="EmoMusic, 1000 songs for emotional analysis of music (2013)",
+    licence="not stated (songs of the Free Music Archive)",
+    citation=(
+        "M. Soleymani, M. N. Caro, E. M. Schmidt, C.-Y. Sha, Y.-H. Yang: 1000 songs for emotional analysis of music, CrowdMM 2013"
+    ),
+    obtain="""\
+From the University of Geneva, whose page may ask who you are: http://cvml.unige.ch/databases/emoMusic/
+Unpack clips_45sec.tar.gz and annotations.tar.gz into EmoMusic:
+  EmoMusic/clips_45seconds/<song_id>.mp3 (or .wav), 744 songs
+  EmoMusic/songs_info.csv and EmoMusic/static_annotations.csv (or both in EmoMusic/annotations)""",
+    archives=(
+        Archive(
+            url="http://cvml.unige.ch/databases/emoMusic/clips_45sec.tar.gz",
+            path="clips_45sec.tar.gz",
+            sha256="3994a5d5fefc27f9540d1a69cd7f1294c68e6cb311ce49765021e2e9c7a1057b",
+        ),
+        Archive(
+            url="http://cvml.unige.ch/databases/emoMusic/annotations.tar.gz",
+            path="annotations.tar.gz",
+            sha256="e0cb0b06e1b0ce7f04b1572fc410937699b7fad9dae67ddaa745f06cda4b0b33",
+        ),
+    ),
+)
 
 
 def development_split(artist: str) -> Split:
@@ -46,6 +72,7 @@ class EmoMusicEmotion(TaskDataModule):
     dataset = "emomusic"
     kind = "regression"
     classes = DIMENSIONS
+    card = CARD
     expected: Mapping[Split, int] = {"train": 504, "val": 115, "test": 125}
 
     def read_tracks(self) -> list[Track]:
@@ -60,7 +87,11 @@ class EmoMusicEmotion(TaskDataModule):
         _check_same_songs(songs, rows)
         splits = {song: _split(song, row) for song, row in songs.items()}
         targets = _standardised({song: _ratings(song, rows[song]) for song in songs}, splits)
-        return [Track(song, _audio(self.root, song), splits[song], targets[song]) for song in songs]
+        return [Track(song, _audio(self.root, song), splits[song], targets[song], _artist(row)) for song, row in songs.items()]
+
+
+def _artist(row: Mapping[str, str]) -> str | None:
+    return " ".join(row["Artist"].casefold().split()) or None
 
 
 def _audio(root: Path, song: str) -> Path:

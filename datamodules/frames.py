@@ -209,11 +209,6 @@ class _FrameBatches(IterableDataset[FeatureBatch]):
         longest = int(split.stored.n_rows[split.clips].max())
         self.clips_at_once = max(1, _MIX_BYTES // (frame_bytes * longest))
 
-    def __len__(self) -> int:
-        n_frames = int(self.split.track_target.sum())
-        assert self.batch_size is not None, "parts of train_features are not counted"
-        return math.ceil(n_frames / self.batch_size)
-
     def __iter__(self) -> Iterator[FeatureBatch]:
         left: FeatureBatch | None = None
         for mix in self._read_ahead():

@@ -4,6 +4,7 @@ Conventions: test is the GiantSteps key set, 604 tracks; train and val come from
 confidence 2 and a single key remain (1159: 923 / 236). MARBLE's paper speaks of 1077; the code that every later number
 relies on gives 1159. Val is chosen by artist: an artist is in val by a hash of the name, and so is everybody who appears
 with such an artist, carried on twice. Classes are the 12 major keys from C upwards, spelled with flats, then the 12 minor.
+A track's group is its artists, separated by `|`; they are not known for test.
 """
 
 import csv
@@ -12,12 +13,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from datamodules.base import TaskDataModule
+from datamodules.card import Card
 from datamodules.clips import Split, Track
 from datamodules.errors import UserError
 
 TONICS = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
 KEYS = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in TONICS)
 _FLATS = {"C#": "Db", "D#": "Eb", "F#": "Gb", "G#": "Ab", "A#": "Bb"}
+
+CARD = Card(
+    title="GiantSteps key (2015) and GiantSteps MTG key (2017)",
+    licence="not stated",
+    citation=(
+        "P. Knees et al.: Two data sets for tempo estimation and key detection in electronic dance music annotated from user "
+        "corrections, ISMIR 2015; Á. Faraldo, S. Jordà, P. Herrera: A multi-profile method for key estimation in EDM, AES "
+        "Conference on Semantic Audio 2017"
+    ),
+    obtain="""\
+Labels are two repositories, to be unpacked into GS:
+  https://github.com/GiantSteps/giantsteps-key-dataset/archive/c8cb8aad2cb53f165be51ea099d0dc75c64a844f.zip
+  https://github.com/GiantSteps/giantsteps-mtg-key-dataset/archive/fd7b8c584f7bd6d720d170c325a6d42c9bf75a6b.zip
+Audio is single files, 604 and 1486, whose MD5 is in md5/ of each repository; the University of Linz keeps them at
+  http://www.cp.jku.at/datasets/giantsteps/backup/<id>.LOFI.mp3 for GS/giantsteps-key-dataset-<commit>/audio
+  http://www.cp.jku.at/datasets/giantsteps/mtg_key_backup/<id>.LOFI.mp3 for GS/giantsteps-mtg-key-dataset-<commit>/audio
+GiantSteps+ (Zenodo 1095691) has other tracks and other labels: it does not serve.""",
+)
 
 
 def key_class(name: str) -> int:
@@ -56,6 +76,7 @@ class GiantStepsKey(TaskDataModule):
 
     dataset = "giantsteps"
     classes = KEYS
+    card = CARD
     expected: Mapping[Split, int] = {"train": 923, "val": 236, "test": 604}
 
     def read_tracks(self) -> list[Track]:
@@ -93,8 +114,10 @@ def _read_mtg(folder: Path) -> Iterator[Track]:
     annotations = folder / "annotations" / "annotations.txt"
     for row in _read_table(annotations, ("ID", "MANUAL KEY", "C")):
         if row["C"].strip() == "2" and "/" not in row["MANUAL KEY"]:
-            split: Split = "val" if val.intersection(artists.get(row["ID"], ())) else "train"
-            yield Track(row["ID"], folder / "audio" / f"{row['ID']}.LOFI.mp3", split, _class(row["MANUAL KEY"], annotations))
+            names = artists.get(row["ID"], [])
+            split: Split = "val" if val.intersection(names) else "train"
+            path, group = folder / "audio" / f"{row['ID']}.LOFI.mp3", "|".join(filter(None, names)) or None
+            yield Track(row["ID"], path, split, _class(row["MANUAL KEY"], annotations), group)
 
 
 def _read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 
-from datamodules.base import TaskDataModule
+from datamodules.base import LeftOut, TaskDataModule
+from datamodules.card import Archive, Card
 from datamodules.clips import ClipRule, Split, Track
 from datamodules.errors import UserError
 
@@ -21,7 +22,8 @@ TAGS = (
     *("soft", "sitar", "solo", "man", "classic", "choir", "voice", "new age", "dance", "male voice"),
     *("female vocal", "beats", "harp", "cello", "no voice", "weird", "country", "metal", "female voice", "choral"),
 )
-# Clips of the release whose mp3 holds no music, by id; as of 2026-11: jukemir's list of 2021, which MARBLE v1 and v2 share.
+CHECKED = "2026-11-24"  # when CORRUPT was compared with its sources: jukemir's list of 2021, which MARBLE v1 and v2 share
+# Clips of the release whose mp3 holds no music, by id.
 CORRUPT: Mapping[str, str] = {
     "35644": "corrupt mp3: 6/norine_braun-now_and_zen-08-gently-117-146.mp3",
     "55753": "corrupt mp3: 8/jacob_heringman-josquin_des_prez_lute_settings-19-gintzler__pater_noster-204-233.mp3",
@@ -32,6 +34,30 @@ CORRUPT: Mapping[str, str] = {
 }
 ANNOTATIONS = "annotations_final.csv"
 AUDIO_FOLDER = "mp3"
+
+_HOST = "https://mirg.city.ac.uk/datasets/magnatagatune"
+_ARCHIVES = (  # SHA-256 of jukemir's assets/magnatagatune.json
+    ("", ANNOTATIONS, "99b94e95825d4fa576386a5367b9c96e0ec636e9f9c240aceb492f4728f68c3c", 21_517_373),
+    ("mp3/", "mp3.zip.001", "f857fe185968773058cc71662c2ef5d8f2d4b7338e3c122cfd52f82dcb9760b9", 1_100_000_000),
+    ("mp3/", "mp3.zip.002", "fc2e1ec441755556ed1398b1808f1b08b6034372f8bc27394510c0c58cdb52ce", 1_100_000_000),
+    ("mp3/", "mp3.zip.003", "83a689824c17e82f6eb81cdbc4e4ca239a4cfc1fb41f1a5c80b861caec90450f", 772_769_864),
+)
+CARD = Card(
+    title="MagnaTagATune (2009)",
+    licence="not stated by its host (music of Magnatune)",
+    citation=(
+        "E. Law, K. West, M. Mandel, M. Bay, J. S. Downie: Evaluation of algorithms using games: the case of music tagging, "
+        "ISMIR 2009"
+    ),
+    obtain="""\
+From City, University of London: https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset
+  annotations_final.csv to MagnaTagATune/annotations_final.csv
+  mp3.zip.001, .002 and .003 (3 GB), joined (cat mp3.zip.00? > mp3.zip) and unpacked to MagnaTagATune/mp3/{0..9,a..f}/*.mp3""",
+    archives=tuple(
+        Archive(f"{_HOST}/{name}", path=folder + name, sha256=sha256, n_bytes=n_bytes)
+        for folder, name, sha256, n_bytes in _ARCHIVES
+    ),
+)
 EXPECTED_TAGGED: Mapping[Split, int] = {"train": 15247, "val": 1529, "test": 4332}
 _COLUMNS = ("clip_id", "mp3_path", *TAGS)
 _UNTAGGED = (0.0,) * len(TAGS)
@@ -64,6 +90,7 @@ class MagnaTagATuneTags(TaskDataModule):
     dataset = "magnatagatune"
     kind = "multilabel"
     classes = TAGS
+    card = CARD
     expected: Mapping[Split, int] = {"train": 18706, "val": 1825, "test": 5329}
 
     def __init__(self, root: Path, clip: ClipRule, exclude: Collection[str] = (), *, keep_untagged: bool = True) -> None:
@@ -86,12 +113,17 @@ class MagnaTagATuneTags(TaskDataModule):
             raise UserError(f"{self.root / ANNOTATIONS} has {twice} clips more than once: download it again")
         return [clip for clip in clips if self.keep_untagged or clip.target != _UNTAGGED]
 
+    def left_out(self) -> list[LeftOut]:
+        """The three clips of `CORRUPT`."""
+        return [LeftOut(clip_id, reason, CHECKED) for clip_id, reason in CORRUPT.items()]
+
 
 def _track(root: Path, number: int, values: Sequence[str]) -> Track:
     clip_id, mp3_path, *tags = values
     try:
         target = tuple(map(_FLAGS.__getitem__, tags))
-        return Track(clip_id, root / AUDIO_FOLDER / mp3_path, folder_split(mp3_path), target)
+        artist = mp3_path.partition("/")[2].partition("-")[0]
+        return Track(clip_id, root / AUDIO_FOLDER / mp3_path, folder_split(mp3_path), target, artist)
     except KeyError as error:
         raise UserError(f"row {number} of {ANNOTATIONS} (clip {clip_id}) has the tag value {error}: expected 0 or 1") from error
     except ValueError as error:

@@ -142,9 +142,14 @@ class Manifest(TaskDataModule):
         else:
             targets = _scaled([entry.label.values for entry in entries], splits, self.classes)
         return [
-            Track(entry.track_id, self.root / entry.path, split, target, start_s=entry.start_s, end_s=entry.end_s)
+            Track(entry.track_id, self.root / entry.path, split, target, _named(entry.group), entry.start_s, entry.end_s)
             for entry, split, target in zip(entries, splits, targets, strict=True)
         ]
+
+
+def _named(group: str) -> str | None:
+    """The group as the table names it; None for a path that stands in for one."""
+    return group.removeprefix("group:") if group.startswith("group:") else None
 
 
 def _tables(file: str | None, parts: Mapping[Split, str | None]) -> list[tuple[Path, Split | None]]:

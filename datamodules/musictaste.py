@@ -204,6 +204,7 @@ class MusicTasteTask(TaskDataModule):
                 audio.get(track.track_id, self.root / "audio" / f"{track.track_id}.wav"),
                 splits[track.group],
                 self.to_class(track.means[self.question]),
+                track.group.removeprefix("artist:") if track.group.startswith("artist:") else None,
             )
             for track in rated
         ]

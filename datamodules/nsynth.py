@@ -11,12 +11,33 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.base import TaskDataModule
+from datamodules.card import Archive, Card
 from datamodules.clips import Split, Track
 from datamodules.errors import UserError
 
 FOLDERS: Mapping[Split, str] = {"train": "nsynth-train", "val": "nsynth-valid", "test": "nsynth-test"}
 FAMILIES = ("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal")
 PITCHES = tuple(str(pitch) for pitch in range(1, 129))  # MARBLE v1 NSynthP_dataset.py: class = MIDI pitch - 1
+
+_HOST = "http://download.magenta.tensorflow.org/datasets/nsynth"
+_ARCHIVES = (  # MD5 as published in HEAR's nsynth_pitch.py, which is the ETag of the host
+    ("nsynth-train.jsonwav.tar.gz", "fde6665a93865503ba598b9fac388660", 23_815_298_079),
+    ("nsynth-valid.jsonwav.tar.gz", "87e94a00a19b6dbc99cf6d4c0c0cae87", 1_068_767_009),
+    ("nsynth-test.jsonwav.tar.gz", "5e6f8719bf7e16ad0a00d518b78af77d", 349_501_546),
+)
+CARD = Card(
+    title="NSynth (2017)",
+    licence="CC BY 4.0",
+    citation=(
+        "J. Engel, C. Resnick, A. Roberts, S. Dieleman, D. Eck, K. Simonyan, M. Norouzi: Neural audio synthesis of musical notes "
+        "with WaveNet autoencoders, ICML 2017"
+    ),
+    obtain="""\
+From Magenta, the three archives named json/wav (25 GB, unpacked about 40 GB): https://magenta.tensorflow.org/datasets/nsynth
+Unpack nsynth-train, nsynth-valid and nsynth-test .jsonwav.tar.gz into NSynth:
+  NSynth/nsynth-{train,valid,test}/examples.json and NSynth/nsynth-{train,valid,test}/audio/<note>.wav""",
+    archives=tuple(Archive(f"{_HOST}/{name}", path=name, md5=md5, n_bytes=n_bytes) for name, md5, n_bytes in _ARCHIVES),
+)
 
 
 def read_notes(root: Path, target: Callable[[Mapping[str, Any]], int]) -> list[Track]:
@@ -26,7 +47,7 @@ def read_notes(root: Path, target: Callable[[Mapping[str, Any]], int]) -> list[T
         UserError: an examples.json is missing, unreadable, or an entry lacks a field.
     """
     return [
-        Track(note, root / folder / "audio" / f"{note}.wav", split, _target(note, entry, target))
+        Track(note, root / folder / "audio" / f"{note}.wav", split, _target(note, entry, target), entry.get("instrument_str"))
         for split, folder in FOLDERS.items()
         for note, entry in _read_examples(root / folder / "examples.json").items()
     ]
@@ -62,6 +83,7 @@ class NSynthPitch(TaskDataModule):
 
     dataset = "nsynth"
     classes = PITCHES
+    card = CARD
     expected: Mapping[Split, int] = {"train": 289205, "val": 12678, "test": 4096}
 
     def read_tracks(self) -> list[Track]:
@@ -74,6 +96,7 @@ class NSynthInstrument(TaskDataModule):
 
     dataset = "nsynth"
     classes = FAMILIES
+    card = CARD
     expected: Mapping[Split, int] = NSynthPitch.expected
 
     def read_tracks(self) -> list[Track]:

@@ -19,7 +19,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from datamodules.base import TaskDataModule
+from datamodules.base import LeftOut, TaskDataModule
+from datamodules.card import Archive, Card
 from datamodules.clips import Split, Track
 from datamodules.errors import UserError
 
@@ -37,6 +38,24 @@ _SHARES: Mapping[Split, int] = {"train": 12, "val": 8, "test": 5}
 _FOLDERS = ("FULL", "VocalSet11/FULL", "data_by_singer", "VocalSet1-2/data_by_singer")
 _MISSPELT = {"vibrado": "vibrato"}
 
+CARD = Card(
+    title="VocalSet (2018), version 1.1",
+    licence="CC BY 4.0",
+    citation="J. Wilkins, P. Seetharaman, A. Wahl, B. Pardo: VocalSet: a singing voice dataset, ISMIR 2018",
+    obtain="""\
+From Zenodo, either version; splits are the same:
+  1.1 https://zenodo.org/records/1203819 (VocalSet11.zip, 2.1 GB), which unpacks to VocalSet/FULL/<singer>/...
+  1.2 https://zenodo.org/records/1442513 (VocalSet1-2.zip, 6 GB), which unpacks to VocalSet/data_by_singer/<singer>/...""",
+    archives=(
+        Archive(
+            url="https://zenodo.org/records/1203819/files/VocalSet11.zip?download=1",
+            path="VocalSet11.zip",
+            md5="0c09396242f946e7111ad7d8fc649b81",
+            n_bytes=2_077_243_579,
+        ),
+    ),
+)
+
 
 @dataclass(frozen=True)
 class KnownProblem:
@@ -53,7 +72,8 @@ class KnownProblem:
     action: Literal["dropped", "kept"]
 
 
-KNOWN_PROBLEMS: tuple[KnownProblem, ...] = (  # as of 2026-11-23, from facts/tasks 4.2
+CHECKED = "2026-11-23"  # when KNOWN_PROBLEMS was written, from facts/tasks 4.2
+KNOWN_PROBLEMS: tuple[KnownProblem, ...] = (
     KnownProblem("female2/scales/slow_piano/f2_scales_f_slow_piano_u(1)", "same bytes as the file without (1)", "dropped"),
     KnownProblem("female2/scales/straight/f2_scales_straight_u(1)", "same bytes as the file without (1)", "dropped"),
     KnownProblem("female2/scales/vibrato/f2_scales_vibrato_a(1)", "same bytes as the file without (1)", "dropped"),
@@ -136,6 +156,11 @@ def _check_names(folder: Path, kind: str, found: Sequence[str] | set[str], known
         )
 
 
+def dropped() -> list[LeftOut]:
+    """The dropped recordings of `KNOWN_PROBLEMS`."""
+    return [LeftOut(known.tracks, known.problem, CHECKED) for known in KNOWN_PROBLEMS if known.action == "dropped"]
+
+
 def known_problem(track_id: str) -> KnownProblem | None:
     """The entry of `KNOWN_PROBLEMS` for a track.
 
@@ -207,6 +232,7 @@ class VocalSetSinger(TaskDataModule):
 
     dataset = "vocalset"
     classes = SINGERS
+    card = CARD
 
     def read_tracks(self) -> list[Track]:
         """All recordings with their singer.
@@ -225,12 +251,17 @@ class VocalSetSinger(TaskDataModule):
         splits = {track_id: split for group in ids.values() for track_id, split in deal(group).items()}
         return [Track(item.track_id, item.path, splits[item.track_id], SINGER_FOLDERS.index(item.singer)) for item in recordings]
 
+    def left_out(self) -> list[LeftOut]:
+        """The dropped recordings of `KNOWN_PROBLEMS`."""
+        return dropped()
+
 
 class VocalSetTechnique(TaskDataModule):
     """Technique of a recording, 10 classes of the 17 techniques (paper 3.4, MARBLE v1 VocalSetT)."""
 
     dataset = "vocalset"
     classes = TECHNIQUES
+    card = CARD
 
     def read_tracks(self) -> list[Track]:
         """The recordings of the ten techniques; no singer is in two splits.
@@ -242,7 +273,11 @@ class VocalSetTechnique(TaskDataModule):
         _check_test_list(self.root)
         splits = technique_split()
         return [
-            Track(item.track_id, item.path, splits[item.singer], TECHNIQUES.index(item.technique))
+            Track(item.track_id, item.path, splits[item.singer], TECHNIQUES.index(item.technique), item.singer)
             for item in recordings
             if item.technique in TECHNIQUES
         ]
+
+    def left_out(self) -> list[LeftOut]:
+        """The dropped recordings of `KNOWN_PROBLEMS`."""
+        return dropped()

@@ -75,7 +75,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    """Renders the demo corpora the tasks need, or reads the datasets under data.root; prints tracks per split."""
+    """Prints a passport of each task's data: counts, audio, broken files, leaks, licence; or how to get the data."""
     from mirprobe.sweep import show_data
 
     show_data(_cells(options))
@@ -97,11 +97,31 @@ def _models(options: argparse.Namespace) -> list["Config"]:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    """Downloads the published weights of a model into Hugging Face's cache (HF_HOME), checked by SHA-256."""
+    """Downloads, resumed and checked: weights of model=NAME into Hugging Face's cache, data of task=NAME below data.root=DIR."""
     from mirprobe.cell import fetch_weights
 
-    for cell in _models(options):
-        print(f"{cell.model_name}: {fetch_weights(cell) or 'nothing to download'}")
+    wants_data = any(setting.startswith("task=") for setting in options.settings)
+    if not wants_data or any(setting.startswith(("model=", "model.")) for setting in options.settings):
+        for cell in _models(options):
+            print(f"{cell.model_name}: {fetch_weights(cell) or 'nothing to download'}")
+    if wants_data:
+        _fetch_datasets(_cells(options))
+
+
+def _fetch_datasets(cells: Sequence["Config"]) -> None:
+    from mirprobe.cell import card_of, fetch_data
+
+    by_hand = []
+    for cell in {cell.task.folder: cell for cell in cells}.values():
+        card = card_of(cell)
+        print(f"{card.title}. Licence: {card.licence}", flush=True)
+        if card.archives:
+            print(f"{cell.task.name}: {fetch_data(cell)}")
+        else:
+            print(card.obtain)
+            by_hand.append(cell.task.name)
+    if by_hand:
+        raise UserError(f"no public archive to download for {', '.join(by_hand)}: how to get it by hand is said above")
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -17,9 +17,11 @@ from hydra.utils import get_class, instantiate
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
-from datamodules.base import Kind, TaskDataModule
+from datamodules.base import TaskDataModule
+from datamodules.card import Card
 from datamodules.clips import SPLITS, Split
 from datamodules.demo.corpus import demo_root
+from datamodules.download import fetch_archives, is_fetched
 from datamodules.errors import UserError
 from datamodules.files import atomic, write_text
 from datamodules.store import StoreKey
@@ -29,7 +31,7 @@ from mirprobe.bank import BankSize, ProbeBank, all_heads
 from mirprobe.config import Config, write_cell
 from mirprobe.extract import extract, store_key
 from mirprobe.launchers import n_devices, probe_accelerator
-from mirprobe.metrics import METRICS, metric_named, predict, score_once
+from mirprobe.metrics import METRICS, TrackMetric, metric_named, predict, score_once
 from mirprobe.progress import ProgressReport
 from mirprobe.results import Row, write_rows
 from mirprobe.stats import bootstrap
@@ -82,6 +84,35 @@ def fetch_weights(cell: Config) -> Path | None:
         raise UserError(f"unknown model.weights={cell.model.get('weights')}: set it to one of {', '.join(variants)}")
     variant = variants.get(cell.model.get("weights"))
     return fetch(variant.file) if variant is not None and variant.file is not None else None
+
+
+def card_of(cell: Config) -> Card:
+    """What is said about the cell's dataset, whether or not it is on this machine."""
+    task: type[TaskDataModule] = get_class(cell.task._target_)
+    unsaid = "not stated"
+    return task.card or Card(cell.task.name, unsaid, unsaid, obtain=f"{cell.task._target_} has no card that says how")
+
+
+def fetch_data(cell: Config) -> Path:
+    """Downloads the public archives of the cell's dataset into its folder under data.root; returns the folder.
+
+    Raises:
+        UserError: data.root is not set, or as `datamodules.download.fetch_archives`.
+    """
+    if cell.data.root is None:
+        raise UserError("datasets need a place: add data.root=DIR, the folder in which each has a folder of its own")
+    folder, archives = Path(cell.data.root) / cell.task.folder, card_of(cell).archives
+    if is_fetched(archives, folder):
+        return folder
+    with ProgressReport(f"downloading {cell.task.folder}", 0, "MB") as progress:
+
+        def count(done: int, total: int) -> None:
+            progress.total = total // 10**6
+            if done // 10**6 != progress.done:
+                progress.advance(done // 10**6 - progress.done)
+
+        fetch_archives(archives, folder, progress=count, say=lambda text: print(text, flush=True))
+    return folder
 
 
 def _instantiate(settings: dict[str, Any]) -> Any:
@@ -147,7 +178,7 @@ def _rows(
             model=cell.model_name, task=cell.task.name, metric=name, head=head.name, layer=head.layer, split=split,
             seed=cell.seed, protocol=cell.protocol.name, value=value[h].item(), ci_low=low[h].item(), ci_high=high[h].item(),
             n_tracks=len(target), n_expected=len(target) if data.is_demo else data.expected.get(split, len(target)),
-            majority=_majority(metric.kind, target),
+            majority=_majority(metric, target),
             epoch=int(trained.epoch[h]), selected_by=f"val/{cell.task.metric}",
             weights_start=trained.weights_start[h].tolist() if weighted[h] else None,
             weights_end=trained.weights_end[h].tolist() if weighted[h] else None,
@@ -158,12 +189,15 @@ def _rows(
     ]  # fmt: skip
 
 
-def _majority(kind: Kind, target: Tensor) -> float | None:
-    """Share of the largest class: of tracks, or of frames; None where there are no classes."""
-    if kind not in ("classification", "frames"):
-        return None
-    counts = target.sum(dim=0) if kind == "frames" else target.bincount()
-    return (counts.max() / counts.sum()).item()
+def _majority(metric: TrackMetric, target: Tensor) -> float | None:
+    """Share of the largest class; for frames the score of always saying it; None where there are no classes."""
+    if metric.kind == "classification":
+        return target.bincount().max().item() / len(target)
+    if metric.kind == "frames":
+        said = torch.zeros(1, *target.shape, target.shape[1], dtype=torch.int64)
+        said[..., target.sum(dim=0).argmax()] = target
+        return score_once(metric, said, target).item()
+    return None
 
 
 def _write_files(cell: Config, bank: ProbeBank, data: TaskDataModule, trained: TrainedBank) -> None:

@@ -62,7 +62,7 @@ class ProgressReport:
         self.done = min(self.done + items, self.total)
         self.audio_s += audio_s
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, rate=self._rate())
+            self._bar.update(self._task, completed=self.done, total=self.total, rate=self._rate())
         elif time.monotonic() - self._last_line > LINE_EVERY_S:
             self._last_line = time.monotonic()
             self._line()

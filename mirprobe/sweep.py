@@ -6,11 +6,9 @@ it was stopped and prints the table when nothing is left. Nothing heavy is impor
 
 import os
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from datamodules.clips import SPLITS
 from datamodules.demo.corpus import demo_root
 from datamodules.errors import UserError
 from datamodules.files import write_text
@@ -142,15 +140,43 @@ def extract_cell(cell: Config) -> None:
 
 
 def show_data(cells: Sequence[Config]) -> None:
-    """Prints the tracks per split of every task of the cells, found and expected."""
-    from mirprobe.cell import make_data
+    """Prints the passport of every task's data, or how to obtain it where it is not there.
 
+    Raises:
+        UserError: data is missing or cannot be used; when everything has been printed.
+    """
     make_demo_data(cells)
-    for task, cell in {cell.task.name: cell for cell in cells}.items():
+    tasks = {cell.task.name: cell for cell in cells}
+    problems = {task: problem for task, cell in tasks.items() if (problem := _show_task(cell))}
+    if len(tasks) == 1 and problems:
+        raise UserError(problems.popitem()[1])
+    if problems:
+        said = "; ".join(f"{task}: {problem}" for task, problem in problems.items())
+        raise UserError(f"data of {len(problems)} of {len(tasks)} tasks cannot be used as it is. {said}")
+
+
+def _show_task(cell: Config) -> str | None:
+    """Prints what there is to say of a task's data, and returns what makes it unusable."""
+    from datamodules.passport import read_passport
+    from mirprobe.cell import card_of, make_data
+    from mirprobe.passport import print_card, print_passport
+
+    try:
         data = make_data(cell)
-        counts = Counter(track.split for track in data.tracks())
-        found = ", ".join(
-            f"{split} {counts[split]}" + ("" if data.is_demo or split not in data.expected else f"/{data.expected[split]}")
-            for split in SPLITS
-        )
-        console().print(f"{task}: {found} tracks, {len(data.classes)} classes, in {data.root}", soft_wrap=True)
+        with ProgressReport(f"reading data of {cell.task.name}", 0, "files", passing=True) as progress:
+
+            def count(done: int, total: int) -> None:
+                progress.total = total
+                progress.advance(done - progress.done)
+
+            passport = read_passport(data, count)
+    except UserError as problem:
+        print_card(cell.task.name, card_of(cell))
+        return str(problem)
+    print_passport(cell.task.name, passport)
+    problems = [] if passport.complaint is None else [passport.complaint]
+    try:
+        data.tracks()
+    except UserError as problem:
+        problems.append(str(problem))
+    return ". ".join(problems) or None

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from datamodules.demo import emomusic, giantsteps, gtzan, magnatagatune, musictaste, nsynth, vocalset
+from datamodules.demo import emomusic, giantsteps, gtzan, harmonix, magnatagatune, musictaste, nsynth, vocalset
 from datamodules.demo.corpus import MARKER, RECIPE_VERSION
 from datamodules.demo.plan import Item, Plan
 from datamodules.demo.soundfont import packaged_font
@@ -37,6 +37,7 @@ _DATASETS: Mapping[str, _Dataset] = {
     "magnatagatune": _Dataset(magnatagatune.FOLDER, magnatagatune.plan),
     "vocalset": _Dataset(vocalset.FOLDER, vocalset.plan),
     "musictaste": _Dataset(musictaste.FOLDER, musictaste.plan),
+    "harmonix": _Dataset(harmonix.FOLDER, harmonix.plan),
 }
 DATASETS: tuple[str, ...] = tuple(_DATASETS)
 

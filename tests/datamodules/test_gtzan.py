@@ -20,12 +20,13 @@ PER_CLASS = {  # train, val, test: facts/tasks 1.2
 
 
 def make_tree(root: Path, folder: str = "genres", suffix: str = ".wav") -> Path:
-    """All 1000 files, empty: listing never opens them."""
+    """All 1000 files, empty but for the one that listing opens."""
     for genre in PER_CLASS:
         where = root / folder / genre
         where.mkdir(parents=True)
         for number in range(100):
             (where / f"{genre}.{number:05d}{suffix}").touch()
+    soundfile.write(root / folder / "jazz" / f"jazz.00054{suffix}", np.zeros(100), 22050, subtype="PCM_16")
     return root
 
 
@@ -137,6 +138,25 @@ def test_the_corrupt_file_can_be_left_out_which_makes_442(root: Path) -> None:
     assert Counter(track.split for track in tracks) == {"train": 442, "val": 197, "test": 290}
 
 
+@pytest.mark.parametrize("exclude", [[], ["jazz.00054"], ["gtzan:jazz.00054"]])
+def test_the_one_known_bad_file_is_left_out_where_it_cannot_be_read(tmp_path: Path, exclude: list[str]) -> None:
+    make_tree(tmp_path)
+    (tmp_path / "genres/jazz/jazz.00054.wav").write_bytes(b"RIFF\x24\x08")
+    (tmp_path / "genres/jazz/jazz.00055.wav").write_bytes(b"RIFF\x24\x08")  # not on the list
+    data = GTZANGenre(tmp_path, ClipRule(), exclude=exclude)
+    assert {track.track_id for track in data.tracks()} == set(read_split()) - {"jazz.00054"}
+    assert [item.name for item in data.left_out()] == ["jazz.00054"]
+    assert data.expected["train"] == 443
+
+
+def test_the_one_known_bad_file_is_a_track_where_it_is_sound_and_missed_where_it_is_gone(root: Path, tmp_path: Path) -> None:
+    assert GTZANGenre(root, ClipRule()).left_out() == []
+    make_tree(tmp_path)
+    (tmp_path / "genres/jazz/jazz.00054.wav").unlink()
+    with pytest.raises(UserError, match=r"1 of 930 gtzan tracks have no audio .*jazz\.00054\.wav"):
+        GTZANGenre(tmp_path, ClipRule()).tracks()
+
+
 def test_an_unused_clip_cannot_be_left_out_because_it_is_no_track(root: Path) -> None:
     with pytest.raises(UserError, match=r"gtzan does not have \(first: classical\.00042\)"):
         GTZANGenre(root, ClipRule(), exclude=["classical.00042"]).tracks()
@@ -151,15 +171,15 @@ def test_a_corrupt_header_is_reported_and_au_files_are_decoded(tmp_path: Path) -
         if track.track_id in wanted:
             samples = np.full(2205, 0.25, np.float32)
             soundfile.write(track.path.with_suffix(wanted[track.track_id]), samples, 22050, subtype="PCM_16")
-    (tmp_path / "genres/jazz/jazz.00054.wav").write_bytes(b"RIFF\x24\x08")
+    (tmp_path / "genres/jazz/jazz.00055.wav").write_bytes(b"RIFF\x24\x08")
     data = GTZANGenre(tmp_path, ClipRule())
     data.feed_audio(22050, min_samples=100, stored={}, batch_seconds=60, n_workers=0)
     items = {item.track_id: item for batch in data.predict_dataloader() for item in batch}
-    assert set(items) == {*wanted, "jazz.00054"}
+    assert set(items) == {*wanted, "jazz.00055"}
     for name in wanted:
         item = items.pop(name)
         assert not isinstance(item, UnusableFile)
         np.testing.assert_array_equal(item.audio, np.full(2205, 0.25, np.float32))
-    broken = items["jazz.00054"]
+    broken = items["jazz.00055"]
     assert isinstance(broken, UnusableFile)
     assert "cannot be decoded" in broken.reason

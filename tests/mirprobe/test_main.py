@@ -1,12 +1,19 @@
 """The command line: what it teaches, and one line with exit code 2 for what a user can put right."""
 
+import hashlib
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from datamodules.card import Archive, Card
+from datamodules.nsynth import NSynthPitch
 from mirprobe.__main__ import VERBS, main
 
 
@@ -55,6 +62,40 @@ def test_user_errors_are_one_line_and_exit_code_2(
 def test_fetch_of_unknown_weights_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fetch", "model=musicfm", "model.weights=foo"]) == 2
     assert "unknown model.weights=foo: set it to one of msd, fma, random" in capsys.readouterr().err
+
+
+def test_fetch_of_data_downloads_what_the_loader_reads(
+    notes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served, archives = tmp_path / "served", []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(served)))
+    for split in ("train", "valid", "test"):
+        path = Path(shutil.make_archive(str(served / split), "gztar", notes_root / "NSynth", f"nsynth-{split}"))
+        url = f"http://127.0.0.1:{server.server_port}/{path.name}"
+        archives.append(Archive(url, path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
+    monkeypatch.setattr(NSynthPitch, "card", Card("Notes", "CC0", "nobody", "by hand", tuple(archives)))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    asked = ["task=nsynth_pitch", f"data.root={tmp_path / 'data'}"]
+    assert main(["fetch", *asked]) == 0
+    server.shutdown()
+    server.server_close()
+    assert "Notes. Licence: CC0\n" in capsys.readouterr().out
+    assert main(["fetch", *asked]) == 0  # nothing is asked for again
+    assert main(["data", *asked]) == 0
+    assert "nsynth_pitch: train 48" in capsys.readouterr().out
+
+
+def test_fetch_of_data_wants_a_place_and_an_archive(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", "task=nsynth_pitch,nsynth_instrument"]) == 2
+    assert capsys.readouterr().err.startswith("mirprobe: datasets need a place: add data.root=DIR, the folder in which")
+    assert main(["fetch", "task=musictaste_rap,giantsteps_key"]) == 2
+    shown = capsys.readouterr()
+    assert "MusicTaste/ratings.csv" in shown.out and "giantsteps-mtg-key-dataset" in shown.out
+    assert shown.err == (
+        "mirprobe: no public archive to download for musictaste_rap, giantsteps_key: how to get it by hand is said above\n"
+    )
 
 
 def test_report_before_a_sweep_says_what_to_run(settings: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:

@@ -238,8 +238,8 @@ def test_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 
 
 def test_unknown_dataset_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no demo corpus for 'harmonix': there is one for nsynth, giantsteps, gtzan"):
-        demo.build(tmp_path, "harmonix")
+    with pytest.raises(UserError, match="no demo corpus for 'musdb': there is one for nsynth, giantsteps, gtzan"):
+        demo.build(tmp_path, "musdb")
 
 
 @pytest.mark.parametrize("wrong", [{"scale": 0.0}, {"scale": float("nan")}, {"n_jobs": 0}])

@@ -1,0 +1,314 @@
+"""A dataset's passport: what is under its folder, set against what should be there.
+
+Conventions: audio is judged by its header; no sample is decoded, so a file that breaks off inside is only found by extraction.
+Seconds are those of the tracks, which may be parts of files; rates and channels are counted per file. A group with `|` in its
+name is several groups, and its tracks belong to each. Reading and hashing run in threads: most of the time goes to the disk.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TypeVar
+
+import numpy as np
+
+from datamodules.audio import AudioError, AudioInfo, audio_info
+from datamodules.base import Kind, LeftOut, TaskDataModule, UnusableFile
+from datamodules.card import Card
+from datamodules.clips import SPLITS, Segment, Split, Track
+from datamodules.errors import UserError
+
+T = TypeVar("T")
+Headers = Mapping[Path, AudioInfo | str]  # what a file's header says, or why it cannot be read
+_N_THREADS = 16
+_FILES_PER_CALL = 64  # a future for every one of 300 000 files would cost more than the file
+_SAMPLE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Values:
+    """Mean, population standard deviation and range of one dimension of a regression target."""
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """One split.
+
+    Attributes:
+        found: its tracks that have audio, readable or not.
+        expected: tracks of the complete dataset; None where that is not known, and for a demo.
+        seconds: readable audio, in s.
+        per_class: tracks of each class, or with each tag; s of each class for `frames`; empty for `regression`.
+        values: each dimension of the target; empty but for `regression`.
+    """
+
+    found: int
+    expected: int | None
+    seconds: float
+    per_class: tuple[float, ...] = ()
+    values: tuple[Values, ...] = ()
+
+
+@dataclass(frozen=True)
+class Passport:
+    """What there is to say about the data of a task.
+
+    Attributes:
+        dataset: its name.
+        root: its folder.
+        is_demo: whether it is the rendered stand-in.
+        card: what is said about the dataset, and how to get it.
+        kind: what the targets are.
+        classes: names of the classes, tags or dimensions.
+        splits: facts of each split.
+        durations_s: of the shortest, the median and the longest readable track, in s; None without any.
+        sample_rates: number of files of each rate, in Hz.
+        channels: number of files of each number of channels.
+        missing: labelled tracks without audio.
+        unreadable: tracks whose file's header cannot be read, or announces no samples.
+        left_out: known bad files that are no tracks.
+        excluded: ids that `data.exclude` leaves out.
+        duplicates: sets of files with the same bytes, as their tracks; those in more than one split come first.
+        groups: tracks of each group (artist, singer, instrument) in each split; empty where no track has a group.
+        grouped: tracks that have a group, in each split.
+        listed: number of tracks that `list_hash` is of, with audio or without.
+        list_hash: see `hash_list`.
+    """
+
+    dataset: str
+    root: Path
+    is_demo: bool
+    card: Card | None
+    kind: Kind
+    classes: tuple[str, ...]
+    splits: Mapping[Split, SplitFacts]
+    durations_s: tuple[float, float, float] | None
+    sample_rates: Mapping[int, int]
+    channels: Mapping[int, int]
+    missing: tuple[Track, ...]
+    unreadable: tuple[UnusableFile, ...]
+    left_out: tuple[LeftOut, ...]
+    excluded: tuple[str, ...]
+    duplicates: tuple[tuple[Track, ...], ...]
+    groups: Mapping[str, Mapping[Split, int]]
+    grouped: Mapping[Split, int]
+    listed: int
+    list_hash: str
+
+    @property
+    def group_leaks(self) -> dict[str, Mapping[Split, int]]:
+        """Groups that are in more than one split, those with the most tracks first."""
+        leaks = [group for group in self.groups.items() if len(group[1]) > 1]
+        return dict(sorted(leaks, key=lambda leak: (-sum(leak[1].values()), leak[0])))
+
+    def classes_without(self, split: Split) -> list[str]:
+        """Classes or tags that no track of a split has."""
+        return [name for name, n in zip(self.classes, self.splits[split].per_class, strict=False) if n == 0]
+
+    @property
+    def classes_train_lacks(self) -> list[str]:
+        """Classes or tags of val or test that no probe can learn."""
+        elsewhere = set(self.classes_without("val")) & set(self.classes_without("test"))
+        return [name for name in self.classes_without("train") if name not in elsewhere]
+
+    @property
+    def complaint(self) -> str | None:
+        """What to say of files that cannot be read, all of them; None if there are none."""
+        if not self.unreadable:
+            return None
+        names = [item.track_id for item in self.unreadable]
+        return (
+            f"{len(names)} of {self.listed} {self.dataset} files cannot be read: {', '.join(names)}. Replace them, or leave them "
+            f"out with data.exclude=[{','.join(names)}] (tables will say so)"
+        )
+
+
+def hash_list(tracks: Sequence[Track]) -> str:
+    """16 hex digits that two people share if they have the same tracks in the same splits with the same targets.
+
+    The start of the SHA-256 over the sorted lines `track_id<tab>split<tab>target`; numbers have six decimals, which hides in
+    which order a machine adds.
+
+    >>> tracks = [Track("a", Path("a.wav"), "train", 0), Track("b", Path("b.wav"), "test", (0.5, 1.0))]
+    >>> hash_list(tracks) == hash_list(tracks[::-1]), hash_list(tracks)
+    (True, '3a9438398b552a9d')
+    """
+    lines = sorted(f"{track.track_id}\t{track.split}\t{_target_text(track)}" for track in tracks)
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()[:16]
+
+
+def _target_text(track: Track) -> str:
+    if isinstance(track.target, int):
+        return str(track.target)
+    numbers = (number for part in track.target for number in (part if isinstance(part, Segment) else (part,)))
+    return " ".join(f"{round(number, 6) + 0.0:.6f}" for number in numbers)
+
+
+def read_passport(data: TaskDataModule, progress: Callable[[int, int], None] = lambda done, total: None) -> Passport:
+    """Looks at every file of a task's tracks.
+
+    Args:
+        data: the task.
+        progress: is called with the number of files that are done, and of all known so far.
+
+    Raises:
+        UserError: the dataset's folder is missing, or its labels are missing or broken. Missing or broken audio is no error.
+    """
+    everything = data.labelled_tracks()
+    listed = data.wanted(everything)
+    data.check_targets(listed)
+    tracks = [track for track in listed if track.path.is_file()]
+    files = _Files(progress)
+    headers = files.each(_header, list(dict.fromkeys(track.path for track in tracks)))
+    readable = [track for track in tracks if isinstance(headers[track.path], AudioInfo)]
+    infos = [info for info in headers.values() if isinstance(info, AudioInfo)]
+    seconds = {track.track_id: _seconds(track, headers) for track in tracks}
+    lengths = [seconds[track.track_id] for track in readable]
+    return Passport(
+        dataset=data.dataset, root=data.root, is_demo=data.is_demo, card=data.card, kind=data.kind, classes=data.classes,
+        splits={split: _split_facts(data, split, tracks, seconds) for split in SPLITS},
+        durations_s=(min(lengths), median(lengths), max(lengths)) if lengths else None,
+        sample_rates=Counter(info.sample_rate for info in infos),
+        channels=Counter(info.channels for info in infos),
+        missing=tuple(track for track in listed if not track.path.is_file()),
+        unreadable=tuple(_unreadable(tracks, headers)),
+        left_out=tuple(data.left_out()),
+        excluded=tuple(sorted(data.excluded_ids() & {track.track_id for track in everything})),
+        duplicates=tuple(_duplicates(readable, files)),
+        groups=_groups(tracks), grouped=Counter(track.split for track in tracks if track.group),
+        listed=len(listed), list_hash=hash_list(listed),
+    )  # fmt: skip
+
+
+class _Files:
+    """Runs functions over files, in threads, and counts."""
+
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self._progress = progress
+        self._done = self._total = 0
+
+    def each(self, look: Callable[[Path], T], paths: Sequence[Path]) -> dict[Path, T]:
+        """What `look` says of each path."""
+        self._total += len(paths)
+        parts = [paths[start : start + _FILES_PER_CALL] for start in range(0, len(paths), _FILES_PER_CALL)]
+        found: dict[Path, T] = {}
+        with ThreadPoolExecutor(_N_THREADS) as pool:
+            for part in pool.map(lambda part: {path: look(path) for path in part}, parts):
+                found.update(part)
+                self._done += len(part)
+                self._progress(self._done, self._total)
+        return found
+
+
+def _header(path: Path) -> AudioInfo | str:
+    try:
+        info = audio_info(path)
+    except AudioError as problem:
+        return str(problem)
+    return info if info.duration_s > 0 else "holds no samples"
+
+
+def _seconds(track: Track, headers: Headers) -> float:
+    """Length of a track in s, 0 where it is not readable."""
+    info = headers[track.path]
+    if not isinstance(info, AudioInfo):
+        return 0.0
+    end = info.duration_s if track.end_s is None else min(track.end_s, info.duration_s)
+    return max(0.0, end - track.start_s)
+
+
+def _unreadable(tracks: Sequence[Track], headers: Headers) -> list[UnusableFile]:
+    reasons = ((track, headers[track.path]) for track in tracks)
+    return [UnusableFile(track.track_id, track.path, reason) for track, reason in reasons if isinstance(reason, str)]
+
+
+def _split_facts(data: TaskDataModule, split: Split, tracks: Sequence[Track], seconds: Mapping[str, float]) -> SplitFacts:
+    members = [track for track in tracks if track.split == split]
+    return SplitFacts(
+        found=len(members),
+        expected=None if data.is_demo else data.expected.get(split),
+        seconds=sum(seconds[track.track_id] for track in members),
+        per_class=() if data.kind == "regression" else tuple(_per_class(len(data.classes), members, seconds)),
+        values=tuple(_values(members)) if data.kind == "regression" else (),
+    )
+
+
+def _per_class(n_classes: int, tracks: Sequence[Track], seconds: Mapping[str, float]) -> list[float]:
+    """Tracks of each class or with each tag, or s of each class."""
+    totals = [0.0] * n_classes
+    for track in tracks:
+        if isinstance(track.target, int):
+            totals[track.target] += 1
+            continue
+        parts: tuple[float | Segment, ...] = track.target
+        for index, part in enumerate(parts):
+            if isinstance(part, Segment):
+                totals[part.label] += max(0.0, min(part.end_s, seconds[track.track_id]) - part.start_s)
+            else:
+                totals[index] += part
+    return totals
+
+
+def _values(tracks: Sequence[Track]) -> list[Values]:
+    """The dimensions of the tracks' targets."""
+    columns = np.array([track.target for track in tracks]).T
+    return [Values(float(v.mean()), float(v.std()), float(v.min()), float(v.max())) for v in columns]
+
+
+def _groups(tracks: Sequence[Track]) -> dict[str, Mapping[Split, int]]:
+    groups: defaultdict[str, Counter[Split]] = defaultdict(Counter)
+    for track in tracks:
+        for name in set((track.group or "").split("|")) - {""}:
+            groups[name][track.split] += 1
+    return dict(groups)
+
+
+def _duplicates(tracks: Sequence[Track], files: _Files) -> list[tuple[Track, ...]]:
+    """Tracks whose files have the same bytes: the same size, then the same bytes in the middle, then the same SHA-256."""
+    of_path = {track.path: track for track in reversed(tracks)}
+    sizes = {path: path.stat().st_size for path in of_path}
+    samples = files.each(_sample, _alike(sizes))
+    alike = _alike({path: (sizes[path], sample) for path, sample in samples.items()})
+    sets: defaultdict[bytes, list[Track]] = defaultdict(list)
+    for path, digest in files.each(_digest, alike).items():
+        sets[digest].append(of_path[path])
+    found = [tuple(sorted(same, key=lambda track: track.track_id)) for same in sets.values() if len(same) > 1]
+    return sorted(found, key=lambda same: (not crosses_splits(same), same[0].track_id))
+
+
+def crosses_splits(tracks: Sequence[Track]) -> bool:
+    """Whether tracks are of more than one split."""
+    return len({track.split for track in tracks}) > 1
+
+
+def _alike(keys: Mapping[Path, Hashable]) -> list[Path]:
+    """Paths that share their key with another one."""
+    n = Counter(keys.values())
+    return [path for path, key in keys.items() if n[key] > 1]
+
+
+def _sample(path: Path) -> bytes:
+    """What tells most files of one size apart (all 305 979 of NSynth have the same), at the price of one read."""
+    return _hash_from(path, path.stat().st_size // 2, _SAMPLE_BYTES)
+
+
+def _digest(path: Path) -> bytes:
+    return _hash_from(path, 0, None)
+
+
+def _hash_from(path: Path, start: int, n_bytes: int | None) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return hashlib.sha256(file.read() if n_bytes is None else file.read(n_bytes)).digest()
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}): repair it or leave its track out with data.exclude") from error
