@@ -43,7 +43,7 @@ probe: $(READY)  ## probes on stored features only
 report: $(READY)  ## table and figures of what is done
 	@$(BIN)/mirprobe report $(SETTINGS)
 
-data: $(READY)  ## render the demo data, or read the data under ARGS="data.root=DIR", and count tracks
+data: $(READY)  ## passport of TASK's data under ARGS="data.root=DIR" (else the demo's), and how to get it
 	@$(BIN)/mirprobe data $(SETTINGS)
 
 test: $(READY)  ## the tests

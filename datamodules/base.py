@@ -31,6 +31,7 @@ from datamodules.errors import UserError
 from datamodules.store import Features, StoredTrack, StoreKey, read_features
 from datamodules.workers import end_with_parent
 
+MISSING = "missing"  # in `exclude`: every track without audio
 Kind = Literal["classification", "multilabel", "regression", "frames"]
 
 
@@ -145,9 +146,10 @@ class TaskDataModule(L.LightningDataModule):
 
     def wanted(self, everything: Iterable[Track]) -> list[Track]:
         """The tracks that are not excluded, sorted by id; of a demo corpus, which holds a part of the real list, those it has."""
-        excluded, is_demo = self.excluded_ids(), self.is_demo
+        excluded = self.excluded_ids()
+        only_there = self.is_demo or MISSING in excluded
         kept = (track for track in everything if track.track_id not in excluded)
-        return sorted((t for t in kept if not is_demo or t.path.is_file()), key=lambda track: track.track_id)
+        return sorted((t for t in kept if not only_there or t.path.is_file()), key=lambda track: track.track_id)
 
     def tracks(self) -> list[Track]:
         """The tracks to work on: every labelled track that is not excluded, sorted by id.
@@ -157,7 +159,7 @@ class TaskDataModule(L.LightningDataModule):
         """
         if self._tracks is None:
             everything = self.labelled_tracks()
-            known = {track.track_id for track in everything} | {item.name for item in self.left_out()}
+            known = {track.track_id for track in everything} | {item.name for item in self.left_out()} | {MISSING}
             unknown = sorted(self.excluded_ids() - known)
             if unknown:
                 raise UserError(
@@ -177,13 +179,16 @@ class TaskDataModule(L.LightningDataModule):
         if missing:
             raise UserError(
                 f"{len(missing)} of {len(tracks)} {self.dataset} tracks have no audio under {self.root} (first: "
-                f"{missing[0].path}). Put the files there, or leave the tracks out with "
-                f"data.exclude=[{','.join(track.track_id for track in missing[:3])}{',...' if len(missing) > 3 else ''}]"
+                f"{missing[0].path}). Put the files there, or leave the tracks out with data.exclude=[{self._name(missing)}]"
             )
         self.check_targets(tracks)
         empty = [split for split in SPLITS if not any(track.split == split for track in tracks)]
         if empty:
             raise UserError(f"{self.dataset} under {self.root} has no tracks for {', '.join(empty)}: complete the dataset")
+
+    def _name(self, missing: Sequence[Track]) -> str:
+        """Tracks as `data.exclude` takes them: a few by their ids, many by one word."""
+        return f"{self.dataset}:{MISSING}" if len(missing) > 3 else ",".join(track.track_id for track in missing)
 
     def check_targets(self, tracks: Sequence[Track]) -> None:
         """Raises UserError if a target is not what `kind` and `classes` say."""

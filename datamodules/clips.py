@@ -37,7 +37,8 @@ class Track:
             between them is ignored).
         start_s: where in the file the track starts, in s.
         end_s: where in the file it ends, in s; None: at the end of the file.
-        group: what must not be in two splits at once (an artist, a singer, an instrument); None where it is not known.
+        group: what must not be in two splits at once (an artist, a singer, an instrument), several of them separated by `|`;
+            None where it is not known.
     """
 
     track_id: str

@@ -46,7 +46,7 @@ CARD = Card(
         "2. Put your own audio of the songs into <data.root>/Harmonix/tracks/<File>.mp3 (or .wav .flac .ogg), such as\n"
         "   tracks/0001_12step.mp3. The songs behind the YouTube links may be other edits than those that were annotated\n"
         "   (alignment scores are in youtube_alignment_scores.csv); labels are then wrong in time.\n"
-        "3. Leave out what you do not have with data.exclude=[...]: the error message of mirprobe sweep lists the songs."
+        "3. Leave out the songs that you do not have with data.exclude=[harmonix:missing]."
     ),
 )
 

@@ -1,6 +1,7 @@
 """Toy data for the whole suite: sine notes in NSynth's layout, and settings that keep everything in a temporary folder."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import soundfile
 import torch
 
 torch.set_num_threads(1)  # toy sizes: more threads only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # the same for the processes that tests start
 
 RATE = 16000
 SECONDS = 0.25
@@ -56,3 +58,8 @@ def settings(tmp_path: Path, notes_root: Path) -> Callable[..., list[str]]:
         return [f"data.root={notes_root}", *paths, *quick, *more]
 
     return make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that the processes of the suite end together."""
+    items.sort(key=lambda item: item.path.name not in ("test_sweep.py", "test_extract.py", "test_build.py"))

@@ -4,7 +4,9 @@ The trees have the demo's labels and paths, and short noise for audio; nothing m
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,11 @@ from datamodules.audio import wav_bytes
 from datamodules.base import TaskDataModule, UnusableFile
 from datamodules.clips import SPLITS, Clip, Track
 from datamodules.demo import build
+from datamodules.demo.corpus import MARKER
 from datamodules.errors import UserError
 from datamodules.gtzan import read_split
 from mirprobe.cell import make_data
-from mirprobe.config import compose_cell, known
+from mirprobe.config import Config, compose_cell, known
 
 RATE = 8000
 TASKS = tuple(name for name in known("task") if name != "manifest")  # whose tables are the user's own
@@ -29,6 +32,12 @@ def noise(seconds: float = SECONDS, rate: int = RATE) -> bytes:
     return wav_bytes(audio.astype(np.float32), rate)
 
 
+def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All datasets, small and whole."""
@@ -38,12 +47,8 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
         paths = [item.path for item in plan.items]
         if name == "gtzan":  # its list is fixed
             paths = [f"genres/{track.split('.')[0]}/{track}.wav" for track in read_split()]
-        for path in paths:
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(content)
-        for path, text in plan.labels(folder).items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_text(text, encoding="utf-8")
+        write(folder, dict.fromkeys(paths, content))
+        write(folder, plan.labels(folder))
     return root
 
 
@@ -55,21 +60,23 @@ def task(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def root(trees: Path, task: str, tmp_path: Path) -> Path:
     """A copy of the task's tree that a test may damage."""
-    folder = compose_cell([f"task={task}"]).task.folder
+    folder = cell(task).task.folder
     shutil.copytree(trees / folder, tmp_path / folder)
     return tmp_path
 
 
-def data(root: Path, task: str, *more: str) -> TaskDataModule:
-    return make_data(compose_cell([f"task={task}", f"data.root={root}", *more]))
+@cache
+def cell(task: str) -> Config:
+    return compose_cell([f"task={task}"])
 
 
-def names(tracks: list[Track]) -> list[str]:
+def data(root: Path, task: str, without: Sequence[Track] = ()) -> TaskDataModule:
+    settings = cell(task)
+    return make_data(replace(settings, data=replace(settings.data, root=str(root), exclude=names(without))))
+
+
+def names(tracks: Sequence[Track]) -> list[str]:
     return [track.track_id for track in tracks]
-
-
-def excluding(tracks: list[Track]) -> str:
-    return f"data.exclude=[{','.join(repr(name) for name in names(tracks))}]"
 
 
 def clips(found: TaskDataModule) -> Mapping[str, list[Clip | UnusableFile]]:
@@ -81,8 +88,8 @@ def clips(found: TaskDataModule) -> Mapping[str, list[Clip | UnusableFile]]:
     return by_track
 
 
-def test_tracks_have_unique_ids_a_split_and_a_target_and_all_are_decoded(root: Path, task: str) -> None:
-    found = data(root, task)
+def test_tracks_have_unique_ids_a_split_and_a_target_and_all_are_decoded(trees: Path, task: str) -> None:
+    found = data(trees, task)
     tracks = found.tracks()
     assert len(set(names(tracks))) == len(tracks) and {track.split for track in tracks} == set(SPLITS)
     decoded = clips(found)
@@ -95,7 +102,7 @@ def test_junk_of_other_systems_is_not_data(root: Path, task: str) -> None:
     before = names(data(root, task).tracks())
     for path in [path for path in root.rglob("*") if path.is_file()]:
         path.with_name(f"._{path.name}").write_bytes(bytes(211))  # AppleDouble
-    folder = root / compose_cell([f"task={task}"]).task.folder
+    folder = root / cell(task).task.folder
     for parent in (folder, *(path for path in folder.iterdir() if path.is_dir())):
         (parent / "__MACOSX").mkdir()
         (parent / "__MACOSX" / "._x.wav").write_bytes(bytes(211))
@@ -113,14 +120,13 @@ def test_a_missing_file_is_named_and_can_be_left_out(root: Path, task: str) -> N
         return
     with pytest.raises(UserError, match=rf"1 of {len(tracks)} .* tracks have no audio .*first: .*data\.exclude="):
         data(root, task).tracks()
-    assert names(data(root, task, excluding([gone])).tracks()) == [name for name in names(tracks) if name != gone.track_id]
+    assert names(data(root, task, [gone]).tracks()) == [name for name in names(tracks) if name != gone.track_id]
 
 
-@pytest.mark.parametrize("content", [b"", b"not audio at all", noise()[:30]], ids=["empty", "text", "cut"])
-def test_unreadable_files_are_reported_all_at_once_and_the_others_go_on(root: Path, task: str, content: bytes) -> None:
+def test_unreadable_files_are_reported_all_at_once_and_the_others_go_on(root: Path, task: str) -> None:
     tracks = data(root, task).tracks()
-    bad = [tracks[0], tracks[-1]]
-    for track in bad:
+    bad = tracks[0], tracks[len(tracks) // 2], tracks[-1]
+    for track, content in zip(bad, (b"", b"not audio at all", noise()[:30]), strict=True):
         track.path.write_bytes(content)
     found = clips(data(root, task))
     assert {name for name, items in found.items() if isinstance(items[0], UnusableFile)} == set(names(bad))
@@ -140,16 +146,16 @@ def test_stereo_odd_rates_and_short_files_are_taken_as_they_are(root: Path, task
     assert [len(item.audio) for item in found[short.track_id] if isinstance(item, Clip)] == [round(0.3 * RATE)]
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_an_empty_split_is_an_error(root: Path, task: str, split: str) -> None:
-    members = [track for track in data(root, task).tracks() if track.split == split]
-    with pytest.raises(UserError, match=f"has no tracks for {split}"):
-        data(root, task, excluding(members)).tracks()
+def test_an_empty_split_is_an_error(trees: Path, task: str) -> None:
+    tracks = data(trees, task).tracks()
+    for split in SPLITS:
+        with pytest.raises(UserError, match=f"has no tracks for {split}"):
+            data(trees, task, [track for track in tracks if track.split == split]).tracks()
 
 
-def test_a_class_that_train_lacks_keeps_its_place(root: Path, task: str) -> None:
+def test_a_class_that_train_lacks_keeps_its_place(trees: Path, task: str) -> None:
     """Classes are those of the dataset, not those that happen to be in train."""
-    whole = data(root, task)
+    whole = data(trees, task)
     if whole.kind != "classification":
         return
     tracks = whole.tracks()
@@ -158,7 +164,16 @@ def test_a_class_that_train_lacks_keeps_its_place(root: Path, task: str) -> None
     members = [track for track in train if track.target == lost]
     if len(members) == len(train):
         return
-    rest = data(root, task, *([excluding(members)] if members else []))
+    rest = data(trees, task, members)
     kept = {track.track_id: track.target for track in rest.tracks()}
     assert kept == {track.track_id: track.target for track in tracks if track not in members}
     assert rest.classes == whole.classes
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.25])
+def test_the_demo_of_every_task_has_all_splits_at_any_scale(tmp_path: Path, task: str, scale: float) -> None:
+    settings = cell(task).task
+    folder, plan = tmp_path / settings.folder, build._DATASETS[settings.demo or ""].plan(scale)
+    write(folder, {item.path: "" for item in plan.items})
+    write(folder, {**plan.labels(folder), MARKER: "{}"})
+    assert {track.split for track in data(tmp_path, task).tracks()} == set(SPLITS)

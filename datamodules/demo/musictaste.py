@@ -140,11 +140,11 @@ def _ratings(rng: np.random.Generator, centre: float, top: int) -> list[int]:
 
 
 def plan(scale: float) -> Plan:
-    """Equally many songs of all twelve combinations of classes."""
+    """Equally many songs of all twelve combinations of classes, two at least: fewer artists would leave a split empty."""
     tracks = [
         TasteTrack(preferred, rap, good, number)
         for preferred, rap, good in product(range(2), range(3), range(2))
-        for number in range(count(_PER_COMBINATION, scale))
+        for number in range(max(2, count(_PER_COMBINATION, scale)))
     ]
     return Plan(tracks, partial(_labels, tracks))
 

