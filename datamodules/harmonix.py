@@ -166,9 +166,10 @@ class HarmonixStructure(FrameTask):
         groups = self._groups(sorted(files))
         splits = fold_splits(groups if self.group_by_url else {song: song for song in files}, self.fold)
         self.expected = dict(Counter(splits.values()))
-        audio = {path.stem: path for path in sorted(self._audio_folder().glob("[!.]*")) if path.suffix.lower() in AUDIO_SUFFIXES}
+        folder = self._audio_folder()
+        audio = {path.stem: path for path in sorted(folder.glob("[!.]*")) if path.suffix.lower() in AUDIO_SUFFIXES}
         return [
-            Track(song, audio.get(song, self._audio_folder() / f"{song}.mp3"), splits[song], read_segments(path), groups[song])
+            Track(song, audio.get(song, folder / f"{song}.mp3"), splits[song], read_segments(path), groups.get(song))
             for song, path in files.items()
         ]
 
@@ -176,7 +177,7 @@ class HarmonixStructure(FrameTask):
         return next((folder for name in FOLDERS if (folder := self.root / name / "tracks").is_dir()), self.root / "tracks")
 
     def _groups(self, songs: list[str]) -> dict[str, str]:
-        """Id of each song -> id of the first song with the same URL."""
+        """Id of each song -> id of the first song with the same URL; empty where URLs are not known."""
         path = next((path for folder in FOLDERS if (path := self.root / folder / URLS).is_file()), None)
         if path is None:
             if self.group_by_url:
@@ -184,7 +185,7 @@ class HarmonixStructure(FrameTask):
                     f"{self.root} has no {URLS}, which tells the songs that are there twice: put it beside segments/, or split "
                     "without it by task.options.group_by_url=false"
                 )
-            return {song: song for song in songs}
+            return {}
         table = read_csv(path)
         missing = [column for column in ("File", "URL") if column not in table.columns]
         if missing:

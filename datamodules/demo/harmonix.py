@@ -120,7 +120,9 @@ class StructureTrack:
 
 def _play(song: Song, section: Section, rng: np.random.Generator) -> Iterator[Note]:
     """The notes of one section by those who play in it."""
-    gains = [gain * (rng.random() >= _MISSING) for gain in _PLAYERS[section.name]]
+    full = _PLAYERS[section.name]
+    drawn = tuple(gain * (rng.random() >= _MISSING) for gain in full)
+    gains = drawn if any(drawn) else full  # somebody plays, or it would be silence by another name
     for note in song.notes:
         gain = gains[_player(note)]
         if section.start_s <= note.onset_s < section.end_s and gain > 0:

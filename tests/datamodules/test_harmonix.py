@@ -219,7 +219,8 @@ def test_without_urls_the_choice_is_the_users(root: Path) -> None:
     (root / "youtube_urls.csv").unlink()
     with pytest.raises(UserError, match=r"has no youtube_urls\.csv.*task\.options\.group_by_url=false"):
         task(root).tracks()
-    assert by_id(task(root, group_by_url=False))["0004_song"].split == "train"
+    tracks = by_id(task(root, group_by_url=False))
+    assert tracks["0004_song"].split == "train" and {track.group for track in tracks.values()} == {None}
 
 
 def test_a_table_of_urls_without_its_columns_is_named(root: Path) -> None:
