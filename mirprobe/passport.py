@@ -28,7 +28,8 @@ def print_passport(task: str, passport: Passport) -> None:
 
 def print_card(task: str, card: Card) -> None:
     """Prints how to obtain the data of a task that is not there."""
-    _print([f"{task}: no data to read", *_card_lines(card), *_fact("obtain", *card.obtain.splitlines())])
+    fetch = _fact("or fetch", f"mirprobe fetch task={task} data.root=DIR") if card.archives else []
+    _print([f"{task}: no data to read", *_card_lines(card), *_fact("obtain", *card.obtain.splitlines()), *fetch])
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -210,7 +210,13 @@ def test_a_dataset_that_is_not_there_is_described(
     assert data(settings, "task=gtzan_genre", f"data.root={tmp_path}") == 2
     shown = capsys.readouterr()
     assert shown.out.startswith("gtzan_genre: no data to read\n")
-    for words in ("licence      ", "citation     ", "obtain       ", "huggingface.co/datasets/marsyas/gtzan"):
+    for words in (
+        "licence      ",
+        "citation     ",
+        "obtain       ",
+        "huggingface.co/datasets/marsyas/gtzan",
+        "or fetch     mirprobe fetch task=gtzan_genre",
+    ):
         assert words in shown.out
     assert shown.err.startswith("mirprobe: no gtzan data: ")
 
