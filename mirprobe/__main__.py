@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from datamodules.errors import UserError
 
 if TYPE_CHECKING:
-    from mirprobe.config import Config
+    from mirprobe.cell import Cell
 
 EXAMPLES = """examples:
   mirprobe sweep                                  the offline demo: pitch, instrument, key with FCPE and the baseline
@@ -26,8 +26,9 @@ EXAMPLES = """examples:
 """
 
 
-def _cells(options: argparse.Namespace) -> list["Config"]:
-    from mirprobe.config import compose_cells, read_cell
+def _cells(options: argparse.Namespace) -> list["Cell"]:
+    from mirprobe.cell import read_cell
+    from mirprobe.settings import compose_cells
 
     if options.cell is not None:
         if options.settings:
@@ -76,7 +77,7 @@ def _report(options: argparse.Namespace) -> None:
 
 def _data(options: argparse.Namespace) -> None:
     """Prints a passport of each task's data: counts, audio, broken files, leaks, licence; or how to get the data."""
-    from mirprobe.sweep import show_data
+    from mirprobe.data import show_data
 
     show_data(_cells(options))
 
@@ -90,7 +91,7 @@ def _push(options: argparse.Namespace) -> None:
     track(cells, again=True)
 
 
-def _models(options: argparse.Namespace) -> list["Config"]:
+def _models(options: argparse.Namespace) -> list["Cell"]:
     """One cell for every model asked for; the baseline only if it is asked for alone."""
     by_model = {cell.model_name: cell for cell in _cells(options)}
     return [cell for cell in by_model.values() if not cell.is_baseline] or list(by_model.values())
@@ -98,7 +99,7 @@ def _models(options: argparse.Namespace) -> list["Config"]:
 
 def _fetch(options: argparse.Namespace) -> None:
     """Downloads, resumed and checked: weights of model=NAME into Hugging Face's cache, data of task=NAME below data.root=DIR."""
-    from mirprobe.cell import fetch_weights
+    from mirprobe.data import fetch_weights
 
     wants_data = any(setting.startswith("task=") for setting in options.settings)
     if not wants_data or any(setting.startswith(("model=", "model.")) for setting in options.settings):
@@ -108,8 +109,9 @@ def _fetch(options: argparse.Namespace) -> None:
         _fetch_datasets(_cells(options))
 
 
-def _fetch_datasets(cells: Sequence["Config"]) -> None:
-    from mirprobe.cell import card_of, fetch_data
+def _fetch_datasets(cells: Sequence["Cell"]) -> None:
+    from mirprobe.assembly import card_of
+    from mirprobe.data import fetch_data
 
     by_hand = []
     for cell in {cell.task.folder: cell for cell in cells}.values():
@@ -144,7 +146,8 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
 
 
 def _names() -> str:
-    from mirprobe.config import GROUPS, known
+    from mirprobe.cell import GROUPS
+    from mirprobe.settings import known
 
     return "\n".join(f"  {group:<9} {', '.join(known(group))}" for group in GROUPS)
 

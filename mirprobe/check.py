@@ -23,9 +23,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from datamodules.errors import UserError
+from mirprobe.assembly import make_backbone
 from mirprobe.backbones.backbone import Backbone
-from mirprobe.cell import make_backbone
-from mirprobe.config import Config
+from mirprobe.cell import Cell
 from mirprobe.progress import console
 
 WHOLE_TRACK_SECONDS = 10.0  # clip length for speed and memory where the task takes whole tracks
@@ -55,7 +55,7 @@ class Finding:
     numbers: tuple[float, ...] = ()
 
 
-def check(cell: Config) -> bool:
+def check(cell: Cell) -> bool:
     """Prints the findings on a cell's backbone; True if every must holds.
 
     Raises:

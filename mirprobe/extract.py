@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,33 +23,21 @@ import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
-from datamodules.audio import RESAMPLER
 from datamodules.base import TaskDataModule, UnusableFile
 from datamodules.clips import Clip
 from datamodules.errors import UserError
 from datamodules.files import make_folder
 from datamodules.frames import grid_weights, n_grid_frames
 from datamodules.store import FLOAT16_MAX, ClipFeatures, ShardWriter, StoredTrack, StoreKey, prepare_store, read_inventory
+from mirprobe.assembly import make_data, n_devices, store_key
 from mirprobe.backbones.backbone import Backbone
-from mirprobe.config import ExtractConfig
+from mirprobe.cell import Cell, ExtractConfig
 from mirprobe.progress import ProgressReport
 
 AUTO_BATCH_SECONDS = {"cpu": 32.0, "cuda": 240.0}  # s; eight 30 s clips take 6 GB and more in MusicFM (facts/backbones section 4)
-
-
-def store_key(backbone: Backbone, name: str, data: TaskDataModule) -> StoreKey:
-    """The identity of a backbone's features of a task's audio."""
-    return StoreKey(
-        backbone=name,
-        fingerprint=backbone.fingerprint(),
-        dataset=f"{data.dataset}-demo" if data.is_demo else data.dataset,
-        clip_rule=data.clip.describe(),
-        pooling="mean" if data.frame_rate is None else f"{data.frame_rate:g}Hz",
-        resampler=RESAMPLER,
-        precision=backbone.precision,
-    )
 
 
 class ExtractModule(L.LightningModule):
@@ -318,3 +307,16 @@ def _lock(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+def extract_features(cell: Cell, backbone: Backbone) -> StoreKey:
+    """Makes sure that the cell's features are stored; returns their key."""
+    data = make_data(cell)
+    key = store_key(backbone, cell.model_name, data)
+    devices = n_devices(cell)
+    strategy = DDPStrategy(timeout=timedelta(days=7)) if devices > 1 else "auto"  # ranks wait for the slowest at the end
+    extract(
+        backbone, key, data, Path(cell.paths.features) / key.folder, cell.extract,
+        accelerator=cell.launcher.accelerator, devices=devices, strategy=strategy,
+    )  # fmt: skip
+    return key

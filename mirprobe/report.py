@@ -15,7 +15,7 @@ from rich.table import Table
 
 from datamodules.clips import Split
 from datamodules.files import atomic
-from mirprobe.config import Config
+from mirprobe.cell import Cell
 from mirprobe.figures import Array, draw_heat_maps, draw_layer_weights
 from mirprobe.progress import console
 from mirprobe.results import Row, best_layer, by_metric, head_rows, read_rows
@@ -25,7 +25,7 @@ from mirprobe.results import Row, best_layer, by_metric, head_rows, read_rows
 class Line:
     """One line of Table 1: a cell, the baseline's cell beside it, and their rows."""
 
-    cell: Config
+    cell: Cell
     rows: list[Row]
     baseline: Row | None
 
@@ -45,7 +45,7 @@ class Line:
         return next(iter(head_rows(self.rows, "test", single=False)), None)
 
 
-def report(cells: Sequence[Config]) -> None:
+def report(cells: Sequence[Cell]) -> None:
     """Prints the table of all cells that have rows and writes the figures to `<runs>/report`."""
     lines = make_lines(cells)
     if not lines:
@@ -59,7 +59,7 @@ def report(cells: Sequence[Config]) -> None:
         console().print("figures: " + ", ".join(str(path) for path in written), soft_wrap=True)
 
 
-def make_lines(cells: Sequence[Config]) -> list[Line]:
+def make_lines(cells: Sequence[Cell]) -> list[Line]:
     """A line for every cell with rows and every metric; the baseline's cells only make lines where nothing else does."""
     done = [(cell, rows) for cell in cells for rows in by_metric(read_rows(cell.folder)).values()]
     baselines = {_beside(cell, rows): best_layer(rows, "val") for cell, rows in done if cell.is_baseline}
@@ -67,7 +67,7 @@ def make_lines(cells: Sequence[Config]) -> list[Line]:
     return [Line(cell, rows, baselines.get(_beside(cell, rows))) for cell, rows in models]
 
 
-def _beside(cell: Config, rows: Sequence[Row]) -> str:
+def _beside(cell: Cell, rows: Sequence[Row]) -> str:
     """What a line and its baseline have in common: all but the model."""
     return repr(({key: value for key, value in cell.identity().items() if key != "model"}, rows[0].metric))
 
@@ -140,7 +140,7 @@ def notes(lines: Sequence[Line]) -> list[str]:
     return text + [_card(cell) for cell in {line.cell.model_name: line.cell for line in lines}.values() if "card" in cell.model]
 
 
-def _card(cell: Config) -> str:
+def _card(cell: Cell) -> str:
     """What is known of a backbone; of random weights only that."""
     card, control = cell.model["card"], cell.model.get("weights") == "random"
     return f"{cell.model_name}: {'random weights, the control' if control else card['note']}; licence {card['licence']}."

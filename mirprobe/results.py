@@ -13,7 +13,7 @@ from pathlib import Path
 from datamodules.clips import Split
 from datamodules.errors import UserError
 from datamodules.files import write_text
-from mirprobe.config import Config
+from mirprobe.cell import Cell
 
 FILE = "rows.jsonl"
 
@@ -94,7 +94,7 @@ def read_rows(folder: Path) -> list[Row]:
         raise UserError(f"{path} is not a list of result rows ({error}): delete it and run the same command again") from error
 
 
-def pending(cells: Sequence[Config]) -> list[Config]:
+def pending(cells: Sequence[Cell]) -> list[Cell]:
     """The cells that have no rows yet."""
     return [cell for cell in cells if not read_rows(cell.folder)]
 

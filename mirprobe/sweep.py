@@ -7,49 +7,30 @@ it was stopped and prints the table when nothing is left. Nothing heavy is impor
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from datamodules.demo.corpus import demo_root
 from datamodules.errors import UserError
 from datamodules.files import write_text
 from datamodules.workers import end_with_parent
-from mirprobe.config import Config, write_cell
-from mirprobe.progress import ProgressReport, console, quiet_lightning
+from mirprobe.assembly import make_demo_data
+from mirprobe.cell import Cell, write_cell
+from mirprobe.progress import console, quiet_lightning
 from mirprobe.results import Row, best_layer, by_metric, head_rows, pending, read_rows
 
 
-def sweep(cells: Sequence[Config]) -> None:
+def sweep(cells: Sequence[Cell]) -> None:
     """Brings every cell to rows and to the dashboard."""
     for group in _groups(pending(cells)):
         _run_model(group, probes=True)
     track(cells)
 
 
-def extract_all(cells: Sequence[Config]) -> None:
+def extract_all(cells: Sequence[Cell]) -> None:
     """Brings the features of every cell into the stores."""
     for group in _groups(cells):
         _run_model(group, probes=False)
 
 
-def make_demo_data(cells: Sequence[Config]) -> None:
-    """Renders the demo corpora that the cells' tasks need, where they use the demo."""
-    from datamodules.demo.build import build, is_built
-
-    wanted = {(cell.paths.data, cell.data.scale, cell.task.demo) for cell in cells if cell.is_demo and cell.task.demo}
-    for data, scale, dataset in sorted(wanted):
-        root = demo_root(Path(data), scale)
-        if is_built(root, dataset, scale):
-            continue
-        with ProgressReport(f"rendering demo {dataset}", 0, "files") as progress:
-
-            def count(done: int, total: int, progress: ProgressReport = progress) -> None:
-                progress.total = total
-                progress.advance(done - progress.done)
-
-            build(root, dataset, scale=scale, progress=count)
-
-
-def track(cells: Sequence[Config], *, again: bool = False) -> None:
+def track(cells: Sequence[Cell], *, again: bool = False) -> None:
     """Writes the W&B runs of the cells that have rows but no run; with `again` of all that have rows."""
     from mirprobe.tracking import choose_mode, is_tracked, push  # wandb costs a second to import
 
@@ -63,18 +44,20 @@ def track(cells: Sequence[Config], *, again: bool = False) -> None:
         console().print(f"W&B: {len(waiting)} runs, {mode}, in {waiting[0].paths.runs}/wandb")
 
 
-def _groups(cells: Sequence[Config]) -> list[list[Config]]:
+def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Cells that share a backbone; the baseline comes last, so that missing weights are said before any work."""
-    by_model: dict[tuple[bool, str], list[Config]] = {}
+    by_model: dict[tuple[bool, str], list[Cell]] = {}
     for cell in cells:
         by_model.setdefault((cell.is_baseline, repr(sorted(cell.model.items(), key=str))), []).append(cell)
     return [by_model[name] for name in sorted(by_model)]
 
 
-def _run_model(cells: Sequence[Config], *, probes: bool) -> None:
+def _run_model(cells: Sequence[Cell], *, probes: bool) -> None:
     """Features and rows of cells that share a backbone, which is built once."""
-    from mirprobe.cell import extract_features, make_backbone, make_data, run_probes, store_key_of
-    from mirprobe.launchers import n_devices, run_on_all_devices
+    from mirprobe.assembly import make_backbone, make_data, n_devices, store_key_of
+    from mirprobe.extract import extract_features
+    from mirprobe.launchers import run_on_all_devices
+    from mirprobe.probing.probe import run_probes
 
     quiet_lightning()
     n_devices(cells[0])
@@ -95,7 +78,7 @@ def _run_model(cells: Sequence[Config], *, probes: bool) -> None:
             _say(cell, run_probes(cell, key), time.monotonic() - start)
 
 
-def _say(cell: Config, rows: Sequence[Row], seconds: float) -> None:
+def _say(cell: Cell, rows: Sequence[Row], seconds: float) -> None:
     for metric, scores in by_metric(rows).items():
         chosen = best_layer(scores, "val")
         weighted = "".join(f", weighted sum {100 * row.value:.1f}" for row in head_rows(scores, "test", single=False))
@@ -106,7 +89,7 @@ def _say(cell: Config, rows: Sequence[Row], seconds: float) -> None:
         )
 
 
-def check_done(cells: Sequence[Config]) -> None:
+def check_done(cells: Sequence[Cell]) -> None:
     """Raises UserError if a cell that was asked for has no rows."""
     missing = pending(cells)
     if missing:
@@ -116,9 +99,10 @@ def check_done(cells: Sequence[Config]) -> None:
         )
 
 
-def probe_all(cells: Sequence[Config]) -> None:
+def probe_all(cells: Sequence[Cell]) -> None:
     """Trains the probes of every cell without rows, on features that are stored."""
-    from mirprobe.cell import make_backbone, run_probes, store_key_of
+    from mirprobe.assembly import make_backbone, store_key_of
+    from mirprobe.probing.probe import run_probes
 
     quiet_lightning()
     for same_model in _groups(pending(cells)):
@@ -128,55 +112,13 @@ def probe_all(cells: Sequence[Config]) -> None:
             _say(cell, run_probes(cell, store_key_of(cell, backbone)), time.monotonic() - start)
 
 
-def extract_cell(cell: Config) -> None:
+def extract_cell(cell: Cell) -> None:
     """Extracts one cell's features in this process, which may be one of several ranks."""
-    from mirprobe.cell import extract_features, make_backbone
+    from mirprobe.assembly import make_backbone
+    from mirprobe.extract import extract_features
     from mirprobe.launchers import IS_CHILD
 
     if IS_CHILD in os.environ:
         end_with_parent(os.getppid())
     quiet_lightning()
     extract_features(cell, make_backbone(cell))
-
-
-def show_data(cells: Sequence[Config]) -> None:
-    """Prints the passport of every task's data, or how to obtain it where it is not there.
-
-    Raises:
-        UserError: data is missing or cannot be used; when everything has been printed.
-    """
-    make_demo_data(cells)
-    tasks = {cell.task.name: cell for cell in cells}
-    problems = {task: problem for task, cell in tasks.items() if (problem := _show_task(cell))}
-    if len(tasks) == 1 and problems:
-        raise UserError(problems.popitem()[1])
-    if problems:
-        said = "; ".join(f"{task}: {problem}" for task, problem in problems.items())
-        raise UserError(f"data of {len(problems)} of {len(tasks)} tasks cannot be used as it is. {said}")
-
-
-def _show_task(cell: Config) -> str | None:
-    """Prints what there is to say of a task's data, and returns what makes it unusable."""
-    from datamodules.passport import read_passport
-    from mirprobe.cell import card_of, make_data
-    from mirprobe.passport import print_card, print_passport
-
-    try:
-        data = make_data(cell)
-        with ProgressReport(f"reading data of {cell.task.name}", 0, "files", passing=True) as progress:
-
-            def count(done: int, total: int) -> None:
-                progress.total = total
-                progress.advance(done - progress.done)
-
-            passport = read_passport(data, count)
-    except UserError as problem:
-        print_card(cell.task.name, card_of(cell))
-        return str(problem)
-    print_passport(cell.task.name, passport)
-    problems = [] if passport.complaint is None else [passport.complaint]
-    try:
-        data.tracks()
-    except UserError as problem:
-        problems.append(str(problem))
-    return ". ".join(problems) or None

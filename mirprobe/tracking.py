@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from datamodules.errors import UserError
 from datamodules.files import write_text
-from mirprobe.config import Config
+from mirprobe.cell import Cell
 from mirprobe.results import Row, best_layer, by_metric, head_rows
 
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read at import: W&B's own telemetry would wait for a network
@@ -27,12 +27,12 @@ Mode = Literal["online", "offline", "disabled"]
 MODES: tuple[Mode, ...] = ("online", "offline", "disabled")
 
 
-def is_tracked(cell: Config) -> bool:
+def is_tracked(cell: Cell) -> bool:
     """Whether the cell's run was written, or none is wanted."""
     return cell.logger.mode == "disabled" or (cell.folder / FILE).exists()
 
 
-def choose_mode(cell: Config) -> Mode:
+def choose_mode(cell: Cell) -> Mode:
     """`online`, `offline` or `disabled`: WANDB_MODE, else the configuration, where auto asks for a key.
 
     Raises:
@@ -48,7 +48,7 @@ def choose_mode(cell: Config) -> Mode:
     raise UserError(f"unknown {name} {mode!r}. Known: auto, {', '.join(MODES)}")
 
 
-def push(cell: Config, rows: Sequence[Row], mode: Mode | None = None) -> Mode:
+def push(cell: Cell, rows: Sequence[Row], mode: Mode | None = None) -> Mode:
     """Writes the run of a cell and returns the mode it was written in: `offline` where `online` failed.
 
     `mode` is what `choose_mode` says unless it is given.
@@ -70,7 +70,7 @@ def push(cell: Config, rows: Sequence[Row], mode: Mode | None = None) -> Mode:
     return mode
 
 
-def _write_run(cell: Config, rows: Sequence[Row], folder: Path, mode: Mode) -> None:
+def _write_run(cell: Cell, rows: Sequence[Row], folder: Path, mode: Mode) -> None:
     settings = wandb.Settings(
         init_timeout=cell.logger.timeout_s, finish_timeout=cell.logger.timeout_s, console="off", x_disable_stats=True,
         silent=True, disable_git=True, disable_code=True,
@@ -91,7 +91,7 @@ def _write_run(cell: Config, rows: Sequence[Row], folder: Path, mode: Mode) -> N
     run.finish()
 
 
-def run_config(cell: Config, rows: Sequence[Row]) -> dict[str, Any]:
+def run_config(cell: Cell, rows: Sequence[Row]) -> dict[str, Any]:
     """What the dashboard filters and groups by: flat names first, then all settings."""
     first = rows[0]
     flat = {

@@ -19,7 +19,7 @@ from torch import Tensor
 from datamodules.base import FeatureBatch, TaskDataModule
 from datamodules.clips import SPLITS, Split
 from mirprobe.bank import ProbeBank
-from mirprobe.config import ProtocolConfig
+from mirprobe.cell import ProtocolConfig
 from mirprobe.metrics import TrackConfusion, TrackLogits, TrackMetric, predict, score_once
 
 

@@ -19,8 +19,9 @@ from datamodules.demo import build
 from datamodules.demo.corpus import MARKER
 from datamodules.errors import UserError
 from datamodules.gtzan import read_split
-from mirprobe.cell import make_data
-from mirprobe.config import Config, compose_cell, known
+from mirprobe.assembly import make_data
+from mirprobe.cell import Cell
+from mirprobe.settings import compose_cell, known
 
 RATE = 8000
 TASKS = tuple(name for name in known("task") if name != "manifest")  # whose tables are the user's own
@@ -66,7 +67,7 @@ def root(trees: Path, task: str, tmp_path: Path) -> Path:
 
 
 @cache
-def cell(task: str) -> Config:
+def cell(task: str) -> Cell:
     return compose_cell([f"task={task}"])
 
 

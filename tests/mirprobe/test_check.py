@@ -13,7 +13,7 @@ from mirprobe.backbones.layout import ConformerSize
 from mirprobe.backbones.muq import MuQ
 from mirprobe.backbones.musicfm import MusicFM
 from mirprobe.check import Finding, check, chirp, findings, music, noise
-from mirprobe.config import compose_cell
+from mirprobe.settings import compose_cell
 
 REDUCED = ConformerSize(conv_dim=32, dim=128, n_layers=3, n_heads=4, ffn_dim=256)
 MUSTS = [

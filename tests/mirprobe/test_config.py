@@ -9,8 +9,9 @@ import yaml
 
 from datamodules.base import TaskDataModule
 from datamodules.errors import UserError
-from mirprobe.config import GROUPS, Config, compose_cell, compose_cells, conf_dir, known, read_cell, write_cell
+from mirprobe.cell import GROUPS, Cell, read_cell, write_cell
 from mirprobe.metrics import METRICS
+from mirprobe.settings import compose_cell, compose_cells, conf_dir, known
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
@@ -333,7 +334,7 @@ def test_a_cell_file_gives_the_same_cell_again(tmp_path: Path, overrides: list[s
     path = tmp_path / "config.yaml"
     path.write_text(write_cell(cell), encoding="utf-8")
     again = read_cell(path)
-    assert isinstance(again, Config)
+    assert isinstance(again, Cell)
     assert (again, again.hash) == (cell, cell.hash)
 
 

@@ -23,10 +23,11 @@ from datamodules.errors import UserError
 from datamodules.frames import FrameTask
 from datamodules.nsynth import NSynthPitch
 from datamodules.store import read_features
+from mirprobe.assembly import make_backbone, make_data, store_key, store_key_of
 from mirprobe.backbones.backbone import Backbone
-from mirprobe.cell import make_backbone, make_data, store_key_of
-from mirprobe.config import ExtractConfig, compose_cell, write_cell
-from mirprobe.extract import extract, store_key
+from mirprobe.cell import ExtractConfig, write_cell
+from mirprobe.extract import extract
+from mirprobe.settings import compose_cell
 
 SETTINGS = ExtractConfig(batch_seconds=1.0, n_workers=0, shard_clips=16, shard_seconds=60.0)
 

@@ -13,16 +13,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from rich.console import Console
 
-from mirprobe.config import Config, compose_cells
+from mirprobe.cell import Cell
 from mirprobe.figures import draw_heat_maps, draw_layer_weights
 from mirprobe.report import make_figures, make_lines, make_table, notes, report
 from mirprobe.results import Row, write_rows
+from mirprobe.settings import compose_cells
 
 RED = "#c1121f"
 
 
 def make_rows(
-    cell: Config, val: Sequence[float], test: Sequence[float], *, weighted: float | None = None, **changes: object
+    cell: Cell, val: Sequence[float], test: Sequence[float], *, weighted: float | None = None, **changes: object
 ) -> list[Row]:
     """Rows of a cell whose intervals are 10 points wide to each side; the last layer has the largest weight."""
     first = Row(
@@ -49,15 +50,15 @@ def make_rows(
     return rows
 
 
-def save(cell: Config, val: Sequence[float], test: Sequence[float], **options: object) -> None:
+def save(cell: Cell, val: Sequence[float], test: Sequence[float], **options: object) -> None:
     write_rows(cell.folder, make_rows(cell, val, test, **options))  # type: ignore[arg-type]
 
 
-def compose(tmp_path: Path, *overrides: str) -> list[Config]:
+def compose(tmp_path: Path, *overrides: str) -> list[Cell]:
     return compose_cells([f"paths.runs={tmp_path}/runs", *overrides])
 
 
-def printed(cells: Sequence[Config]) -> tuple[str, list[dict[str, str]]]:
+def printed(cells: Sequence[Cell]) -> tuple[str, list[dict[str, str]]]:
     """Title and cells of the table as a reader sees them; what a cell says on several lines is joined by blanks."""
     console = Console(width=300, file=io.StringIO(), color_system=None)
     console.print(make_table(make_lines(cells)))
@@ -74,7 +75,7 @@ def printed(cells: Sequence[Config]) -> tuple[str, list[dict[str, str]]]:
 
 
 @pytest.fixture
-def pitch(tmp_path: Path) -> list[Config]:
+def pitch(tmp_path: Path) -> list[Cell]:
     """The baseline and fcpe on the demo's pitch task: layer 1 is best on val, layer 2 on test."""
     cells = compose(tmp_path, "task=nsynth_pitch")
     save(cells[0], [0.4], [0.45])
@@ -85,7 +86,7 @@ def pitch(tmp_path: Path) -> list[Config]:
 # -- the table --------------------------------------------------------------------------------------------------------
 
 
-def test_a_line_shows_baseline_chosen_layer_oracle_and_weighted_sum(pitch: list[Config]) -> None:
+def test_a_line_shows_baseline_chosen_layer_oracle_and_weighted_sum(pitch: list[Cell]) -> None:
     _, rows = printed(pitch)
     assert len(rows) == 1
     row = rows[0]
@@ -102,7 +103,7 @@ def test_an_incomplete_split_shows_found_and_expected(tmp_path: Path) -> None:
     assert printed(cells)[1][0]["n"] == "289/290"
 
 
-def test_demo_numbers_are_labelled_in_the_title_and_the_notes(tmp_path: Path, pitch: list[Config]) -> None:
+def test_demo_numbers_are_labelled_in_the_title_and_the_notes(tmp_path: Path, pitch: list[Cell]) -> None:
     title, _ = printed(pitch)
     assert title == "Table 1: test scores in % (demo data)"
     assert any("Demo data: rendered or synthesised" in note for note in notes(make_lines(pitch)))
@@ -112,7 +113,7 @@ def test_demo_numbers_are_labelled_in_the_title_and_the_notes(tmp_path: Path, pi
     assert not any("emo data" in note for note in notes(make_lines(real)))
 
 
-def test_notes_say_how_layers_were_chosen_and_what_the_backbone_is(pitch: list[Config]) -> None:
+def test_notes_say_how_layers_were_chosen_and_what_the_backbone_is(pitch: list[Cell]) -> None:
     text = " ".join(notes(make_lines(pitch)))
     for words in ("chosen on val", "95 %", "seed 0", "mlp512", "optimistic", "trained on singing pitch", "licence MIT"):
         assert words in text
@@ -262,7 +263,7 @@ def test_layer_weights_are_bars_over_layers_from_one_with_the_largest_in_red() -
     assert np.asarray(line.get_ydata()).tolist() == pytest.approx([1 / 3] * 4)
 
 
-def test_figures_are_made_of_the_rows(pitch: list[Config]) -> None:
+def test_figures_are_made_of_the_rows(pitch: list[Cell]) -> None:
     figures = dict(make_figures(make_lines(pitch)))
     assert set(figures) == {"figure2", "layer_weights"}
     red, framed, numbers = marks(figures["figure2"])
@@ -297,7 +298,7 @@ def test_a_backbone_of_one_block_has_a_heat_map_though_no_weighted_sum(tmp_path:
 
 
 def test_report_prints_the_table_and_writes_png_and_pdf(
-    pitch: list[Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pitch: list[Cell], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report(pitch)
     out = capsys.readouterr().out

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from datamodules.errors import UserError
-from mirprobe.config import Config, compose_cell
+from mirprobe.cell import Cell
 from mirprobe.results import FILE, Row, best_layer, head_rows, pending, read_rows, write_rows
+from mirprobe.settings import compose_cell
 
 MakeRow = Callable[..., Row]
 
@@ -31,7 +32,7 @@ def layers(split: str, *values: float) -> list[Row]:
 
 
 @pytest.fixture
-def cell(tmp_path: Path) -> Config:
+def cell(tmp_path: Path) -> Cell:
     return compose_cell([f"paths.runs={tmp_path}"])
 
 
@@ -91,7 +92,7 @@ def test_a_broken_file_is_named_and_told_to_be_deleted(tmp_path: Path, spoil: Ca
     assert "\n" not in str(error.value)
 
 
-def test_a_cell_is_pending_until_its_rows_are_there(tmp_path: Path, cell: Config) -> None:
+def test_a_cell_is_pending_until_its_rows_are_there(tmp_path: Path, cell: Cell) -> None:
     other = compose_cell([f"paths.runs={tmp_path}", "seed=1"])
     assert pending([cell, other]) == [cell, other]
     (cell.folder).mkdir(parents=True)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from mirprobe.__main__ import main
-from mirprobe.config import compose_cells
 from mirprobe.results import best_layer, read_rows
+from mirprobe.settings import compose_cells
 
 TASKS = "task=nsynth_pitch,nsynth_instrument"
 

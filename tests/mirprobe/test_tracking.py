@@ -14,15 +14,16 @@ import pytest
 from wandb_reader import OfflineRun, read_offline_runs
 
 from datamodules.errors import UserError
-from mirprobe.config import Config, compose_cell
+from mirprobe.cell import Cell
 from mirprobe.results import Row, write_rows
+from mirprobe.settings import compose_cell
 from mirprobe.tracking import choose_mode, is_tracked, layer_points, push, run_config, run_summary
 
 VAL, TEST = (0.5, 0.9, 0.7), (0.4, 0.625, 0.75)
 START, END = (0.5, 0.5), (0.3, 0.7)
 
 
-def make_rows(cell: Config) -> list[Row]:
+def make_rows(cell: Cell) -> list[Row]:
     """Layers 0..2, layer 1 best on val and layer 2 on test, and a weighted sum."""
     first = Row(
         model=cell.model_name, task=cell.task.name, metric=cell.task.metric, head="", layer=0, split="val", seed=cell.seed,
@@ -55,8 +56,8 @@ def environment(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def cell(tmp_path: Path) -> Callable[..., Config]:
-    def make(*overrides: str) -> Config:
+def cell(tmp_path: Path) -> Callable[..., Cell]:
+    def make(*overrides: str) -> Cell:
         return compose_cell([f"paths.runs={tmp_path}/runs", *overrides])
 
     return make
@@ -134,7 +135,7 @@ def test_the_summary_holds_the_chosen_layer_the_oracle_and_the_weighted_sum(runs
     assert (summary["weighted/test"], summary["n_test"], summary["majority"]) == (0.7, 24, 0.125)
 
 
-def test_a_run_can_be_written_again_under_the_same_id(cell: Callable[..., Config], tmp_path: Path) -> None:
+def test_a_run_can_be_written_again_under_the_same_id(cell: Callable[..., Cell], tmp_path: Path) -> None:
     pitch = cell("logger.mode=offline")
     push(pitch, make_rows(pitch))
     time.sleep(1.1)  # folders are named by the second
@@ -147,7 +148,7 @@ def test_a_run_can_be_written_again_under_the_same_id(cell: Callable[..., Config
 # -- pure parts -------------------------------------------------------------------------------------------------------
 
 
-def test_a_point_per_layer_in_order_whatever_the_order_of_rows(cell: Callable[..., Config]) -> None:
+def test_a_point_per_layer_in_order_whatever_the_order_of_rows(cell: Callable[..., Cell]) -> None:
     rows = make_rows(cell())
     points = layer_points(rows[::-1])
     assert points == layer_points(rows)
@@ -155,7 +156,7 @@ def test_a_point_per_layer_in_order_whatever_the_order_of_rows(cell: Callable[..
     assert "weights/end" not in points[0]
 
 
-def test_a_backbone_of_one_layer_has_one_point_and_no_weights(cell: Callable[..., Config]) -> None:
+def test_a_backbone_of_one_layer_has_one_point_and_no_weights(cell: Callable[..., Cell]) -> None:
     baseline = cell("model=fbank_chroma")
     rows = [row for row in make_rows(baseline) if row.layer == 0]
     assert layer_points(rows) == [
@@ -165,7 +166,7 @@ def test_a_backbone_of_one_layer_has_one_point_and_no_weights(cell: Callable[...
     assert run_summary(rows)["best/layer"] == 0
 
 
-def test_config_and_summary_are_plain_json(cell: Callable[..., Config]) -> None:
+def test_config_and_summary_are_plain_json(cell: Callable[..., Cell]) -> None:
     rows = make_rows(cell())
     assert json.loads(json.dumps(run_config(cell(), rows)))["seed"] == 0
     assert json.loads(json.dumps(dict(run_summary(rows))))["best/layer"] == 1
@@ -174,7 +175,7 @@ def test_config_and_summary_are_plain_json(cell: Callable[..., Config]) -> None:
 # -- the mode ---------------------------------------------------------------------------------------------------------
 
 
-def test_auto_is_offline_without_a_key_and_online_with_one(cell: Callable[..., Config], tmp_path: Path) -> None:
+def test_auto_is_offline_without_a_key_and_online_with_one(cell: Callable[..., Cell], tmp_path: Path) -> None:
     assert choose_mode(cell()) == "offline"
     os.environ["WANDB_API_KEY"] = "0" * 40
     assert choose_mode(cell()) == "online"
@@ -185,37 +186,37 @@ def test_auto_is_offline_without_a_key_and_online_with_one(cell: Callable[..., C
     assert choose_mode(cell()) == "online"
 
 
-def test_auto_is_offline_under_slurm_even_with_a_key(cell: Callable[..., Config]) -> None:
+def test_auto_is_offline_under_slurm_even_with_a_key(cell: Callable[..., Cell]) -> None:
     os.environ |= {"WANDB_API_KEY": "0" * 40, "SLURM_JOB_ID": "17"}
     assert choose_mode(cell()) == "offline"
     assert choose_mode(cell("logger.mode=online")) == "online"
 
 
-def test_an_empty_key_is_no_key(cell: Callable[..., Config]) -> None:
+def test_an_empty_key_is_no_key(cell: Callable[..., Cell]) -> None:
     os.environ["WANDB_API_KEY"] = ""
     assert choose_mode(cell()) == "offline"
 
 
-def test_wandb_mode_in_the_environment_wins(cell: Callable[..., Config]) -> None:
+def test_wandb_mode_in_the_environment_wins(cell: Callable[..., Cell]) -> None:
     for mode in ("offline", "online", "disabled"):
         os.environ["WANDB_MODE"] = mode
         assert choose_mode(cell("logger.mode=auto")) == mode
 
 
-def test_an_unknown_mode_lists_the_known_ones(cell: Callable[..., Config]) -> None:
+def test_an_unknown_mode_lists_the_known_ones(cell: Callable[..., Cell]) -> None:
     os.environ["WANDB_MODE"] = "onlin"
     with pytest.raises(UserError, match=r"unknown .*'onlin'\. Known: auto, online, offline, disabled"):
         choose_mode(cell())
 
 
-def test_disabled_writes_nothing(cell: Callable[..., Config], tmp_path: Path) -> None:
+def test_disabled_writes_nothing(cell: Callable[..., Cell], tmp_path: Path) -> None:
     silent = cell("logger=none")
     assert is_tracked(silent)
     assert push(silent, make_rows(silent)) == "disabled"
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_cell_is_tracked_once_its_run_is_written(cell: Callable[..., Config]) -> None:
+def test_a_cell_is_tracked_once_its_run_is_written(cell: Callable[..., Cell]) -> None:
     pitch = cell()
     assert not is_tracked(pitch)
     pitch.folder.mkdir(parents=True)
@@ -257,7 +258,7 @@ def silent_server() -> Iterator[str]:
     ids=["no key", "nobody there", "no answer"],
 )
 def test_a_run_that_cannot_go_online_is_kept_offline_in_a_few_seconds_and_outside_home(
-    cell: Callable[..., Config], tmp_path: Path, silent_server: str, mode: str, key: dict[str, str], server: str | None
+    cell: Callable[..., Cell], tmp_path: Path, silent_server: str, mode: str, key: dict[str, str], server: str | None
 ) -> None:
     settings = [f"logger.mode={mode}", "logger.timeout_s=2"]
     pitch = cell(*settings)

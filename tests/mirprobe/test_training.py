@@ -11,8 +11,9 @@ from datamodules.base import TaskDataModule
 from datamodules.clips import ClipRule, Track
 from datamodules.store import Features
 from mirprobe.bank import BankSize, Head, ProbeBank, all_heads
-from mirprobe.config import ProtocolConfig, compose_cell
+from mirprobe.cell import ProtocolConfig
 from mirprobe.metrics import METRICS, predict, score_once
+from mirprobe.settings import compose_cell
 from mirprobe.training import ProbeModule, TrainedBank, train_bank
 
 N_LAYERS, DIM, CLASSES = 3, 8, 3

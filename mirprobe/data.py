@@ -1,0 +1,92 @@
+"""What data there is, what is missing, and how to get it: the verbs `data` and `fetch`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.utils import get_class
+
+from datamodules.download import fetch_archives, is_fetched
+from datamodules.errors import UserError
+from mirprobe.assembly import card_of, make_demo_data
+from mirprobe.backbones.hub import fetch
+from mirprobe.cell import Cell
+from mirprobe.progress import ProgressReport
+
+
+def fetch_weights(cell: Cell) -> Path | None:
+    """Downloads the published weights of the cell's backbone; None where there is nothing to download.
+
+    Raises:
+        UserError: they cannot be downloaded, or are not the published ones.
+    """
+    backbone = get_class(cell.model["_target_"])
+    variants = getattr(backbone, "variants", {})
+    if variants and cell.model.get("weights") not in variants:
+        raise UserError(f"unknown model.weights={cell.model.get('weights')}: set it to one of {', '.join(variants)}")
+    variant = variants.get(cell.model.get("weights"))
+    return fetch(variant.file) if variant is not None and variant.file is not None else None
+
+
+def fetch_data(cell: Cell) -> Path:
+    """Downloads the public archives of the cell's dataset into its folder under data.root; returns the folder.
+
+    Raises:
+        UserError: data.root is not set, or as `datamodules.download.fetch_archives`.
+    """
+    if cell.data.root is None:
+        raise UserError("datasets need a place: add data.root=DIR, the folder in which each has a folder of its own")
+    folder, archives = Path(cell.data.root) / cell.task.folder, card_of(cell).archives
+    if is_fetched(archives, folder):
+        return folder
+    with ProgressReport(f"downloading {cell.task.folder}", 0, "MB") as progress:
+
+        def count(done: int, total: int) -> None:
+            progress.total = total // 10**6
+            if done // 10**6 != progress.done:
+                progress.advance(done // 10**6 - progress.done)
+
+        fetch_archives(archives, folder, progress=count, say=lambda text: print(text, flush=True))
+    return folder
+
+
+def show_data(cells: Sequence[Cell]) -> None:
+    """Prints the passport of every task's data, or how to obtain it where it is not there.
+
+    Raises:
+        UserError: data is missing or cannot be used; when everything has been printed.
+    """
+    make_demo_data(cells)
+    tasks = {cell.task.name: cell for cell in cells}
+    problems = {task: problem for task, cell in tasks.items() if (problem := _show_task(cell))}
+    if len(tasks) == 1 and problems:
+        raise UserError(problems.popitem()[1])
+    if problems:
+        said = "; ".join(f"{task}: {problem}" for task, problem in problems.items())
+        raise UserError(f"data of {len(problems)} of {len(tasks)} tasks cannot be used as it is. {said}")
+
+
+def _show_task(cell: Cell) -> str | None:
+    """Prints what there is to say of a task's data, and returns what makes it unusable."""
+    from datamodules.passport import read_passport
+    from mirprobe.assembly import card_of, make_data
+    from mirprobe.passport import print_card, print_passport
+
+    try:
+        data = make_data(cell)
+        with ProgressReport(f"reading data of {cell.task.name}", 0, "files", passing=True) as progress:
+
+            def count(done: int, total: int) -> None:
+                progress.total = total
+                progress.advance(done - progress.done)
+
+            passport = read_passport(data, count)
+    except UserError as problem:
+        print_card(cell.task.name, card_of(cell))
+        return str(problem)
+    print_passport(cell.task.name, passport)
+    problems = [] if passport.complaint is None else [passport.complaint]
+    try:
+        data.tracks()
+    except UserError as problem:
+        problems.append(str(problem))
+    return ". ".join(problems) or None
