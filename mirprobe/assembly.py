@@ -21,8 +21,8 @@ from datamodules.errors import UserError
 from datamodules.store import StoreKey
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import Cell
-from mirprobe.metrics import METRICS, metric_named
 from mirprobe.progress import ProgressReport
+from mirprobe.scoring.metrics import METRICS, metric_named
 
 
 def data_root(cell: Cell) -> Path:
@@ -55,6 +55,12 @@ def make_backbone(cell: Cell) -> Backbone:
     backbone = _instantiate({key: value for key, value in cell.model.items() if key not in ("name", "card")})
     assert isinstance(backbone, Backbone)
     return backbone
+
+
+def place(backbone: Backbone, cell: Cell) -> Backbone:
+    """The backbone on the first GPU, where there is one and the cell's launcher does not ask for the CPU."""
+    on_gpu = torch.cuda.is_available() and cell.launcher.accelerator != "cpu"
+    return backbone.to("cuda") if on_gpu else backbone
 
 
 def card_of(cell: Cell) -> Card:

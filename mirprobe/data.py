@@ -49,6 +49,26 @@ def fetch_data(cell: Cell) -> Path:
     return folder
 
 
+def fetch_datasets(cells: Sequence[Cell]) -> None:
+    """Downloads the dataset of every cell, each once, and says how to get those that no public archive keeps.
+
+    Raises:
+        UserError: as `fetch_data`, or a dataset has to be got by hand; when the others are there.
+    """
+    by_hand = []
+    for cell in {cell.task.folder: cell for cell in cells}.values():
+        card = card_of(cell)
+        print(f"{card.title}. Licence: {card.licence}", flush=True)
+        if card.archives:
+            print(f"{cell.task.name}: {fetch_data(cell)}")
+        else:
+            print(card.obtain)
+            by_hand.append(cell.task.name)
+
+    if by_hand:
+        raise UserError(f"no public archive to download for {', '.join(by_hand)}: how to get it by hand is said above")
+
+
 def show_data(cells: Sequence[Cell]) -> None:
     """Prints the passport of every task's data, or how to obtain it where it is not there.
 
@@ -68,8 +88,8 @@ def show_data(cells: Sequence[Cell]) -> None:
 def _show_task(cell: Cell) -> str | None:
     """Prints what there is to say of a task's data, and returns what makes it unusable."""
     from datamodules.passport import read_passport
-    from mirprobe.assembly import card_of, make_data
-    from mirprobe.passport import print_card, print_passport
+    from datamodules.passport_text import print_card, print_passport
+    from mirprobe.assembly import make_data
 
     try:
         data = make_data(cell)

@@ -6,14 +6,13 @@ sign that a cell is done. Values are fractions; layers count as in design: 0 is 
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from datamodules.clips import Split
 from datamodules.errors import UserError
 from datamodules.files import write_text
-from mirprobe.cell import Cell
 
 FILE = "rows.jsonl"
 
@@ -76,15 +75,20 @@ def write_rows(folder: Path, rows: Iterable[Row]) -> None:
     write_text(folder / FILE, "".join(json.dumps(asdict(row)) + "\n" for row in rows))
 
 
+def is_done(folder: Path) -> bool:
+    """Whether a cell's folder has rows, which are written last."""
+    return (folder / FILE).exists()
+
+
 def read_rows(folder: Path) -> list[Row]:
     """The rows of a cell; none if it is not done.
 
     Raises:
         UserError: the file is broken or of another version.
     """
-    path = folder / FILE
-    if not path.exists():
+    if not is_done(folder):
         return []
+    path = folder / FILE
     try:
         rows = [Row(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
         if not rows:
@@ -92,28 +96,3 @@ def read_rows(folder: Path) -> list[Row]:
         return rows
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is not a list of result rows ({error}): delete it and run the same command again") from error
-
-
-def pending(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells that have no rows yet."""
-    return [cell for cell in cells if not read_rows(cell.folder)]
-
-
-def head_rows(rows: Sequence[Row], split: Split, *, single: bool) -> list[Row]:
-    """The rows of one split: of single layers, in order, or of weighted sums."""
-    wanted = [row for row in rows if row.split == split and (row.layer is not None) == single]
-    return sorted(wanted, key=lambda row: (row.layer or 0, row.head))
-
-
-def best_layer(rows: Sequence[Row], chosen_on: Split) -> Row:
-    """The test row of the layer with the best score on `chosen_on`; of equals the lowest layer."""
-    best = max(head_rows(rows, chosen_on, single=True), key=lambda row: row.value)  # max keeps the first of equals
-    return next(row for row in head_rows(rows, "test", single=True) if row.layer == best.layer)
-
-
-def by_metric(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of a cell apart by metric, in the order they were written."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row.metric, []).append(row)
-    return found

@@ -30,7 +30,7 @@ def test_wheel_holds_configuration_and_split_lists(wheel: Path) -> None:
 
 def test_installed_wheel_lists_its_models(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    program = "from mirprobe.config import conf_dir, known; print(conf_dir(), known('model'))"
+    program = "from mirprobe.settings import conf_dir, known; print(conf_dir(), known('model'))"
     program = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {program}"
     ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert str(tmp_path / "site" / "mirprobe" / "conf") in ran.stdout and "'fcpe'" in ran.stdout

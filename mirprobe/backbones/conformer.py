@@ -21,9 +21,10 @@ from torchaudio import transforms
 
 from datamodules.errors import UserError
 from mirprobe.backbones.backbone import Backbone
-from mirprobe.backbones.checkpoint import Layout, draw_state, read_state, sha256, verify
+from mirprobe.backbones.checkpoint import Layout, read_state, sha256, verify
+from mirprobe.backbones.conformer_state import EPS, IGNORED, INV_FREQ, STORED_MEL, ConformerSize, fold, published_shapes
 from mirprobe.backbones.hub import PublishedFile, locate
-from mirprobe.backbones.layout import EPS, IGNORED, INV_FREQ, STORED_MEL, ConformerSize, fold, published_shapes
+from mirprobe.backbones.random_weights import draw_state
 
 Precision = Literal["float32", "bf16"]
 SAMPLE_RATE, N_FFT, HOP_SAMPLES = 24_000, 2048, 240

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from mirprobe.backbones.conformer import Conformer, Precision, Variant
+from mirprobe.backbones.conformer_state import WEIGHT_NORM
 from mirprobe.backbones.hub import PublishedFile
-from mirprobe.backbones.layout import WEIGHT_NORM
 
 MSD_ITER = PublishedFile(
     model="muq",

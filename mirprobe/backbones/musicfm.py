@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from mirprobe.backbones.conformer import Conformer, Precision, Variant
+from mirprobe.backbones.conformer_state import STORED_MEL
 from mirprobe.backbones.hub import PublishedFile
-from mirprobe.backbones.layout import STORED_MEL
 
 REPO, REVISION = "minzwon/MusicFM", "4513b38bc25ad1d227b1980819b9691ba97f4d87"
 MSD = PublishedFile(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mirprobe.metrics import TrackMetric, score_once
+from mirprobe.scoring.metrics import TrackMetric, score_once
 
 
 def majority(metric: TrackMetric, target: Tensor) -> float | None:

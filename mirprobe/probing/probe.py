@@ -13,14 +13,14 @@ from datamodules.clips import SPLITS, Split
 from datamodules.files import atomic, write_text
 from datamodules.store import StoreKey
 from mirprobe.assembly import make_data, probe_accelerator
-from mirprobe.bank import BankSize, ProbeBank, all_heads
 from mirprobe.cell import Cell, write_cell
-from mirprobe.metrics import metric_named, predict, score_once
+from mirprobe.probing.bank import BankSize, ProbeBank, all_heads
 from mirprobe.probing.controls import majority
+from mirprobe.probing.training import TrainedBank, train_bank
 from mirprobe.progress import ProgressReport
 from mirprobe.results import Row, write_rows
-from mirprobe.stats import bootstrap
-from mirprobe.training import TrainedBank, train_bank
+from mirprobe.scoring.intervals import bootstrap
+from mirprobe.scoring.metrics import metric_named, predict, score_once
 
 _PACKAGES = ("mirprobe", "torch", "lightning", "torchmetrics", "numpy")
 

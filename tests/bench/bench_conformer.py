@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mirprobe.backbones.checkpoint import draw_state
 from mirprobe.backbones.conformer import Linear, LogMel
-from mirprobe.backbones.layout import ConformerSize, published_shapes
+from mirprobe.backbones.conformer_state import ConformerSize, published_shapes
 from mirprobe.backbones.musicfm import MSD_STATISTICS, MusicFM
+from mirprobe.backbones.random_weights import draw_state
 
 SMALL = ConformerSize(conv_dim=32, dim=128, n_layers=3, n_heads=4, ffn_dim=256)
 

@@ -10,8 +10,10 @@ import pytest
 
 from datamodules.errors import UserError
 from mirprobe.cell import Cell
-from mirprobe.results import FILE, Row, best_layer, head_rows, pending, read_rows, write_rows
+from mirprobe.results import FILE, Row, read_rows, write_rows
+from mirprobe.scoring.selection import best_layer, head_rows
 from mirprobe.settings import compose_cell
+from mirprobe.sweep.plan import pending
 
 MakeRow = Callable[..., Row]
 

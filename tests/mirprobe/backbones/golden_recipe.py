@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mirprobe.backbones.conformer import Conformer, Variant
-from mirprobe.backbones.layout import ConformerSize, published_shapes
+from mirprobe.backbones.conformer_state import ConformerSize, published_shapes
 from mirprobe.backbones.muq import MuQ
 from mirprobe.backbones.musicfm import FMA_STATISTICS, MusicFM
 

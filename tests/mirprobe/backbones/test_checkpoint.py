@@ -9,8 +9,9 @@ from golden_recipe import N_SAMPLES, REDUCED, SmallMuQ, SmallMusicFM, checksums,
 from safetensors.torch import save_file
 
 from datamodules.errors import UserError
-from mirprobe.backbones.checkpoint import Layout, draw_state, read_state, sha256, verify
-from mirprobe.backbones.layout import ConformerSize, published_shapes
+from mirprobe.backbones.checkpoint import Layout, read_state, sha256, verify
+from mirprobe.backbones.conformer_state import ConformerSize, published_shapes
+from mirprobe.backbones.random_weights import draw_state
 
 SMALL = {"musicfm": (SmallMusicFM, "msd"), "muq": (SmallMuQ, "msd_iter")}
 WINDOW = "model.preprocessor_melspec_2048.mel_stft.spectrogram.window"

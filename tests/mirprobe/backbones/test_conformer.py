@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 from datamodules.errors import UserError
 from mirprobe.backbones import conformer
-from mirprobe.backbones.checkpoint import draw_state
 from mirprobe.backbones.conformer import Conformer
-from mirprobe.backbones.layout import published_shapes
+from mirprobe.backbones.conformer_state import published_shapes
+from mirprobe.backbones.random_weights import draw_state
 
 SMALL = {"musicfm": SmallMusicFM, "muq": SmallMuQ}
 GOLDEN = [(tag, case) for tag in SMALL for case in ("w1s", "w3s", "w1s_pad3s")] + [("musicfm", "w1s_fmastats")]

@@ -26,7 +26,7 @@ from datamodules.store import read_features
 from mirprobe.assembly import make_backbone, make_data, store_key, store_key_of
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import ExtractConfig, write_cell
-from mirprobe.extract import extract
+from mirprobe.extraction.extract import extract
 from mirprobe.settings import compose_cell
 
 SETTINGS = ExtractConfig(batch_seconds=1.0, n_workers=0, shard_clips=16, shard_seconds=60.0)
@@ -204,7 +204,7 @@ def test_full_disk_is_said_before_and_during(job: Job, monkeypatch: pytest.Monke
         "try: write_shard(Path(sys.argv[3]), StoreKey(*'abcdefg'), [clip])\n"
         "except UserError as error: print(error)\n"
     )
-    here = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+    here = [str(Path(__file__).parents[2]), str(Path(__file__).parents[3])]
     ran = subprocess.run([sys.executable, "-c", program, *here, str(job.folder)], capture_output=True, text=True, check=False)
     assert "no space left while writing" in ran.stdout, ran.stderr
     assert not list(job.folder.glob("*.h5")) and not list(job.folder.glob(".*.tmp"))

@@ -10,11 +10,11 @@ import torch
 from datamodules.base import TaskDataModule
 from datamodules.clips import ClipRule, Track
 from datamodules.store import Features
-from mirprobe.bank import BankSize, Head, ProbeBank, all_heads
 from mirprobe.cell import ProtocolConfig
-from mirprobe.metrics import METRICS, predict, score_once
+from mirprobe.probing.bank import BankSize, Head, ProbeBank, all_heads
+from mirprobe.probing.training import ProbeModule, TrainedBank, train_bank
+from mirprobe.scoring.metrics import METRICS, predict, score_once
 from mirprobe.settings import compose_cell
-from mirprobe.training import ProbeModule, TrainedBank, train_bank
 
 N_LAYERS, DIM, CLASSES = 3, 8, 3
 SIZE = BankSize(N_LAYERS, DIM, hidden=16, n_outputs=CLASSES)

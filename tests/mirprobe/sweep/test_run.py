@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from mirprobe.__main__ import main
-from mirprobe.results import best_layer, read_rows
+from mirprobe.results import read_rows
+from mirprobe.scoring.selection import best_layer
 from mirprobe.settings import compose_cells
 
 TASKS = "task=nsynth_pitch,nsynth_instrument"

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from datamodules.base import FeatureBatch, TaskDataModule
 from datamodules.clips import SPLITS, Split
-from mirprobe.bank import ProbeBank
 from mirprobe.cell import ProtocolConfig
-from mirprobe.metrics import TrackConfusion, TrackLogits, TrackMetric, predict, score_once
+from mirprobe.probing.bank import ProbeBank
+from mirprobe.probing.outputs import TrackConfusion, TrackLogits
+from mirprobe.scoring.metrics import TrackMetric, predict, score_once
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from datamodules.errors import UserError
-from mirprobe.assembly import make_backbone
 from mirprobe.backbones.backbone import Backbone
-from mirprobe.cell import Cell
+from mirprobe.backbones.signals import chirp, music, noise
 from mirprobe.progress import console
 
 WHOLE_TRACK_SECONDS = 10.0  # clip length for speed and memory where the task takes whole tracks
@@ -55,26 +54,25 @@ class Finding:
     numbers: tuple[float, ...] = ()
 
 
-def check(cell: Cell) -> bool:
-    """Prints the findings on a cell's backbone; True if every must holds.
+def check(name: str, backbone: Backbone, clip_seconds: float | None) -> bool:
+    """Prints the findings on a backbone, on the device it is on; True if every must holds.
 
-    Raises:
-        UserError: the backbone's weights are missing or wrong, or its settings do not fit.
+    Args:
+        name: of the model, for the table.
+        backbone: frozen.
+        clip_seconds: length of a clip of the task at hand, in s; None where it takes whole tracks.
     """
-    seconds = cell.task.clip.seconds
-    backbone = make_backbone(cell)
-    if torch.cuda.is_available() and cell.launcher.accelerator != "cpu":
-        backbone = backbone.to("cuda")
-    found = findings(backbone, seconds or WHOLE_TRACK_SECONDS)
-    console().print(make_table(cell.model_name, found))
-    if seconds is None:
-        console().print(
-            f"Task {cell.task.name} takes whole tracks: speed and memory are of {WHOLE_TRACK_SECONDS:g} s.", style="dim"
-        )
-    musts, failed = [f for f in found if f.bound], [f.what for f in found if f.verdict == "FAILED"]
-    console().print(
-        f"{len(failed)} of {len(musts)} musts FAILED: {', '.join(failed)}" if failed else f"all {len(musts)} musts hold"
-    )
+    found = findings(backbone, clip_seconds or WHOLE_TRACK_SECONDS)
+    console().print(make_table(name, found))
+    if clip_seconds is None:
+        console().print(f"Whole tracks: speed and memory are of {WHOLE_TRACK_SECONDS:g} s.", style="dim")
+
+    musts = [finding for finding in found if finding.bound]
+    failed = [finding.what for finding in found if finding.verdict == "FAILED"]
+    if failed:
+        console().print(f"{len(failed)} of {len(musts)} musts FAILED: {', '.join(failed)}")
+    else:
+        console().print(f"all {len(musts)} musts hold")
     return not failed
 
 
@@ -109,26 +107,6 @@ def make_table(name: str, found: Sequence[Finding]) -> Table:
     for one in found:
         table.add_row(one.what, one.value, one.bound, f"[{styles[one.verdict]}]{one.verdict}[/]")
     return table
-
-
-def noise(n_samples: int, seed: int = 0) -> Tensor:
-    """(S,) white noise of rms 0.1."""
-    return 0.1 * torch.randn(n_samples, generator=torch.Generator().manual_seed(seed)).clamp(-5, 5)
-
-
-def chirp(n_samples: int) -> Tensor:
-    """(S,) sine of amplitude 0.5 that rises from 0 to 0.45 times the sample rate."""
-    return (0.5 * torch.sin(torch.pi * 0.45 * torch.arange(n_samples, dtype=torch.float64).square() / n_samples)).float()
-
-
-def music(n_samples: int, sample_rate: float, seed: int = 0) -> Tensor:
-    """(S,) four decaying chords a second, partials from 110 to 3520 Hz, in [-1, 1], at any rate."""
-    generator = torch.Generator().manual_seed(seed)
-    time_s = torch.arange(n_samples, dtype=torch.float64) / sample_rate
-    pitches = torch.randint(0, 25, (3, 64), generator=generator)
-    frequency = (110.0 * 2.0 ** (pitches.double() / 12))[:, (4 * time_s).long() % 64]
-    tones = sum(torch.sin(2 * torch.pi * k * frequency * time_s).sum(0) / k for k in (1, 2, 4, 8))
-    return (0.15 * torch.exp(-6 * (time_s % 0.25)) * tones).float()
 
 
 def _facts(backbone: Backbone) -> list[Finding]:

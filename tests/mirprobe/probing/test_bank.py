@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mirprobe.bank import BankSize, Head, ProbeBank, all_heads
+from mirprobe.probing.bank import BankSize, Head, ProbeBank, all_heads
 
 SIZE = BankSize(n_layers=3, dim=5, hidden=7, n_outputs=4)
 

@@ -10,17 +10,15 @@ import netrc
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from datamodules.errors import UserError
 from datamodules.files import write_text
 from mirprobe.cell import Cell
-from mirprobe.results import Row, best_layer, by_metric, head_rows
-
-os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read at import: W&B's own telemetry would wait for a network
-
-import wandb
-from wandb.errors import CommError, UsageError
+from mirprobe.progress import console
+from mirprobe.results import Row, is_done, read_rows
+from mirprobe.scoring.selection import best_layer, by_metric, head_rows
 
 FILE = "wandb.json"
 Mode = Literal["online", "offline", "disabled"]
@@ -56,6 +54,9 @@ def push(cell: Cell, rows: Sequence[Row], mode: Mode | None = None) -> Mode:
     mode = mode or choose_mode(cell)
     if mode == "disabled":
         return mode
+    import_wandb()
+    from wandb.errors import CommError, UsageError
+
     folder = Path(cell.paths.runs).resolve()
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):  # nothing in the home folder
         os.environ.setdefault(name, str(folder / "wandb" / name.split("_")[1].lower()))
@@ -63,14 +64,23 @@ def push(cell: Cell, rows: Sequence[Row], mode: Mode | None = None) -> Mode:
         _write_run(cell, rows, folder, mode)
     except (CommError, UsageError) as error:
         print(f"W&B cannot be reached ({str(error).splitlines()[0]}): runs are kept offline, for `wandb sync`")
-        wandb.teardown()  # else the process that could not connect keeps the run's id
+        import_wandb().teardown()  # else the process that could not connect keeps the run's id
         mode = "offline"
         _write_run(cell, rows, folder, mode)
     write_text(cell.folder / FILE, json.dumps({"run": cell.hash, "mode": mode}) + "\n")
     return mode
 
 
+def import_wandb() -> ModuleType:
+    """The package wandb, which costs a second and is only needed where runs are written."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read at import: its own telemetry would wait for a network
+    import wandb
+
+    return wandb
+
+
 def _write_run(cell: Cell, rows: Sequence[Row], folder: Path, mode: Mode) -> None:
+    wandb = import_wandb()
     settings = wandb.Settings(
         init_timeout=cell.logger.timeout_s, finish_timeout=cell.logger.timeout_s, console="off", x_disable_stats=True,
         silent=True, disable_git=True, disable_code=True,
@@ -147,3 +157,16 @@ def _has_key() -> bool:
         return netrc.netrc().authenticators("api.wandb.ai") is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def track(cells: Sequence[Cell], *, again: bool = False) -> None:
+    """Writes the W&B runs of the cells that have rows but no run; with `again` of all that have rows."""
+    waiting = [cell for cell in cells if is_done(cell.folder) and (again or not is_tracked(cell))]
+    if not waiting:
+        return
+
+    mode = choose_mode(waiting[0])
+    for cell in waiting:
+        mode = push(cell, read_rows(cell.folder), mode)  # once offline, always offline: each try waits for its time-out
+    if mode != "disabled":
+        console().print(f"W&B: {len(waiting)} runs, {mode}, in {waiting[0].paths.runs}/wandb")

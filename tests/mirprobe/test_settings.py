@@ -10,7 +10,7 @@ import yaml
 from datamodules.base import TaskDataModule
 from datamodules.errors import UserError
 from mirprobe.cell import GROUPS, Cell, read_cell, write_cell
-from mirprobe.metrics import METRICS
+from mirprobe.scoring.metrics import METRICS
 from mirprobe.settings import compose_cell, compose_cells, conf_dir, known
 
 CONF = Path(__file__).parents[2] / "conf"

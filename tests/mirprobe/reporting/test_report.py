@@ -14,8 +14,9 @@ from matplotlib.patches import Rectangle
 from rich.console import Console
 
 from mirprobe.cell import Cell
-from mirprobe.figures import draw_heat_maps, draw_layer_weights
-from mirprobe.report import make_figures, make_lines, make_table, notes, report
+from mirprobe.reporting.figures import draw_heat_maps, draw_layer_weights
+from mirprobe.reporting.report import make_figures, report
+from mirprobe.reporting.table import make_lines, make_table, notes
 from mirprobe.results import Row, write_rows
 from mirprobe.settings import compose_cells
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import UserError
-from mirprobe.metrics import METRICS, TrackConfusion, TrackLogits, key_table, metric_named, score_once
+from mirprobe.probing.outputs import TrackConfusion, TrackLogits
+from mirprobe.scoring.metrics import METRICS, key_table, metric_named, score_once
 
 TONICS = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
 KEYS = [f"{tonic} {mode}" for mode in ("major", "minor") for tonic in TONICS]

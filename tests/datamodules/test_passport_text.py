@@ -12,8 +12,8 @@ from datamodules.base import LeftOut, UnusableFile
 from datamodules.card import Card
 from datamodules.clips import SPLITS, Track
 from datamodules.passport import Passport, SplitFacts, Values
+from datamodules.passport_text import passport_lines, print_passport
 from mirprobe.__main__ import main
-from mirprobe.passport import passport_lines, print_passport
 
 CARD = Card("Toys (2001)", "CC0", "A. Nobody: Toys, 2001", "Write to A. Nobody.\nUnpack into Toys.")
 

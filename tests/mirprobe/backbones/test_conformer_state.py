@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from mirprobe.backbones.layout import ConformerSize, fold, fold_batch_norm, published_shapes
+from mirprobe.backbones.conformer_state import ConformerSize, fold, fold_batch_norm, published_shapes
 
 
 def test_published_size_has_the_published_number_of_parameters():

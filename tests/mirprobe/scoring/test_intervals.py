@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mirprobe.stats import bootstrap
+from mirprobe.scoring.intervals import bootstrap
 
 
 def accuracy(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:

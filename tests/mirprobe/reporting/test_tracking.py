@@ -15,9 +15,9 @@ from wandb_reader import OfflineRun, read_offline_runs
 
 from datamodules.errors import UserError
 from mirprobe.cell import Cell
+from mirprobe.reporting.tracking import choose_mode, is_tracked, layer_points, push, run_config, run_summary
 from mirprobe.results import Row, write_rows
 from mirprobe.settings import compose_cell
-from mirprobe.tracking import choose_mode, is_tracked, layer_points, push, run_config, run_summary
 
 VAL, TEST = (0.5, 0.9, 0.7), (0.4, 0.625, 0.75)
 START, END = (0.5, 0.5), (0.3, 0.7)
@@ -228,9 +228,9 @@ def test_a_cell_is_tracked_once_its_run_is_written(cell: Callable[..., Cell]) ->
 
 PUSH = """
 import sys, time
-from mirprobe.config import compose_cell
+from mirprobe.settings import compose_cell
 from mirprobe.results import read_rows
-from mirprobe.tracking import push
+from mirprobe.reporting.tracking import push
 cell = compose_cell(sys.argv[1:])
 start = time.monotonic()
 mode = push(cell, read_rows(cell.folder))

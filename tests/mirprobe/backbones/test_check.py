@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mirprobe.backbones.backbone import Backbone
+from mirprobe.backbones.check import Finding, check, findings
+from mirprobe.backbones.conformer_state import ConformerSize
 from mirprobe.backbones.fbank_chroma import FbankChroma
 from mirprobe.backbones.fcpe import FCPE
-from mirprobe.backbones.layout import ConformerSize
 from mirprobe.backbones.muq import MuQ
 from mirprobe.backbones.musicfm import MusicFM
-from mirprobe.check import Finding, check, chirp, findings, music, noise
-from mirprobe.settings import compose_cell
+from mirprobe.backbones.signals import chirp, music, noise
 
 REDUCED = ConformerSize(conv_dim=32, dim=128, n_layers=3, n_heads=4, ffn_dim=256)
 MUSTS = [
@@ -242,21 +242,18 @@ def test_signals_are_seeded_and_in_range() -> None:
     assert torch.allclose(music(8000, 16_000)[::2], music(4000, 8000), atol=1e-6)
 
 
-def test_table_names_every_row(settings: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(compose_cell(settings("model=fbank_chroma")))
+def test_table_names_every_row(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check("fbank_chroma", FbankChroma(), None)
     printed = capsys.readouterr().out
     for what in (*MUSTS, *(info.replace("0.5", "10") for info in INFOS)):
         assert what in printed
     assert "check of fbank_chroma" in printed
-    assert "Task nsynth_pitch takes whole tracks: speed and memory are of 10 s." in printed
+    assert "Whole tracks: speed and memory are of 10 s." in printed
     assert "all 10 musts hold" in printed
 
 
-def test_a_failed_must_is_named_below_the_table(
-    settings: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mirprobe.check.make_backbone", lambda cell: OtherHop())
-    assert not check(compose_cell(settings("task=giantsteps_key")))
+def test_a_failed_must_is_named_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not check("other", OtherHop(), 0.5)
     printed = capsys.readouterr().out
     assert "1 of 10 musts FAILED: frames as hop says" in printed
     assert "speed at 30 s" in printed

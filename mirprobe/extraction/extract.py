@@ -8,178 +8,28 @@ process ends. Decoding runs in worker processes and writing in a thread, both be
 import fcntl
 import os
 import shutil
-import signal
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor
 
 from datamodules.base import TaskDataModule, UnusableFile
-from datamodules.clips import Clip
 from datamodules.errors import UserError
 from datamodules.files import make_folder
-from datamodules.frames import grid_weights, n_grid_frames
-from datamodules.store import FLOAT16_MAX, ClipFeatures, ShardWriter, StoredTrack, StoreKey, prepare_store, read_inventory
+from datamodules.store import ShardWriter, StoredTrack, StoreKey, prepare_store, read_inventory
 from mirprobe.assembly import make_data, n_devices, store_key
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import Cell, ExtractConfig
+from mirprobe.extraction.module import AUTO_BATCH_SECONDS, ExtractModule
+from mirprobe.extraction.writer import StoreWriter
 from mirprobe.progress import ProgressReport
-
-AUTO_BATCH_SECONDS = {"cpu": 32.0, "cuda": 240.0}  # s; eight 30 s clips take 6 GB and more in MusicFM (facts/backbones section 4)
-
-
-class ExtractModule(L.LightningModule):
-    """Runs a frozen backbone over clips and pools its states over time: over a whole clip, or to a label grid.
-
-    Args:
-        backbone: frozen.
-        batch_seconds: audio per forward pass, in s; halved where the memory does not hold it.
-        frame_rate: of the label grid, in Hz; None pools over the whole clip.
-    """
-
-    def __init__(self, backbone: Backbone, batch_seconds: float, frame_rate: float | None = None) -> None:
-        super().__init__()
-        self.backbone, self.batch_seconds, self.frame_rate = backbone, batch_seconds, frame_rate
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leaves clips where they are: `predict_step` stacks them first."""
-        return batch
-
-    def predict_step(self, batch: list[Clip | UnusableFile], _index: int) -> list[ClipFeatures]:
-        """Pooled states of the batch's clips; clips of unequal length never share a forward pass.
-
-        Raises:
-            UserError: a state is not finite or does not fit into float16; names the track.
-        """
-        clips = sorted((item for item in batch if isinstance(item, Clip)), key=lambda clip: len(clip.audio))
-        return [item for group in self._groups(clips) for item in self._pool(group)]
-
-    def _groups(self, clips: Sequence[Clip]) -> Iterator[list[Clip]]:
-        group: list[Clip] = []
-        for clip in clips:
-            full = len(group) * len(clip.audio) >= self.batch_seconds * self.backbone.sample_rate
-            if group and (full or len(group[0].audio) != len(clip.audio)):
-                yield group
-                group = []
-            group.append(clip)
-        if group:
-            yield group
-
-    def _pool(self, clips: Sequence[Clip]) -> list[ClipFeatures]:
-        audio = torch.from_numpy(np.stack([clip.audio for clip in clips])).to(self.device)
-        frames = self._frames(audio)
-        if frames is not None:
-            return self._to_store(clips, frames)
-        seconds = audio.shape[1] / self.backbone.sample_rate
-        if len(clips) == 1:
-            raise UserError(
-                f"out of memory on a single clip of {seconds:g} s: use another device, or shorter clips (task.clip.seconds)"
-            )
-        half = len(clips) // 2
-        self.batch_seconds = half * seconds
-        print(f"out of memory at {len(clips)} clips a batch: going on with {self.batch_seconds:g} s of audio a batch", flush=True)
-        return [*self._pool(clips[:half]), *self._pool(clips[half:])]
-
-    def _frames(self, audio: Tensor) -> Tensor | None:
-        """(B, L+1, T, D) states, or None where the memory does not hold them; other consumers of frames belong here."""
-        try:
-            frames: Tensor = self.backbone(audio)
-            return frames
-        except RuntimeError as error:
-            if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
-                raise
-        torch.cuda.empty_cache()  # here, where the failed pass's tensors are gone
-        return None
-
-    def _pool_time(self, frames: Tensor, seconds: float) -> Tensor:
-        """(B, L+1, T, D) -> (B, L+1, rows, D): one row for a clip, or one for every frame of the grid."""
-        if self.frame_rate is None:
-            return frames.mean(dim=2, keepdim=True)
-        n_grid = n_grid_frames(seconds, self.frame_rate)
-        return grid_weights(frames.shape[2], self.backbone.hop, n_grid, self.frame_rate).to(frames) @ frames
-
-    def _to_store(self, clips: Sequence[Clip], frames: Tensor) -> list[ClipFeatures]:
-        pooled = self._pool_time(frames, len(clips[0].audio) / self.backbone.sample_rate)
-        fits = (pooled.abs() <= FLOAT16_MAX).flatten(1).all(dim=1).cpu()  # False for NaN too
-        if not bool(fits.all()):
-            track = clips[int((~fits).nonzero()[0])].track_id
-            raise UserError(
-                f"the backbone gives values that are not finite, or beyond {FLOAT16_MAX:g}, for track {track}: listen to its "
-                "file; if the audio is sound, the weights are not. To go on without it: data.exclude=[...]"
-            )
-        values = pooled.half().cpu().numpy()
-        return [ClipFeatures(clip, frames.shape[2], value) for clip, value in zip(clips, values, strict=True)]
-
-
-class StoreWriter(BasePredictionWriter):
-    """Hands every batch to the shard writer, reports progress, and ends the process between batches after a signal."""
-
-    def __init__(self, writer: ShardWriter, progress: ProgressReport, sample_rate: int) -> None:
-        super().__init__("batch")
-        self.writer, self.progress, self.sample_rate = writer, progress, sample_rate
-        self.unusable: list[UnusableFile] = []
-        self._signal = 0
-        self._before: dict[int, Any] = {}
-
-    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes over the signals: Lightning's own SIGTERM handler hangs when only one rank gets it (facts/infra)."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            self._before[number] = signal.signal(number, self._remember)
-
-    def _remember(self, number: int, _frame: FrameType | None) -> None:
-        self._signal = number
-        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-
-    def write_on_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, prediction: Any, batch_indices: Sequence[int] | None,
-        batch: Any, batch_idx: int, dataloader_idx: int,
-    ) -> None:  # fmt: skip
-        """Stores a batch."""
-        self.unusable += [item for item in batch if isinstance(item, UnusableFile)]
-        self.writer.add(prediction)
-        audio_s = sum(len(item.audio) for item in batch if isinstance(item, Clip)) / self.sample_rate
-        self.progress.advance(len({item.track_id for item in batch}) * trainer.world_size, audio_s * trainer.world_size)
-        if self._signal:
-            self._stop(trainer)
-
-    def _stop(self, trainer: L.Trainer) -> None:
-        self.writer.close()
-        name = signal.Signals(self._signal).name
-        if trainer.is_global_zero:
-            print(f"\nstopped by {name}: everything so far is stored; run the same command to go on", flush=True)
-        if trainer.world_size > 1:
-            os._exit(128 + self._signal)  # Lightning's teardown would wait for the other ranks
-        sys.exit(128 + self._signal)
-
-    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Closes the last shard. No barrier here: a rank without tracks never runs this hook."""
-        self._release()
-        if self._signal:
-            self._stop(trainer)
-        self.writer.close()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Keeps what is complete; after a signal the exception is only its consequence (killed workers, say)."""
-        self._release()
-        if self._signal and not isinstance(exception, SystemExit):
-            self._stop(trainer)
-        self.writer.close()
-
-    def _release(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 def extract(

@@ -1,0 +1,1 @@
+"""Every clip once: forward passes, pooling and writing, resumable."""

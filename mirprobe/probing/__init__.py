@@ -1,0 +1,1 @@
+"""Every head at once: probes, their training, what they say of each track."""

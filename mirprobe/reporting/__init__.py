@@ -1,0 +1,1 @@
+"""From rows alone: tables, figures, dashboards."""

@@ -1,0 +1,26 @@
+"""Which rows count: the layer chosen on val, one metric at a time."""
+
+from collections.abc import Sequence
+
+from datamodules.clips import Split
+from mirprobe.results import Row
+
+
+def head_rows(rows: Sequence[Row], split: Split, *, single: bool) -> list[Row]:
+    """The rows of one split: of single layers, in order, or of weighted sums."""
+    wanted = [row for row in rows if row.split == split and (row.layer is not None) == single]
+    return sorted(wanted, key=lambda row: (row.layer or 0, row.head))
+
+
+def best_layer(rows: Sequence[Row], chosen_on: Split) -> Row:
+    """The test row of the layer with the best score on `chosen_on`; of equals the lowest layer."""
+    best = max(head_rows(rows, chosen_on, single=True), key=lambda row: row.value)  # max keeps the first of equals
+    return next(row for row in head_rows(rows, "test", single=True) if row.layer == best.layer)
+
+
+def by_metric(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of a cell apart by metric, in the order they were written."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.metric, []).append(row)
+    return found

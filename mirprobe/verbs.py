@@ -1,0 +1,126 @@
+"""The verbs of the command line, one short function each.
+
+Conventions: the docstring of a verb is its help. Nothing heavy is imported before it is needed, so that `--help` and a command
+that finds everything done answer at once.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from datamodules.errors import UserError
+
+if TYPE_CHECKING:
+    from mirprobe.cell import Cell
+
+
+def sweep(options: argparse.Namespace) -> None:
+    """Features, probes, W&B and report of every model, task and seed; goes on where it was stopped."""
+    from mirprobe.reporting.report import report as print_report
+    from mirprobe.sweep.run import sweep as run_sweep
+
+    cells = _cells(options)
+    run_sweep(cells)
+    print_report(cells)
+
+
+def extract(options: argparse.Namespace) -> None:
+    """Features only: every clip through the backbone once, into the feature store."""
+    from mirprobe.sweep.run import extract_all, extract_cell
+
+    cells = _cells(options)
+    if options.cell is not None:
+        extract_cell(cells[0])
+    else:
+        extract_all(cells)
+
+
+def probe(options: argparse.Namespace) -> None:
+    """Probes on stored features, without W&B and report."""
+    from mirprobe.sweep.run import probe_all
+
+    probe_all(_cells(options))
+
+
+def report(options: argparse.Namespace) -> None:
+    """Prints Table 1 and draws Figure 2 and the layer weights, from the rows of the cells asked for."""
+    from mirprobe.reporting.report import report as print_report
+    from mirprobe.sweep.plan import check_done
+
+    cells = _cells(options)
+    print_report(cells)
+    check_done(cells)
+
+
+def data(options: argparse.Namespace) -> None:
+    """Prints a passport of each task's data: counts, audio, broken files, leaks, licence; or how to get the data."""
+    from mirprobe.data import show_data
+
+    show_data(_cells(options))
+
+
+def fetch(options: argparse.Namespace) -> None:
+    """Downloads, resumed and checked: weights of model=NAME into Hugging Face's cache, data of task=NAME below data.root=DIR."""
+    from mirprobe.data import fetch_datasets, fetch_weights
+
+    wants_data = any(setting.startswith("task=") for setting in options.settings)
+    wants_weights = any(setting.startswith(("model=", "model.")) for setting in options.settings)
+
+    if wants_weights or not wants_data:
+        for cell in _models(options):
+            print(f"{cell.model_name}: {fetch_weights(cell) or 'nothing to download'}")
+    if wants_data:
+        fetch_datasets(_cells(options))
+
+
+def check(options: argparse.Namespace) -> int:
+    """Self-test of a backbone: determinism, batches, frame rate, sensitivities, precision, speed; exit code 1 if a must fails."""
+    from mirprobe.assembly import make_backbone, place
+    from mirprobe.backbones.check import check as check_backbone
+
+    holds = [
+        check_backbone(cell.model_name, place(make_backbone(cell), cell), cell.task.clip.seconds) for cell in _models(options)
+    ]
+    return 0 if all(holds) else 1
+
+
+def push(options: argparse.Namespace) -> None:
+    """Writes the W&B runs of finished cells again, from their rows."""
+    from mirprobe.reporting.tracking import track
+    from mirprobe.sweep.plan import check_done
+
+    cells = _cells(options)
+    check_done(cells)
+    track(cells, again=True)
+
+
+def list_names(_options: argparse.Namespace) -> None:
+    """Names every model, task, protocol, launcher and logger."""
+    print(names())
+
+
+def names() -> str:
+    """A line for each group of settings, with what it can be."""
+    from mirprobe.cell import GROUPS
+    from mirprobe.settings import known
+
+    return "\n".join(f"  {group:<9} {', '.join(known(group))}" for group in GROUPS)
+
+
+def _cells(options: argparse.Namespace) -> list["Cell"]:
+    """The cells that the command line asks for, by settings or by a file."""
+    from mirprobe.cell import read_cell
+    from mirprobe.settings import compose_cells
+
+    if options.cell is None:
+        return compose_cells(options.settings)
+    if options.settings:
+        raise UserError("--cell FILE already holds every setting: give either the file or key=value settings")
+    return [read_cell(options.cell)]
+
+
+def _models(options: argparse.Namespace) -> Sequence["Cell"]:
+    """One cell for every model asked for; the baseline only if it is asked for alone."""
+    by_model = {cell.model_name: cell for cell in _cells(options)}
+    models = [cell for cell in by_model.values() if not cell.is_baseline]
+    return models or list(by_model.values())
