@@ -16,11 +16,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from datamodules.audio import AudioError, AudioInfo, audio_info
-from datamodules.base import Kind, LeftOut, TaskDataModule, UnusableFile
+from datamodules.audio.decode import AudioError, AudioInfo, audio_info
 from datamodules.card import Card
-from datamodules.clips import SPLITS, Segment, Split, Track
 from datamodules.errors import UserError
+from datamodules.task import TaskDataModule
+from datamodules.tracks import SPLITS, Kind, LeftOut, Segment, Split, Track, UnusableFile
 
 T = TypeVar("T")
 Headers = Mapping[Path, AudioInfo | str]  # what a file's header says, or why it cannot be read

@@ -1,18 +1,15 @@
-"""Prints passports: what a task's data is, in lines that can be pasted, compared and searched.
+"""Passports in words: what a task's data is, in lines that can be pasted, compared and searched.
 
 Conventions: a line is a fact and starts with its name; lists are cut after 20 entries, but what stops a run is named in full.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
-from rich.text import Text
-
 from datamodules.card import Card
-from datamodules.clips import SPLITS, Split
 from datamodules.passport import Passport, SplitFacts, Values, crosses_splits
-from mirprobe.progress import console
+from datamodules.tracks import SPLITS, Split
 
 _MOST_CLASSES = 20  # more of them are summarised
 _MOST_LINES = 20
@@ -21,21 +18,13 @@ _INDENT = 15
 _TableRow = tuple[str, list[str]]  # name, and a cell for each split
 
 
-def print_passport(task: str, passport: Passport) -> None:
-    """Prints everything that `passport` says of a task's data."""
-    _print(passport_lines(task, passport))
-
-
-def print_card(task: str, card: Card) -> None:
-    """Prints how to obtain the data of a task that is not there."""
-    fetch = _fact("or fetch", f"mirprobe fetch task={task} data.root=DIR") if card.archives else []
-    _print([f"{task}: no data to read", *_card_lines(card), *_fact("obtain", *card.obtain.splitlines()), *fetch])
-
-
-def _print(lines: Iterable[str]) -> None:
-    out = console()
-    for line in lines:
-        out.print(Text(line), soft_wrap=True)
+def card_lines(task: str, card: Card) -> Iterator[str]:
+    """How to obtain the data of a task that is not there."""
+    yield f"{task}: no data to read"
+    yield from _card_lines(card)
+    yield from _fact("obtain", *card.obtain.splitlines())
+    if card.archives:
+        yield from _fact("or fetch", f"mirprobe fetch task={task} data.root=DIR")
 
 
 def passport_lines(task: str, passport: Passport) -> Iterator[str]:

@@ -13,12 +13,12 @@ from hydra.errors import HydraException
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.accelerators import CUDAAccelerator
 
-from datamodules.audio import RESAMPLER
-from datamodules.base import TaskDataModule
+from datamodules.audio.decode import RESAMPLER
 from datamodules.card import Card
-from datamodules.demo.corpus import demo_root
+from datamodules.demo.recipe import demo_root
 from datamodules.errors import UserError
-from datamodules.store import StoreKey
+from datamodules.features.store import StoreKey
+from datamodules.task import TaskDataModule
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import Cell
 from mirprobe.progress import ProgressReport

@@ -16,8 +16,8 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from datamodules.clips import ClipRule
-from datamodules.demo.corpus import demo_root
+from datamodules.audio.clips import ClipRule
+from datamodules.demo.recipe import demo_root
 from datamodules.errors import UserError
 
 GROUPS = ("model", "task", "protocol", "launcher", "logger")

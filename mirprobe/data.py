@@ -1,16 +1,17 @@
 """What data there is, what is missing, and how to get it: the verbs `data` and `fetch`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hydra.utils import get_class
+from rich.text import Text
 
 from datamodules.download import fetch_archives, is_fetched
 from datamodules.errors import UserError
 from mirprobe.assembly import card_of, make_demo_data
 from mirprobe.backbones.hub import fetch
 from mirprobe.cell import Cell
-from mirprobe.progress import ProgressReport
+from mirprobe.progress import ProgressReport, console
 
 
 def fetch_weights(cell: Cell) -> Path | None:
@@ -88,7 +89,7 @@ def show_data(cells: Sequence[Cell]) -> None:
 def _show_task(cell: Cell) -> str | None:
     """Prints what there is to say of a task's data, and returns what makes it unusable."""
     from datamodules.passport import read_passport
-    from datamodules.passport_text import print_card, print_passport
+    from datamodules.passport_text import card_lines, passport_lines
     from mirprobe.assembly import make_data
 
     try:
@@ -101,12 +102,19 @@ def _show_task(cell: Cell) -> str | None:
 
             passport = read_passport(data, count)
     except UserError as problem:
-        print_card(cell.task.name, card_of(cell))
+        print_lines(card_lines(cell.task.name, card_of(cell)))
         return str(problem)
-    print_passport(cell.task.name, passport)
+    print_lines(passport_lines(cell.task.name, passport))
     problems = [] if passport.complaint is None else [passport.complaint]
     try:
         data.tracks()
     except UserError as problem:
         problems.append(str(problem))
     return ". ".join(problems) or None
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Prints text as it is: names from outside are no markup, and lines are not broken."""
+    out = console()
+    for line in lines:
+        out.print(Text(line), soft_wrap=True)

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from datamodules.clips import Split
 from datamodules.errors import UserError
 from datamodules.files import write_text
+from datamodules.tracks import Split
 
 FILE = "rows.jsonl"
 

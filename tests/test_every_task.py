@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.audio import wav_bytes
-from datamodules.base import TaskDataModule, UnusableFile
-from datamodules.clips import SPLITS, Clip, Track
+from datamodules.audio.clips import Clip
+from datamodules.audio.decode import wav_bytes
+from datamodules.datasets.gtzan import read_split
 from datamodules.demo import build
-from datamodules.demo.corpus import MARKER
 from datamodules.errors import UserError
-from datamodules.gtzan import read_split
+from datamodules.task import TaskDataModule
+from datamodules.tracks import MARKER, SPLITS, Track, UnusableFile
 from mirprobe.assembly import make_data
 from mirprobe.cell import Cell
 from mirprobe.settings import compose_cell, known

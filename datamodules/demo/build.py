@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datamodules.demo import emomusic, giantsteps, gtzan, harmonix, magnatagatune, musictaste, nsynth, vocalset
-from datamodules.demo.corpus import MARKER, RECIPE_VERSION
-from datamodules.demo.plan import Item, Plan
-from datamodules.demo.soundfont import packaged_font
+from datamodules.demo.recipe import RECIPE_VERSION, Item, Plan
+from datamodules.demo.sound.soundfont import packaged_font
 from datamodules.demo.workers import write_items
 from datamodules.errors import UserError
 from datamodules.files import is_disk_full, remove_temporary, write_text
+from datamodules.tracks import MARKER
 
 _LOCK = ".build.lock"
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.audio import mp3_bytes
-from datamodules.clips import Split
-from datamodules.demo.compose import Mode, Song, compose, render_song
-from datamodules.demo.plan import Plan, count
-from datamodules.demo.soundfont import DRUMS, Note
-from datamodules.emomusic import AUDIO_FOLDER, RATINGS, SONGS, development_split
+from datamodules.audio.decode import mp3_bytes
+from datamodules.datasets.emomusic import AUDIO_FOLDER, RATINGS, SONGS, development_split
+from datamodules.demo.recipe import Plan, count
+from datamodules.demo.sound.compose import Mode, Song, compose, render_song
+from datamodules.demo.sound.soundfont import DRUMS, Note
+from datamodules.tracks import Split
 
 FOLDER = "EmoMusic"
 SAMPLE_RATE = 22050

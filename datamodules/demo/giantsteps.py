@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.audio import mp3_bytes
-from datamodules.demo.compose import Mode, Song, compose, render_song
-from datamodules.demo.plan import Plan, count
-from datamodules.demo.soundfont import DRUMS
-from datamodules.demo.styles import STYLES
-from datamodules.giantsteps import KEYS, TONICS, val_artists
+from datamodules.audio.decode import mp3_bytes
+from datamodules.datasets.giantsteps import KEYS, TONICS, val_artists
+from datamodules.demo.recipe import Plan, count
+from datamodules.demo.sound.compose import Mode, Song, compose, render_song
+from datamodules.demo.sound.soundfont import DRUMS
+from datamodules.demo.sound.styles import STYLES
 
 FOLDER = "GS"
 TEST_FOLDER = "giantsteps-key-dataset"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.audio import wav_bytes
-from datamodules.clips import Split
-from datamodules.demo.compose import compose, render_song
-from datamodules.demo.plan import Plan, count
-from datamodules.gtzan import GENRES, read_split
+from datamodules.audio.decode import wav_bytes
+from datamodules.datasets.gtzan import GENRES, read_split
+from datamodules.demo.recipe import Plan, count
+from datamodules.demo.sound.compose import compose, render_song
+from datamodules.tracks import Split
 
 FOLDER = "GTZAN"
 SAMPLE_RATE = 22050

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.audio import wav_bytes
-from datamodules.demo.compose import Song, compose, render_song
-from datamodules.demo.plan import Plan, count
-from datamodules.demo.soundfont import DRUMS, Note
-from datamodules.harmonix import N_FOLDS, URLS
+from datamodules.audio.decode import wav_bytes
+from datamodules.datasets.harmonix import N_FOLDS, URLS
+from datamodules.demo.recipe import Plan, count
+from datamodules.demo.sound.compose import Song, compose, render_song
+from datamodules.demo.sound.soundfont import DRUMS, Note
 
 FOLDER = "Harmonix"
 SAMPLE_RATE = 22050

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.audio import mp3_bytes
-from datamodules.clips import Split
-from datamodules.demo.compose import Song, compose, render_song
-from datamodules.demo.plan import Item, Plan, count
-from datamodules.demo.soundfont import DRUMS
-from datamodules.demo.styles import STYLES
-from datamodules.magnatagatune import ANNOTATIONS, AUDIO_FOLDER, TAGS
+from datamodules.audio.decode import mp3_bytes
+from datamodules.datasets.magnatagatune import ANNOTATIONS, AUDIO_FOLDER, TAGS
+from datamodules.demo.recipe import Item, Plan, count
+from datamodules.demo.sound.compose import Song, compose, render_song
+from datamodules.demo.sound.soundfont import DRUMS
+from datamodules.demo.sound.styles import STYLES
+from datamodules.tracks import Split
 
 FOLDER = "MagnaTagATune"
 SAMPLE_RATE = 16000

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, iirpeak, lfilter
 
-from datamodules.audio import wav_bytes
-from datamodules.demo.compose import Song, compose
-from datamodules.demo.plan import Plan, count
-from datamodules.demo.soundfont import packaged_font
-from datamodules.demo.styles import STYLES
-from datamodules.musictaste import COLUMNS, SCALES, Question
+from datamodules.audio.decode import wav_bytes
+from datamodules.datasets.musictaste import COLUMNS, SCALES, Question
+from datamodules.demo.recipe import Plan, count
+from datamodules.demo.sound.compose import Song, compose
+from datamodules.demo.sound.soundfont import packaged_font
+from datamodules.demo.sound.styles import STYLES
 
 FOLDER = "MusicTaste"
 SAMPLE_RATE = 22050

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.audio import wav_bytes
-from datamodules.clips import Split
-from datamodules.demo.plan import Plan, count
-from datamodules.demo.soundfont import packaged_font
-from datamodules.nsynth import FAMILIES, FOLDERS
+from datamodules.audio.decode import wav_bytes
+from datamodules.datasets.nsynth import FAMILIES, FOLDERS
+from datamodules.demo.recipe import Plan, count
+from datamodules.demo.sound.soundfont import packaged_font
+from datamodules.tracks import Split
 
 FOLDER = "NSynth"
 SAMPLE_RATE = 16000

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.audio import wav_bytes
-from datamodules.demo.plan import Plan, count
-from datamodules.demo.voice import VOWELS, draw_voice, sing
-from datamodules.vocalset import SINGER_FOLDERS, SINGERS, TECHNIQUES, TEST_LIST, TEST_SINGERS
+from datamodules.audio.decode import wav_bytes
+from datamodules.datasets.vocalset import SINGER_FOLDERS, SINGERS, TECHNIQUES, TEST_LIST, TEST_SINGERS
+from datamodules.demo.recipe import Plan, count
+from datamodules.demo.sound.voice import VOWELS, draw_voice, sing
 
 FOLDER = "VocalSet"
 TRAIN_LIST = "train_singers_technique.txt"

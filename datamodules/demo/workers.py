@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
-from datamodules.demo.plan import Item
+from datamodules.demo.recipe import Item
 from datamodules.errors import UserError
 from datamodules.files import atomic
 from datamodules.workers import end_with_parent

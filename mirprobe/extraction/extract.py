@@ -20,10 +20,12 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
-from datamodules.base import TaskDataModule, UnusableFile
 from datamodules.errors import UserError
+from datamodules.features.shards import ShardWriter
+from datamodules.features.store import StoredTrack, StoreKey, prepare_store, read_inventory
 from datamodules.files import make_folder
-from datamodules.store import ShardWriter, StoredTrack, StoreKey, prepare_store, read_inventory
+from datamodules.task import TaskDataModule
+from datamodules.tracks import UnusableFile
 from mirprobe.assembly import make_data, n_devices, store_key
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import Cell, ExtractConfig

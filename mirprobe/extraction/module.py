@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.base import UnusableFile
-from datamodules.clips import Clip
+from datamodules.audio.clips import Clip
 from datamodules.errors import UserError
-from datamodules.frames import grid_weights, n_grid_frames
-from datamodules.store import FLOAT16_MAX, ClipFeatures
+from datamodules.features.grid import grid_weights, n_grid_frames
+from datamodules.features.shards import FLOAT16_MAX, ClipFeatures
+from datamodules.tracks import UnusableFile
 from mirprobe.backbones.backbone import Backbone
 
 AUTO_BATCH_SECONDS = {"cpu": 32.0, "cuda": 240.0}  # s; eight 30 s clips take 6 GB and more in MusicFM (facts/backbones section 4)

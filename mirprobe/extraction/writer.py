@@ -10,9 +10,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from datamodules.base import UnusableFile
-from datamodules.clips import Clip
-from datamodules.store import ShardWriter
+from datamodules.audio.clips import Clip
+from datamodules.features.shards import ShardWriter
+from datamodules.tracks import UnusableFile
 from mirprobe.progress import ProgressReport
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from datamodules.base import Kind
+from datamodules.tracks import Kind
 
 
 class TrackLogits(Metric):

@@ -8,10 +8,10 @@ import lightning as L
 import numpy as np
 import torch
 
-from datamodules.base import TaskDataModule
-from datamodules.clips import SPLITS, Split
+from datamodules.features.store import StoreKey
 from datamodules.files import atomic, write_text
-from datamodules.store import StoreKey
+from datamodules.task import TaskDataModule
+from datamodules.tracks import SPLITS, Split
 from mirprobe.assembly import make_data, probe_accelerator
 from mirprobe.cell import Cell, write_cell
 from mirprobe.probing.bank import BankSize, ProbeBank, all_heads

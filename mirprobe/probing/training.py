@@ -16,8 +16,9 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 
-from datamodules.base import FeatureBatch, TaskDataModule
-from datamodules.clips import SPLITS, Split
+from datamodules.features.memory import FeatureBatch
+from datamodules.task import TaskDataModule
+from datamodules.tracks import SPLITS, Split
 from mirprobe.cell import ProtocolConfig
 from mirprobe.probing.bank import ProbeBank
 from mirprobe.probing.outputs import TrackConfusion, TrackLogits

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from datamodules.clips import Split
 from datamodules.files import atomic
+from datamodules.tracks import Split
 from mirprobe.cell import Cell
 from mirprobe.progress import console
 from mirprobe.reporting.figures import Array, draw_heat_maps, draw_layer_weights

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datamodules.base import Kind
 from datamodules.errors import UserError
+from datamodules.tracks import Kind
 from mirprobe.scoring.ranking import average_precision, roc_auc
 
 

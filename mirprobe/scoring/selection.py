@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from datamodules.clips import Split
+from datamodules.tracks import Split
 from mirprobe.results import Row
 
 

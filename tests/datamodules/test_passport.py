@@ -10,19 +10,20 @@ import numpy as np
 import pytest
 import soundfile
 
-from datamodules.audio import wav_bytes
-from datamodules.base import TaskDataModule
-from datamodules.clips import ClipRule, Segment, Split, Track
-from datamodules.emomusic import EmoMusicEmotion
+from datamodules.audio.clips import ClipRule
+from datamodules.audio.decode import wav_bytes
+from datamodules.datasets.emomusic import EmoMusicEmotion
+from datamodules.datasets.giantsteps import GiantStepsKey
+from datamodules.datasets.gtzan import GTZANGenre, read_split
+from datamodules.datasets.magnatagatune import TAGS, MagnaTagATuneTags
+from datamodules.datasets.manifest import Manifest
+from datamodules.datasets.musictaste import MusicTasteRap
+from datamodules.datasets.nsynth import NSynthInstrument
+from datamodules.datasets.vocalset import SINGER_FOLDERS, VocalSetSinger, VocalSetTechnique
 from datamodules.errors import UserError
-from datamodules.giantsteps import GiantStepsKey
-from datamodules.gtzan import GTZANGenre, read_split
-from datamodules.magnatagatune import TAGS, MagnaTagATuneTags
-from datamodules.manifest import Manifest
-from datamodules.musictaste import MusicTasteRap
-from datamodules.nsynth import NSynthInstrument
 from datamodules.passport import Values, hash_list, read_passport
-from datamodules.vocalset import SINGER_FOLDERS, VocalSetSinger, VocalSetTechnique
+from datamodules.task import TaskDataModule
+from datamodules.tracks import Segment, Split, Track
 
 RATE = 8000
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from datamodules.audio import wav_bytes
-from datamodules.base import LeftOut, UnusableFile
+from datamodules.audio.decode import wav_bytes
 from datamodules.card import Card
-from datamodules.clips import SPLITS, Track
 from datamodules.passport import Passport, SplitFacts, Values
-from datamodules.passport_text import passport_lines, print_passport
+from datamodules.passport_text import passport_lines
+from datamodules.tracks import SPLITS, LeftOut, Track, UnusableFile
 from mirprobe.__main__ import main
+from mirprobe.data import print_lines
 
 CARD = Card("Toys (2001)", "CC0", "A. Nobody: Toys, 2001", "Write to A. Nobody.\nUnpack into Toys.")
 
@@ -152,7 +152,7 @@ def test_group_leaks_name_groups_splits_and_tracks() -> None:
 
 
 def test_names_are_not_taken_for_markup_and_lines_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
-    print_passport("toy_task", make_passport(excluded=("[bold]x[/bold]", ":cat:", "y" * 300)))
+    print_lines(passport_lines("toy_task", make_passport(excluded=("[bold]x[/bold]", ":cat:", "y" * 300))))
     text = capsys.readouterr().out
     assert "[bold]x[/bold] (data.exclude)" in text and ":cat:" in text and "y" * 300 in text
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from datamodules.card import Archive, Card
-from datamodules.nsynth import NSynthPitch
+from datamodules.datasets.nsynth import NSynthPitch
 from mirprobe.__main__ import VERBS, main
 
 

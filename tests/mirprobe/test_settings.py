@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from datamodules.base import TaskDataModule
 from datamodules.errors import UserError
+from datamodules.task import TaskDataModule
 from mirprobe.cell import GROUPS, Cell, read_cell, write_cell
 from mirprobe.scoring.metrics import METRICS
 from mirprobe.settings import compose_cell, compose_cells, conf_dir, known

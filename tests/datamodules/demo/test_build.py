@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from datamodules.datasets.gtzan import GENRES, read_split
+from datamodules.datasets.nsynth import FAMILIES
 from datamodules.demo import build as demo
 from datamodules.demo import giantsteps, gtzan, nsynth
-from datamodules.demo.corpus import demo_root
+from datamodules.demo.recipe import demo_root
 from datamodules.demo.workers import write_items
 from datamodules.errors import UserError
-from datamodules.gtzan import GENRES, read_split
-from datamodules.nsynth import FAMILIES
 
 TINY = 0.02
 FORK = multiprocessing.get_context("fork")

@@ -253,7 +253,7 @@ def test_table_names_every_row(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_failed_must_is_named_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert not check("other", OtherHop(), 0.5)
+    assert not check("other", OtherHop(), 30.0)
     printed = capsys.readouterr().out
     assert "1 of 10 musts FAILED: frames as hop says" in printed
     assert "speed at 30 s" in printed

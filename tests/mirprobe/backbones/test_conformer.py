@@ -1,12 +1,14 @@
 import hashlib
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import lightning
-import numpy as np
 import pytest
 import torch
-from golden_recipe import DATA, SmallMuQ, SmallMusicFM, SmallMusicFMFma, golden_input, golden_states, waveform
+from golden_recipe import SmallMuQ, SmallMusicFM, SmallMusicFMFma, golden_input, golden_states, waveform
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -65,9 +67,24 @@ def test_states_on_a_gpu_are_those_of_the_published_code(tag, case, monkeypatch)
     torch.testing.assert_close(states, golden_states(tag, case), rtol=0, atol=5e-5)
 
 
-def test_mel_is_that_of_the_published_code(backbone):
+MEL_PROGRAM = """
+import sys; sys.path[:0] = sys.argv[1:]
+import numpy as np, torch
+from golden_recipe import DATA, SmallMuQ, SmallMusicFM, waveform
+for backbone in (SmallMusicFM(weights="random"), SmallMuQ(weights="random")):
     with np.load(DATA / f"{backbone.tag}_reduced.npz") as arrays:
-        torch.testing.assert_close(backbone.mel(waveform("w1s"))[0], torch.from_numpy(arrays["w1s/mel"]), rtol=0, atol=1e-6)
+        golden = torch.from_numpy(arrays["w1s/mel"])
+    print((backbone.mel(waveform("w1s"))[0] - golden).abs().max().item())
+"""
+
+
+def test_mel_is_that_of_the_published_code():
+    """MKL's Fourier transform differs by 4e-6 between processors, unless it is told to take the same way on all of them."""
+    everywhere = {**os.environ, "MKL_CBWR": "COMPATIBLE"}
+    command = [sys.executable, "-c", MEL_PROGRAM, *sys.path]
+    ran = subprocess.run(command, env=everywhere, capture_output=True, text=True, check=True)
+    errors = [float(line) for line in ran.stdout.split()]
+    assert len(errors) == 2 and max(errors) <= 1e-6
 
 
 @pytest.mark.parametrize(

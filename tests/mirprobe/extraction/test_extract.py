@@ -18,11 +18,12 @@ import torch
 from conftest import RATE, write_notes
 from torch import Tensor
 
-from datamodules.clips import ClipRule, Segment, Split, Track
+from datamodules.audio.clips import ClipRule
+from datamodules.datasets.nsynth import NSynthPitch
 from datamodules.errors import UserError
-from datamodules.frames import FrameTask
-from datamodules.nsynth import NSynthPitch
-from datamodules.store import read_features
+from datamodules.features.store import read_features
+from datamodules.task import FrameTask
+from datamodules.tracks import Segment, Split, Track
 from mirprobe.assembly import make_backbone, make_data, store_key, store_key_of
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import ExtractConfig, write_cell
@@ -198,7 +199,8 @@ def test_full_disk_is_said_before_and_during(job: Job, monkeypatch: pytest.Monke
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "from pathlib import Path; import numpy as np\n"
-        "from datamodules.clips import Clip; from datamodules.store import ClipFeatures, StoreKey, write_shard\n"
+        "from datamodules.audio.clips import Clip; from datamodules.features.store import StoreKey\n"
+        "from datamodules.features.shards import ClipFeatures, write_shard\n"
         "from datamodules.errors import UserError\n"
         "clip = ClipFeatures(Clip('t', 0, 1, 0.0, np.zeros(1, np.float32), 1), 1, np.zeros((3, 1, 50000), np.float16))\n"
         "try: write_shard(Path(sys.argv[3]), StoreKey(*'abcdefg'), [clip])\n"

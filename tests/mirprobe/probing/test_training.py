@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.base import TaskDataModule
-from datamodules.clips import ClipRule, Track
-from datamodules.store import Features
+from datamodules.audio.clips import ClipRule
+from datamodules.features.store import Features
+from datamodules.task import TaskDataModule
+from datamodules.tracks import Track
 from mirprobe.cell import ProtocolConfig
 from mirprobe.probing.bank import BankSize, Head, ProbeBank, all_heads
 from mirprobe.probing.training import ProbeModule, TrainedBank, train_bank

@@ -1,0 +1,1 @@
+"""One file a dataset: layout, labels, splits, and what is said about it."""

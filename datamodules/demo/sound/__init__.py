@@ -1,0 +1,1 @@
+"""The sound of the demo: a SoundFont renderer, a voice, a composer."""

@@ -1,0 +1,1 @@
+"""From clips to a store of features, and from it to batches. The one home of h5py."""

@@ -1,0 +1,80 @@
+"""The records that everything speaks of: tracks, their labels, the places of their clips, files that cannot be used.
+
+Conventions: a track is the labelled item, the unit of split, of score and of bootstrap. Times are s from its start.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+Split = Literal["train", "val", "test"]
+
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class Segment(NamedTuple):
+    """A stretch of a track with one label: `start_s` (included) to `end_s` (excluded, inf: to the end of the audio) in s."""
+
+    start_s: float
+    end_s: float
+    label: int
+
+
+@dataclass(frozen=True)
+class Track:
+    """One labelled item of a dataset.
+
+    Attributes:
+        track_id: unique in its dataset, stable across machines; also what `data.exclude` takes.
+        path: audio file.
+        split: `train`, `val` or `test`.
+        target: classification: class index, in the order of the task's `classes`; multilabel: 0.0 or 1.0 for each of them;
+            regression: a value for each of them; frames: labelled segments in order of time, without overlap (what lies
+            between them is ignored).
+        start_s: where in the file the track starts, in s.
+        end_s: where in the file it ends, in s; None: at the end of the file.
+        group: what must not be in two splits at once (an artist, a singer, an instrument), several of them separated by `|`;
+            None where it is not known.
+    """
+
+    track_id: str
+    path: Path
+    split: Split
+    target: int | tuple[float, ...] | tuple[Segment, ...]
+    group: str | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
+
+
+MISSING = "missing"  # in `exclude`: every track without audio
+
+
+Kind = Literal["classification", "multilabel", "regression", "frames"]
+
+
+@dataclass(frozen=True)
+class UnusableFile:
+    """A track whose audio cannot be used, and why."""
+
+    track_id: str
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A known bad file of a dataset that `read_tracks` leaves out.
+
+    Attributes:
+        name: the id that its track would have.
+        reason: what is wrong with it.
+        listed: since when it is on the list, an ISO date or year.
+    """
+
+    name: str
+    reason: str
+    listed: str
+
+
+MARKER = "demo.json"
