@@ -1,1 +1,3 @@
-"""Files into batches: datasets, audio, clips and the feature store. Knows no model and never imports `mirprobe`."""
+"""Files into batches: datasets, audio, clips and the feature store. Knows no model and never
+imports `mirprobe`.
+"""

@@ -1,9 +1,12 @@
-"""Downloads of a dataset's public archives: resumed where they stopped, checked, unpacked, and not done twice.
+"""Downloads of a dataset's public archives: resumed where they stopped, checked, unpacked, and not
+done twice.
 
-Conventions: beside a file NAME, `.NAME.part` is what has come so far, and `.NAME.ok`, written last, says that all is there: the
-checksums of what was fetched and the names of what it has put into the folder. An archive is deleted once it is unpacked, so
-that the disk does not hold the data twice. Whatever is killed when, the same call goes on. A file is pinned by its checksum,
-so a resumed download needs no ETag: pieces of two versions cannot pass. Proxies are those of the environment.
+Conventions: beside a file NAME, `.NAME.part` is what has come so far, and `.NAME.ok`, written last,
+says that all is there: the checksums of what was fetched and the names of what it has put into the
+folder. An archive is deleted once it is unpacked, so that the disk does not hold the data twice.
+Whatever is killed when, the same call goes on. A file is pinned by its checksum,
+so a resumed download needs no ETag: pieces of two versions cannot pass. Proxies are those of the
+environment.
 """
 
 import fcntl
@@ -44,23 +47,37 @@ def fetch_archives(
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> None:
-    """Brings a dataset's archives into its folder, unpacked; what is there already is not asked for again.
+    """Brings a dataset's archives into its folder, unpacked; what is there already is not asked for
+    again.
 
     Args:
         archives: files; those named X.001, X.002, ... are volumes of one archive X.
         folder: the dataset's, made where it is missing.
-        progress: called with the bytes that are there and those of all archives, as far as their sizes are known.
+        progress: called with the bytes that are there and those of all archives, as far as their
+            sizes are known.
         say: called with what else takes time.
 
     Raises:
-        UserError: no network, a file that is gone or is not the published one, a full disk, a folder that cannot be written.
+        UserError: no network, a file that is gone or is not the published one, a full disk, a
+            folder that cannot be written.
     """
-    fetcher = _Fetcher(folder, progress or (lambda _done, _total: None), say or (lambda _text: None))
+    fetcher = _Fetcher(
+        folder, progress or (lambda _done, _total: None), say or (lambda _text: None)
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _only_fetcher(folder), httpx2.Client(follow_redirects=True, timeout=_TIMEOUT) as client:
-            missing = {name: volumes for name, volumes in _by_file(archives).items() if not _is_recorded(volumes, folder)}
-            fetcher.sizes.update({one.path: one.n_bytes or 0 for volumes in missing.values() for one in volumes})
+        with (
+            _only_fetcher(folder),
+            httpx2.Client(follow_redirects=True, timeout=_TIMEOUT) as client,
+        ):
+            missing = {
+                name: volumes
+                for name, volumes in _by_file(archives).items()
+                if not _is_recorded(volumes, folder)
+            }
+            fetcher.sizes.update(
+                {one.path: one.n_bytes or 0 for volumes in missing.values() for one in volumes}
+            )
             for name, volumes in _by_file(archives).items():
                 if name in missing:
                     fetcher.fetch(client, name, volumes)
@@ -70,7 +87,8 @@ def fetch_archives(
         if is_disk_full(error):
             raise UserError(f"no space left under {folder}: free some and {_AGAIN}") from error
         raise UserError(
-            f"cannot write under {folder} ({error.strerror or error}): put it right, or set another data.root"
+            f"cannot write under {folder} ({error.strerror or error}): put it right, or set "
+            "another data.root"
         ) from error
 
 
@@ -107,7 +125,10 @@ class _Fetcher:
             made = unpack(paths, target.name, target.parent)
         else:
             made = [path.name for path in paths]
-        write_text(_marker(volumes, self.folder), json.dumps({"checksums": _checksums(volumes), "made": made}) + "\n")
+        write_text(
+            _marker(volumes, self.folder),
+            json.dumps({"checksums": _checksums(volumes), "made": made}) + "\n",
+        )
 
     def download(self, client: httpx2.Client, archive: Archive) -> Path:
         """The path of one file, whole and checked."""
@@ -119,7 +140,11 @@ class _Fetcher:
             self._attempts(client, archive, part)
             self.say(f"checking {target.name}")
             try:
-                _verify(part, archive, "it was deleted. Run the same command again, or get the dataset by hand")
+                _verify(
+                    part,
+                    archive,
+                    "it was deleted. Run the same command again, or get the dataset by hand",
+                )
             except UserError:
                 part.unlink()
                 raise
@@ -137,8 +162,12 @@ class _Fetcher:
                 failures = 1 if _size(part) > before else failures + 1
                 reason = f"{type(error).__name__ if not str(error) else ' '.join(str(error).split())[:200]}"
                 if failures == ATTEMPTS:
-                    raise UserError(f"cannot download {archive.url}: {reason}. Check the network and {_AGAIN}") from error
-                wait = min(max(2.0 ** (failures - 1), getattr(error, "wait_s", 0.0)), LONGEST_WAIT_S)
+                    raise UserError(
+                        f"cannot download {archive.url}: {reason}. Check the network and {_AGAIN}"
+                    ) from error
+                wait = min(
+                    max(2.0 ** (failures - 1), getattr(error, "wait_s", 0.0)), LONGEST_WAIT_S
+                )
                 self.say(f"{part.name[1:-5]}: {reason}; trying again in {wait:.0f} s")
                 time.sleep(wait)
 
@@ -173,8 +202,12 @@ class _Fetcher:
 
 
 def _range(response: httpx2.Response) -> tuple[int, int | None]:
-    """Where the body of an answer starts in the file, -1 if unknown, and the file's size if the server says it."""
-    sent = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""))
+    """Where the body of an answer starts in the file, -1 if unknown, and the file's size if the
+    server says it.
+    """
+    sent = re.fullmatch(
+        r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", "")
+    )
     if sent is not None and response.status_code in (206, 416):
         return int(sent[1] or 0), None if sent[2] == "*" else int(sent[2])
     length = response.headers.get("Content-Length", "")
@@ -186,12 +219,19 @@ def _check_answer(response: httpx2.Response, archive: Archive, total: int | None
     status = response.status_code
     if status == 429 or status >= 500:
         wait = response.headers.get("Retry-After", "")
-        raise _UnfinishedError(f"the server answers {status} {response.reason_phrase}", float(wait) if wait.isdecimal() else 0.0)
+        raise _UnfinishedError(
+            f"the server answers {status} {response.reason_phrase}",
+            float(wait) if wait.isdecimal() else 0.0,
+        )
     if status not in (200, 206):
-        raise UserError(f"cannot download {archive.url}: the server answers {status} {response.reason_phrase}. Get it by hand")
+        raise UserError(
+            f"cannot download {archive.url}: the server answers {status} {response.reason_phrase}. "
+            "Get it by hand"
+        )
     if archive.n_bytes is not None and total not in (None, archive.n_bytes):
         raise UserError(
-            f"{archive.url} is not the published file any more: it has {total:,} bytes instead of {archive.n_bytes:,}. Get it "
+            f"{archive.url} is not the published file any more: it has {total:,} bytes instead of "
+            f"{archive.n_bytes:,}. Get it "
             "by hand"
         )
 
@@ -200,7 +240,8 @@ def _check_space(folder: Path, archive: Archive, n_needed: int) -> None:
     n_free = shutil.disk_usage(folder).free
     if n_needed > n_free:
         raise UserError(
-            f"{archive.path} needs {n_needed / 1e9:.1f} GB more, {folder} has {n_free / 1e9:.1f} GB free: free some, or set "
+            f"{archive.path} needs {n_needed / 1e9:.1f} GB more, {folder} has {n_free / 1e9:.1f} "
+            "GB free: free some, or set "
             "another data.root"
         )
 
@@ -208,15 +249,18 @@ def _check_space(folder: Path, archive: Archive, n_needed: int) -> None:
 def _verify(path: Path, archive: Archive, remedy: str) -> None:
     name, expected = ("SHA-256", archive.sha256) if archive.sha256 else ("MD5", archive.md5)
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.new(name.replace("-", ""), usedforsecurity=False))
+        digest = hashlib.file_digest(
+            file, lambda: hashlib.new(name.replace("-", ""), usedforsecurity=False)
+        )
     if digest.hexdigest() != expected:
         raise UserError(
-            f"{path.name.removeprefix('.').removesuffix('.part')} is not the file published at {archive.url}: its {name} is "
+            f"{path.name.removeprefix('.').removesuffix('.part')} is not the file published at "
+            f"{archive.url}: its {name} is "
             f"{digest.hexdigest()}, expected {expected}; {remedy}"
         )
 
 
-# -- what is there -----------------------------------------------------------------------------------------------------
+# -- what is there ---------------------------------------------------------------------------------
 
 
 def _by_file(archives: Sequence[Archive]) -> dict[str, list[Archive]]:
@@ -241,12 +285,19 @@ def _is_recorded(volumes: Sequence[Archive], folder: Path) -> bool:
     if not marker.is_file():
         return False
     record = json.loads(marker.read_text(encoding="utf-8"))
-    return record["checksums"] == _checksums(volumes) and all((marker.parent / name).exists() for name in record["made"])
+    return record["checksums"] == _checksums(volumes) and all(
+        (marker.parent / name).exists() for name in record["made"]
+    )
 
 
 def _left_over(archives: Sequence[Archive], folder: Path) -> list[Path]:
     """Archives that a kill has left beside what they hold; only meant for recorded ones."""
-    packed = [archive for name, volumes in _by_file(archives).items() if is_packed(name) for archive in volumes]
+    packed = [
+        archive
+        for name, volumes in _by_file(archives).items()
+        if is_packed(name)
+        for archive in volumes
+    ]
     return [path for archive in packed if (path := folder / archive.path).exists()]
 
 
@@ -261,7 +312,9 @@ def _only_fetcher(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"another process is fetching into {folder}: wait for it, or stop it") from error
+            raise UserError(
+                f"another process is fetching into {folder}: wait for it, or stop it"
+            ) from error
         except OSError:
             pass  # a file system without locks; two writers would fail the checksum
         yield

@@ -1,7 +1,8 @@
 """Files that are either whole or absent, whatever is killed when.
 
-Conventions: a file is written under a temporary name in its own folder (`.NAME.HEX.tmp`), flushed to disk and renamed. What
-a killed process leaves behind is a temporary file, which `remove_temporary` deletes.
+Conventions: a file is written under a temporary name in its own folder (`.NAME.HEX.tmp`), flushed
+to disk and renamed. What a killed process leaves behind is a temporary file, which
+`remove_temporary` deletes.
 """
 
 import errno
@@ -18,7 +19,8 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yields a temporary path; when the block ends without error the file there becomes `path`, durably.
+    """Yields a temporary path; when the block ends without error the file there becomes `path`,
+    durably.
 
     Raises:
         UserError: the disk is full.
@@ -33,7 +35,8 @@ def atomic(path: Path) -> Iterator[Path]:
     except OSError as error:
         if is_disk_full(error):
             raise UserError(
-                f"no space left while writing {path}: free some space there and run the same command again"
+                f"no space left while writing {path}: free some space there and run the same "
+                "command again"
             ) from error
         raise
     finally:
@@ -52,9 +55,13 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         if is_disk_full(error):
             raise
-        raise UserError(f"cannot make the folder {folder} ({error.strerror}): set another one under paths") from error
+        raise UserError(
+            f"cannot make the folder {folder} ({error.strerror}): set another one under paths"
+        ) from error
     if not os.access(folder, os.W_OK):
-        raise UserError(f"cannot write in the folder {folder}: set another one under paths, or its permissions")
+        raise UserError(
+            f"cannot write in the folder {folder}: set another one under paths, or its permissions"
+        )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -70,7 +77,9 @@ def remove_temporary(folder: Path) -> None:
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Whether an error says that a disk, a quota or a file size limit is exhausted (HDF5 hides the number in its text)."""
+    """Whether an error says that a disk, a quota or a file size limit is exhausted (HDF5 hides the
+    number in its text).
+    """
     return error.errno in _DISK_FULL or any(os.strerror(code) in str(error) for code in _DISK_FULL)
 
 

@@ -1,8 +1,9 @@
 """A dataset's passport: what is under its folder, set against what should be there.
 
-Conventions: audio is judged by its header; no sample is decoded, so a file that breaks off inside is only found by extraction.
-Seconds are those of the tracks, which may be parts of files; rates and channels are counted per file. A group with `|` in its
-name is several groups, and its tracks belong to each. Reading and hashing run in threads: most of the time goes to the disk.
+Conventions: audio is judged by its header; no sample is decoded, so a file that breaks off inside
+is only found by extraction. Seconds are those of the tracks, which may be parts of files; rates and
+channels are counted per file. A group with `|` in its name is several groups, and its tracks belong
+to each. Reading and hashing run in threads: most of the time goes to the disk.
 """
 
 import hashlib
@@ -47,7 +48,8 @@ class SplitFacts:
         found: its tracks that have audio, readable or not.
         expected: tracks of the complete dataset; None where that is not known, and for a demo.
         seconds: readable audio, in s.
-        per_class: tracks of each class, or with each tag; s of each class for `frames`; empty for `regression`.
+        per_class: tracks of each class, or with each tag; s of each class for `frames`; empty for
+            `regression`.
         values: each dimension of the target; empty but for `regression`.
     """
 
@@ -70,15 +72,18 @@ class Passport:
         kind: what the targets are.
         classes: names of the classes, tags or dimensions.
         splits: facts of each split.
-        durations_s: of the shortest, the median and the longest readable track, in s; None without any.
+        durations_s: of the shortest, the median and the longest readable track, in s; None without
+            any.
         sample_rates: number of files of each rate, in Hz.
         channels: number of files of each number of channels.
         missing: labelled tracks without audio.
         unreadable: tracks whose file's header cannot be read, or announces no samples.
         left_out: known bad files that are no tracks.
         excluded: ids that `data.exclude` leaves out.
-        duplicates: sets of files with the same bytes, as their tracks; those in more than one split come first.
-        groups: tracks of each group (artist, singer, instrument) in each split; empty where no track has a group.
+        duplicates: sets of files with the same bytes, as their tracks; those in more than one split
+            come first.
+        groups: tracks of each group (artist, singer, instrument) in each split; empty where no
+            track has a group.
         grouped: tracks that have a group, in each split.
         listed: number of tracks that `list_hash` is of, with audio or without.
         list_hash: see `hash_list`.
@@ -112,7 +117,11 @@ class Passport:
 
     def classes_without(self, split: Split) -> list[str]:
         """Classes or tags that no track of a split has."""
-        return [name for name, n in zip(self.classes, self.splits[split].per_class, strict=False) if n == 0]
+        return [
+            name
+            for name, n in zip(self.classes, self.splits[split].per_class, strict=False)
+            if n == 0
+        ]
 
     @property
     def classes_train_lacks(self) -> list[str]:
@@ -127,16 +136,18 @@ class Passport:
             return None
         names = [item.track_id for item in self.unreadable]
         return (
-            f"{len(names)} of {self.listed} {self.dataset} files cannot be read: {', '.join(names)}. Replace them, or leave them "
+            f"{len(names)} of {self.listed} {self.dataset} files cannot be read: "
+            f"{', '.join(names)}. Replace them, or leave them "
             f"out with data.exclude=[{','.join(names)}] (tables will say so)"
         )
 
 
 def hash_list(tracks: Sequence[Track]) -> str:
-    """16 hex digits that two people share if they have the same tracks in the same splits with the same targets.
+    """16 hex digits that two people share if they have the same tracks in the same splits with the
+    same targets.
 
-    The start of the SHA-256 over the sorted lines `track_id<tab>split<tab>target`; numbers have six decimals, which hides in
-    which order a machine adds.
+    The start of the SHA-256 over the sorted lines `track_id<tab>split<tab>target`; numbers have six
+    decimals, which hides in which order a machine adds.
 
     >>> tracks = [Track("a", Path("a.wav"), "train", 0), Track("b", Path("b.wav"), "test", (0.5, 1.0))]
     >>> hash_list(tracks) == hash_list(tracks[::-1]), hash_list(tracks)
@@ -149,11 +160,17 @@ def hash_list(tracks: Sequence[Track]) -> str:
 def _target_text(track: Track) -> str:
     if isinstance(track.target, int):
         return str(track.target)
-    numbers = (number for part in track.target for number in (part if isinstance(part, Segment) else (part,)))
+    numbers = (
+        number
+        for part in track.target
+        for number in (part if isinstance(part, Segment) else (part,))
+    )
     return " ".join(f"{round(number, 6) + 0.0:.6f}" for number in numbers)
 
 
-def read_passport(data: TaskDataModule, progress: Callable[[int, int], None] = lambda done, total: None) -> Passport:
+def read_passport(
+    data: TaskDataModule, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Passport:
     """Looks at every file of a task's tracks.
 
     Args:
@@ -161,7 +178,8 @@ def read_passport(data: TaskDataModule, progress: Callable[[int, int], None] = l
         progress: is called with the number of files that are done, and of all known so far.
 
     Raises:
-        UserError: the dataset's folder is missing, or its labels are missing or broken. Missing or broken audio is no error.
+        UserError: the dataset's folder is missing, or its labels are missing or broken. Missing or
+            broken audio is no error.
     """
     everything = data.labelled_tracks()
     listed = data.wanted(everything)
@@ -199,7 +217,10 @@ class _Files:
     def each(self, look: Callable[[Path], T], paths: Sequence[Path]) -> dict[Path, T]:
         """What `look` says of each path."""
         self._total += len(paths)
-        parts = [paths[start : start + _FILES_PER_CALL] for start in range(0, len(paths), _FILES_PER_CALL)]
+        parts = [
+            paths[start : start + _FILES_PER_CALL]
+            for start in range(0, len(paths), _FILES_PER_CALL)
+        ]
         found: dict[Path, T] = {}
         with ThreadPoolExecutor(_N_THREADS) as pool:
             for part in pool.map(lambda part: {path: look(path) for path in part}, parts):
@@ -228,21 +249,31 @@ def _seconds(track: Track, headers: Headers) -> float:
 
 def _unreadable(tracks: Sequence[Track], headers: Headers) -> list[UnusableFile]:
     reasons = ((track, headers[track.path]) for track in tracks)
-    return [UnusableFile(track.track_id, track.path, reason) for track, reason in reasons if isinstance(reason, str)]
+    return [
+        UnusableFile(track.track_id, track.path, reason)
+        for track, reason in reasons
+        if isinstance(reason, str)
+    ]
 
 
-def _split_facts(data: TaskDataModule, split: Split, tracks: Sequence[Track], seconds: Mapping[str, float]) -> SplitFacts:
+def _split_facts(
+    data: TaskDataModule, split: Split, tracks: Sequence[Track], seconds: Mapping[str, float]
+) -> SplitFacts:
     members = [track for track in tracks if track.split == split]
     return SplitFacts(
         found=len(members),
         expected=None if data.is_demo else data.expected.get(split),
         seconds=sum(seconds[track.track_id] for track in members),
-        per_class=() if data.kind == "regression" else tuple(_per_class(len(data.classes), members, seconds)),
+        per_class=()
+        if data.kind == "regression"
+        else tuple(_per_class(len(data.classes), members, seconds)),
         values=tuple(_values(members)) if data.kind == "regression" else (),
     )
 
 
-def _per_class(n_classes: int, tracks: Sequence[Track], seconds: Mapping[str, float]) -> list[float]:
+def _per_class(
+    n_classes: int, tracks: Sequence[Track], seconds: Mapping[str, float]
+) -> list[float]:
     """Tracks of each class or with each tag, or s of each class."""
     totals = [0.0] * n_classes
     for track in tracks:
@@ -252,7 +283,9 @@ def _per_class(n_classes: int, tracks: Sequence[Track], seconds: Mapping[str, fl
         parts: tuple[float | Segment, ...] = track.target
         for index, part in enumerate(parts):
             if isinstance(part, Segment):
-                totals[part.label] += max(0.0, min(part.end_s, seconds[track.track_id]) - part.start_s)
+                totals[part.label] += max(
+                    0.0, min(part.end_s, seconds[track.track_id]) - part.start_s
+                )
             else:
                 totals[index] += part
     return totals
@@ -261,7 +294,9 @@ def _per_class(n_classes: int, tracks: Sequence[Track], seconds: Mapping[str, fl
 def _values(tracks: Sequence[Track]) -> list[Values]:
     """The dimensions of the tracks' targets."""
     columns = np.array([track.target for track in tracks]).T
-    return [Values(float(v.mean()), float(v.std()), float(v.min()), float(v.max())) for v in columns]
+    return [
+        Values(float(v.mean()), float(v.std()), float(v.min()), float(v.max())) for v in columns
+    ]
 
 
 def _groups(tracks: Sequence[Track]) -> dict[str, Mapping[Split, int]]:
@@ -273,7 +308,9 @@ def _groups(tracks: Sequence[Track]) -> dict[str, Mapping[Split, int]]:
 
 
 def _duplicates(tracks: Sequence[Track], files: _Files) -> list[tuple[Track, ...]]:
-    """Tracks whose files have the same bytes: the same size, then the same bytes in the middle, then the same SHA-256."""
+    """Tracks whose files have the same bytes: the same size, then the same bytes in the middle,
+    then the same SHA-256.
+    """
     of_path = {track.path: track for track in reversed(tracks)}
     sizes = {path: path.stat().st_size for path in of_path}
     samples = files.each(_sample, _alike(sizes))
@@ -281,7 +318,11 @@ def _duplicates(tracks: Sequence[Track], files: _Files) -> list[tuple[Track, ...
     sets: defaultdict[bytes, list[Track]] = defaultdict(list)
     for path, digest in files.each(_digest, alike).items():
         sets[digest].append(of_path[path])
-    found = [tuple(sorted(same, key=lambda track: track.track_id)) for same in sets.values() if len(same) > 1]
+    found = [
+        tuple(sorted(same, key=lambda track: track.track_id))
+        for same in sets.values()
+        if len(same) > 1
+    ]
     return sorted(found, key=lambda same: (not crosses_splits(same), same[0].track_id))
 
 
@@ -297,7 +338,9 @@ def _alike(keys: Mapping[Path, Hashable]) -> list[Path]:
 
 
 def _sample(path: Path) -> bytes:
-    """What tells most files of one size apart (all 305 979 of NSynth have the same), at the price of one read."""
+    """What tells most files of one size apart (all 305 979 of NSynth have the same), at the price
+    of one read.
+    """
     return _hash_from(path, path.stat().st_size // 2, _SAMPLE_BYTES)
 
 
@@ -311,4 +354,7 @@ def _hash_from(path: Path, start: int, n_bytes: int | None) -> bytes:
             file.seek(start)
             return hashlib.sha256(file.read() if n_bytes is None else file.read(n_bytes)).digest()
     except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}): repair it or leave its track out with data.exclude") from error
+        raise UserError(
+            f"cannot read {path} ({error.strerror}): repair it or leave its track out with "
+            "data.exclude"
+        ) from error

@@ -1,6 +1,7 @@
 """Passports in words: what a task's data is, in lines that can be pasted, compared and searched.
 
-Conventions: a line is a fact and starts with its name; lists are cut after 20 entries, but what stops a run is named in full.
+Conventions: a line is a fact and starts with its name; lists are cut after 20 entries, but what
+stops a run is named in full.
 """
 
 from collections import Counter
@@ -40,7 +41,10 @@ def passport_lines(task: str, passport: Passport) -> Iterator[str]:
     yield from _file_lines(passport)
     yield from _duplicate_lines(passport)
     yield from _group_lines(passport)
-    yield from _fact("list hash", f"{passport.list_hash} (SHA-256 over id, split and target of {passport.listed} tracks)")
+    yield from _fact(
+        "list hash",
+        f"{passport.list_hash} (SHA-256 over id, split and target of {passport.listed} tracks)",
+    )
     if passport.is_demo and passport.card is not None:
         yield from _fact("real data", *passport.card.obtain.splitlines())
 
@@ -51,7 +55,11 @@ def _fact(name: str, *lines: str) -> list[str]:
 
 
 def _card_lines(card: Card) -> list[str]:
-    return [*_fact("dataset", card.title), *_fact("licence", card.licence), *_fact("citation", card.citation)]
+    return [
+        *_fact("dataset", card.title),
+        *_fact("licence", card.licence),
+        *_fact("citation", card.citation),
+    ]
 
 
 def _found(facts: SplitFacts) -> str:
@@ -62,7 +70,7 @@ def _noun(passport: Passport) -> str:
     return {"multilabel": "tags", "regression": "dimensions"}.get(passport.kind, "classes")
 
 
-# -- labels ------------------------------------------------------------------------------------------------------------
+# -- labels ----------------------------------------------------------------------------------------
 
 
 def _table(passport: Passport) -> list[str]:
@@ -72,7 +80,9 @@ def _table(passport: Passport) -> list[str]:
     rows += [("hours", [f"{f.seconds / 3600:.2f}" for f in facts]), *_label_rows(passport, facts)]
     names = max(_INDENT - 2, *(len(name) for name, _ in rows))
     cells = max(len(cell) for _, row in rows for cell in row)
-    return [f"  {name:<{names}}" + "".join(f"  {cell:>{cells}}" for cell in row) for name, row in rows]
+    return [
+        f"  {name:<{names}}" + "".join(f"  {cell:>{cells}}" for cell in row) for name, row in rows
+    ]
 
 
 def _label_rows(passport: Passport, facts: Sequence[SplitFacts]) -> list[_TableRow]:
@@ -84,7 +94,10 @@ def _label_rows(passport: Passport, facts: Sequence[SplitFacts]) -> list[_TableR
         ]
     unit = ", s" if passport.kind == "frames" else ""
     if len(passport.classes) <= _MOST_CLASSES:
-        return [(f"{name}{unit}", [f"{f.per_class[index]:.0f}" for f in facts]) for index, name in enumerate(passport.classes)]
+        return [
+            (f"{name}{unit}", [f"{f.per_class[index]:.0f}" for f in facts])
+            for index, name in enumerate(passport.classes)
+        ]
     noun = "tag" if passport.kind == "multilabel" else "class"
     return [
         (f"fewest per {noun}{unit}", [f"{min(f.per_class):.0f}" for f in facts]),
@@ -96,8 +109,14 @@ def _label_rows(passport: Passport, facts: Sequence[SplitFacts]) -> list[_TableR
 def _value_rows(name: str, values: Sequence[Sequence[Values]]) -> list[_TableRow]:
     """Rows of one dimension; a split without tracks has no values."""
     return [
-        (f"{name}, mean (sd)", ["".join(f"{v.mean:.2f} ({v.sd:.2f})" for v in split) or "-" for split in values]),
-        (f"{name}, range", ["".join(f"{v.low:.2f} to {v.high:.2f}" for v in split) or "-" for split in values]),
+        (
+            f"{name}, mean (sd)",
+            ["".join(f"{v.mean:.2f} ({v.sd:.2f})" for v in split) or "-" for split in values],
+        ),
+        (
+            f"{name}, range",
+            ["".join(f"{v.low:.2f} to {v.high:.2f}" for v in split) or "-" for split in values],
+        ),
     ]
 
 
@@ -106,8 +125,14 @@ def _class_lines(passport: Passport) -> Iterator[str]:
         return
     noun = _noun(passport)
     without = {split: passport.classes_without(split) for split in SPLITS}
-    nowhere = [name for name in without["train"] if name in without["val"] and name in without["test"]]
-    empty = [f"{split} {_runs(rest, passport.classes)}" for split in SPLITS if (rest := _less(without[split], nowhere))]
+    nowhere = [
+        name for name in without["train"] if name in without["val"] and name in without["test"]
+    ]
+    empty = [
+        f"{split} {_runs(rest, passport.classes)}"
+        for split in SPLITS
+        if (rest := _less(without[split], nowhere))
+    ]
     empty += [f"all splits {_runs(nowhere, passport.classes)}"] if nowhere else []
     yield from _fact("empty", "; ".join(empty) or "none")
     lacking = passport.classes_train_lacks
@@ -135,7 +160,7 @@ def _runs(names: Sequence[str], classes: Sequence[str]) -> str:
     return ", ".join(f"{run[0]} .. {run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)
 
 
-# -- audio -------------------------------------------------------------------------------------------------------------
+# -- audio -----------------------------------------------------------------------------------------
 
 
 def _audio_lines(passport: Passport) -> Iterator[str]:
@@ -159,8 +184,14 @@ def _file_lines(passport: Passport) -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
     for item in passport.unreadable:
         reasons.setdefault(item.reason, []).append(item.track_id)
-    yield from _fact("unreadable", *(f"{len(ids)} files, {why}: {', '.join(ids)}" for why, ids in reasons.items()))
-    yield from _fact("left out", *(f"{item.name}: {item.reason} (listed {item.listed})" for item in passport.left_out))
+    yield from _fact(
+        "unreadable",
+        *(f"{len(ids)} files, {why}: {', '.join(ids)}" for why, ids in reasons.items()),
+    )
+    yield from _fact(
+        "left out",
+        *(f"{item.name}: {item.reason} (listed {item.listed})" for item in passport.left_out),
+    )
     yield from _fact("excluded", *(f"{item} (data.exclude)" for item in passport.excluded))
 
 
@@ -169,7 +200,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_LINES]) + (f" and {more} more" if more > 0 else "")
 
 
-# -- leaks -------------------------------------------------------------------------------------------------------------
+# -- leaks -----------------------------------------------------------------------------------------
 
 
 def _duplicate_lines(passport: Passport) -> list[str]:
@@ -180,7 +211,9 @@ def _duplicate_lines(passport: Passport) -> list[str]:
     for same in passport.duplicates:
         where = "across splits" if crosses_splits(same) else f"in {same[0].split}"
         labels = ", with different targets" if len({track.target for track in same}) > 1 else ""
-        lines.append(f"{where}{labels}: {_some([f'{track.track_id} ({track.split})' for track in same])}")
+        lines.append(
+            f"{where}{labels}: {_some([f'{track.track_id} ({track.split})' for track in same])}"
+        )
     summary = f"{len(lines)} sets of files with the same bytes, {crossing} of them across splits"
     return _fact("duplicates", summary, *_first(lines))
 
@@ -196,7 +229,9 @@ def _group_lines(passport: Passport) -> list[str]:
     places = Counter(_places(counts) for counts in leaks.values())
     shown = ", ".join(f"{where} {n}" for where, n in sorted(places.items()))
     lines = [
-        f"in {_places(counts)}: {name} (" + ", ".join(f"{split} {counts[split]}" for split in SPLITS if counts.get(split)) + ")"
+        f"in {_places(counts)}: {name} ("
+        + ", ".join(f"{split} {counts[split]}" for split in SPLITS if counts.get(split))
+        + ")"
         for name, counts in leaks.items()
     ]
     return _fact("groups", f"{counted}; in more than one split: {shown}", *_first(lines))

@@ -12,8 +12,9 @@ _SHARES: Mapping[Split, int] = {"train": 3, "val": 1, "test": 1}
 def split_groups(groups: Iterable[str], seed: int) -> dict[str, Split]:
     """Split of every group, 3:1:1 counted in tracks, whatever the order of the tracks.
 
-    Groups are taken in the order of their SHA-256 with the seed; each goes where it leads to the smallest excess. So five
-    groups of one track fill all three splits, and 4000 tracks without groups are split into 2400, 800 and 800.
+    Groups are taken in the order of their SHA-256 with the seed; each goes where it leads to the
+    smallest excess. So five groups of one track fill all three splits, and 4000 tracks without
+    groups are split into 2400, 800 and 800.
 
     Args:
         groups: the group of each track.

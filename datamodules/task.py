@@ -1,8 +1,9 @@
 """The two faces of a task: audio clips for extraction, cached features for probes.
 
-Conventions: the predict loader yields lists of clips (and of files that cannot be used), one decode per track; the train, val
-and test loaders yield batches of features that are wholly in memory, every clip once per epoch. Items of the audio face are
-tracks, split by rank, so that every clip is seen by exactly one process.
+Conventions: the predict loader yields lists of clips (and of files that cannot be used), one decode
+per track; the train, val and test loaders yield batches of features that are wholly in memory,
+every clip once per epoch. Items of the audio face are tracks, split by rank, so that every clip is
+seen by exactly one process.
 """
 
 import math
@@ -27,9 +28,25 @@ from datamodules.card import Card
 from datamodules.errors import UserError
 from datamodules.features.frames import FrameSplit, _FrameBatches, frame_loader
 from datamodules.features.grid import frame_labels
-from datamodules.features.memory import FeatureBatch, FeatureSplit, LabelledTracks, _InMemory, _loader
+from datamodules.features.memory import (
+    FeatureBatch,
+    FeatureSplit,
+    LabelledTracks,
+    _InMemory,
+    _loader,
+)
 from datamodules.features.store import Features, FrameClips, StoredTrack, StoreKey, read_features
-from datamodules.tracks import MARKER, MISSING, SPLITS, Kind, LeftOut, Segment, Split, Track, UnusableFile
+from datamodules.tracks import (
+    MARKER,
+    MISSING,
+    SPLITS,
+    Kind,
+    LeftOut,
+    Segment,
+    Split,
+    Track,
+    UnusableFile,
+)
 
 
 class TaskDataModule(L.LightningDataModule):
@@ -39,7 +56,8 @@ class TaskDataModule(L.LightningDataModule):
         dataset: name of the audio collection; tasks with the same name share features.
         kind: what the targets are, see `Track.target`.
         classes: names of the classes, tags or dimensions, in the order of the targets.
-        frame_rate: of the label grid in Hz, for the kind `frames`; None where a track has one target.
+        frame_rate: of the label grid in Hz, for the kind `frames`; None where a track has one
+            target.
         expected: number of tracks per split in the complete dataset (empty if it varies).
         card: what is said about the dataset, and how to get it.
     """
@@ -54,7 +72,9 @@ class TaskDataModule(L.LightningDataModule):
     def __init__(self, root: Path, clip: ClipRule, exclude: Collection[str] = ()) -> None:
         super().__init__()
         self.root, self.clip, self.exclude = Path(root), clip, frozenset(exclude)
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer tracks left than ranks
+        self.allow_zero_length_dataloader_with_multiple_devices = (
+            True  # fewer tracks left than ranks
+        )
         self._tracks: list[Track] | None = None
         self._splits: dict[Split, FeatureSplit] = {}
 
@@ -73,20 +93,32 @@ class TaskDataModule(L.LightningDataModule):
             UserError: the data folder is missing or incomplete.
         """
         if not self.root.is_dir():
-            raise UserError(f"no {self.dataset} data: {self.root} is not a folder. Set data.root to the folder that holds it")
+            raise UserError(
+                f"no {self.dataset} data: {self.root} is not a folder. Set data.root to the folder "
+                "that holds it"
+            )
         return self.read_tracks()
 
     def excluded_ids(self) -> set[str]:
-        """The ids that `exclude` has for this dataset: `jazz.00054` is for all datasets, `gtzan:jazz.00054` for one."""
-        ours = (name for name in self.exclude if ":" not in name or name.startswith(f"{self.dataset}:"))
+        """The ids that `exclude` has for this dataset: `jazz.00054` is for all datasets,
+        `gtzan:jazz.00054` for one.
+        """
+        ours = (
+            name for name in self.exclude if ":" not in name or name.startswith(f"{self.dataset}:")
+        )
         return {name.removeprefix(f"{self.dataset}:") for name in ours}
 
     def wanted(self, everything: Iterable[Track]) -> list[Track]:
-        """The tracks that are not excluded, sorted by id; of a demo corpus, which holds a part of the real list, those it has."""
+        """The tracks that are not excluded, sorted by id; of a demo corpus, which holds a part of
+        the real list, those it has.
+        """
         excluded = self.excluded_ids()
         only_there = self.is_demo or MISSING in excluded
         kept = (track for track in everything if track.track_id not in excluded)
-        return sorted((t for t in kept if not only_there or t.path.is_file()), key=lambda track: track.track_id)
+        return sorted(
+            (t for t in kept if not only_there or t.path.is_file()),
+            key=lambda track: track.track_id,
+        )
 
     def tracks(self) -> list[Track]:
         """The tracks to work on: every labelled track that is not excluded, sorted by id.
@@ -96,11 +128,16 @@ class TaskDataModule(L.LightningDataModule):
         """
         if self._tracks is None:
             everything = self.labelled_tracks()
-            known = {track.track_id for track in everything} | {item.name for item in self.left_out()} | {MISSING}
+            known = (
+                {track.track_id for track in everything}
+                | {item.name for item in self.left_out()}
+                | {MISSING}
+            )
             unknown = sorted(self.excluded_ids() - known)
             if unknown:
                 raise UserError(
-                    f"data.exclude names {len(unknown)} tracks that {self.dataset} does not have (first: {unknown[0]})"
+                    f"data.exclude names {len(unknown)} tracks that {self.dataset} does not have "
+                    f"(first: {unknown[0]})"
                 )
             self._tracks = self.wanted(everything)
             self._check(self._tracks)
@@ -115,39 +152,55 @@ class TaskDataModule(L.LightningDataModule):
         missing = [track for track in tracks if not track.path.is_file()]
         if missing:
             raise UserError(
-                f"{len(missing)} of {len(tracks)} {self.dataset} tracks have no audio under {self.root} (first: "
-                f"{missing[0].path}). Put the files there, or leave the tracks out with data.exclude=[{self._name(missing)}]"
+                f"{len(missing)} of {len(tracks)} {self.dataset} tracks have no audio under "
+                f"{self.root} (first: "
+                f"{missing[0].path}). Put the files there, or leave the tracks out with "
+                f"data.exclude=[{self._name(missing)}]"
             )
         self.check_targets(tracks)
         empty = [split for split in SPLITS if not any(track.split == split for track in tracks)]
         if empty:
-            raise UserError(f"{self.dataset} under {self.root} has no tracks for {', '.join(empty)}: complete the dataset")
+            raise UserError(
+                f"{self.dataset} under {self.root} has no tracks for {', '.join(empty)}: complete "
+                "the dataset"
+            )
 
     def _name(self, missing: Sequence[Track]) -> str:
         """Tracks as `data.exclude` takes them: a few by their ids, many by one word."""
-        return f"{self.dataset}:{MISSING}" if len(missing) > 3 else ",".join(track.track_id for track in missing)
+        return (
+            f"{self.dataset}:{MISSING}"
+            if len(missing) > 3
+            else ",".join(track.track_id for track in missing)
+        )
 
     def check_targets(self, tracks: Sequence[Track]) -> None:
         """Raises UserError if a target is not what `kind` and `classes` say."""
         wrong = [track for track in tracks if not self._fits(track.target)]
         if wrong:
             raise UserError(
-                f"{len(wrong)} {self.dataset} tracks have a target that is not one of {len(self.classes)} classes (first: "
-                f"{wrong[0].track_id} has {wrong[0].target}): their labels are not those of the dataset as distributed"
+                f"{len(wrong)} {self.dataset} tracks have a target that is not one of "
+                f"{len(self.classes)} classes (first: "
+                f"{wrong[0].track_id} has {wrong[0].target}): their labels are not those of the "
+                "dataset as distributed"
             )
 
     def _fits(self, target: int | tuple[float, ...] | tuple[Segment, ...]) -> bool:
         if self.kind == "frames":
             return isinstance(target, tuple) and all(
-                isinstance(segment, Segment) and 0 <= segment.label < len(self.classes) for segment in target
+                isinstance(segment, Segment) and 0 <= segment.label < len(self.classes)
+                for segment in target
             )
         if isinstance(target, int):
             return self.kind == "classification" and 0 <= target < len(self.classes)
         if self.kind == "classification" or len(target) != len(self.classes):
             return False
-        return set(target) <= {0.0, 1.0} if self.kind == "multilabel" else bool(np.isfinite(target).all())
+        return (
+            set(target) <= {0.0, 1.0}
+            if self.kind == "multilabel"
+            else bool(np.isfinite(target).all())
+        )
 
-    # -- audio, for extraction -------------------------------------------------------------------------------------
+    # -- audio, for extraction ---------------------------------------------------------------------
 
     def feed_audio(
         self,
@@ -158,7 +211,8 @@ class TaskDataModule(L.LightningDataModule):
         batch_seconds: float,
         n_workers: int,
     ) -> None:
-        """Chooses what `predict_dataloader` yields: the clips that are not `stored` yet, at `sample_rate` Hz.
+        """Chooses what `predict_dataloader` yields: the clips that are not `stored` yet, at
+        `sample_rate` Hz.
 
         Args:
             sample_rate: of the backbone, in Hz.
@@ -167,7 +221,11 @@ class TaskDataModule(L.LightningDataModule):
             batch_seconds: audio per batch, in s; at least one track.
             n_workers: processes that decode beside the forward pass.
         """
-        todo = [track for track in self.tracks() if track.track_id not in stored or not stored[track.track_id].complete]
+        todo = [
+            track
+            for track in self.tracks()
+            if track.track_id not in stored or not stored[track.track_id].complete
+        ]
         self._audio = _TrackAudio(todo, sample_rate, self.clip, min_samples, stored)
         self._batch_seconds, self._n_workers = batch_seconds, n_workers
 
@@ -177,7 +235,9 @@ class TaskDataModule(L.LightningDataModule):
         return len(self._audio)
 
     def waiting_rows(self) -> int:
-        """Rows of features, at the least, that `predict_dataloader`'s tracks will take in the store, over all ranks."""
+        """Rows of features, at the least, that `predict_dataloader`'s tracks will take in the
+        store, over all ranks.
+        """
         if self.frame_rate is None:
             return self.n_waiting
         seconds = 0.0
@@ -188,7 +248,9 @@ class TaskDataModule(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[list[Clip | UnusableFile]]:
         """Batches of decoded clips: the share of this rank."""
-        rank, n_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, n_ranks = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
         share = self._audio.share(rank, n_ranks)
         return DataLoader(
             share,
@@ -198,7 +260,7 @@ class TaskDataModule(L.LightningDataModule):
             worker_init_fn=partial(_start_worker, os.getpid()),
         )
 
-    # -- features, for probes --------------------------------------------------------------------------------------
+    # -- features, for probes ----------------------------------------------------------------------
 
     def load_features(self, folder: Path, key: StoreKey, *, batch_size: int, seed: int) -> None:
         """Reads the features of `tracks()` from a store into memory; see `feed_features`.
@@ -250,7 +312,9 @@ class TaskDataModule(L.LightningDataModule):
 
     def _in_order(self, split: Split) -> DataLoader[FeatureBatch]:
         data = _InMemory(self._splits[split])
-        return _loader(data, BatchSampler(SequentialSampler(data), 8 * self._batch_size, drop_last=False))
+        return _loader(
+            data, BatchSampler(SequentialSampler(data), 8 * self._batch_size, drop_last=False)
+        )
 
     def _select(self, features: Features, split: Split) -> FeatureSplit:
         tracks = self.tracks()
@@ -277,27 +341,32 @@ class FrameTask(TaskDataModule):
         frame_rate: of the label grid, in Hz.
 
     Raises:
-        UserError: a frame rate that is not above 0, or clips that do not hold a whole number of frames.
+        UserError: a frame rate that is not above 0, or clips that do not hold a whole number of
+            frames.
     """
 
     kind = "frames"
     frame_rate: float
 
-    def __init__(self, root: Path, clip: ClipRule, exclude: Collection[str] = (), *, frame_rate: float = 8.0) -> None:
+    def __init__(
+        self, root: Path, clip: ClipRule, exclude: Collection[str] = (), *, frame_rate: float = 8.0
+    ) -> None:
         super().__init__(root, clip, exclude)
         if not 0 < frame_rate < float("inf"):
             raise UserError(f"task.options.frame_rate must be above 0 Hz, found {frame_rate:g}")
         frames = 0.0 if clip.seconds is None else clip.seconds * frame_rate
         if abs(frames - round(frames)) > 1e-6:
             raise UserError(
-                f"a clip of {clip.seconds:g} s holds {frames:g} frames at {frame_rate:g} Hz: choose task.clip.seconds and "
+                f"a clip of {clip.seconds:g} s holds {frames:g} frames at {frame_rate:g} Hz: "
+                "choose task.clip.seconds and "
                 "task.options.frame_rate so that their product is a whole number"
             )
         self.frame_rate = frame_rate
         self._frames: dict[Split, FrameSplit] = {}
 
     def load_features(self, folder: Path, key: StoreKey, *, batch_size: int, seed: int) -> None:
-        """Chooses what the train, val and test loaders yield: the labelled frames of a store, read as they are needed.
+        """Chooses what the train, val and test loaders yield: the labelled frames of a store, read
+        as they are needed.
 
         Args:
             folder: of the store.
@@ -306,14 +375,18 @@ class FrameTask(TaskDataModule):
             seed: of the order of the training frames.
 
         Raises:
-            UserError: a broken shard, features that are missing, or a split without a labelled frame.
+            UserError: a broken shard, features that are missing, or a split without a labelled
+                frame.
         """
         stored = FrameClips(folder, key, [track.track_id for track in self.tracks()])
         self._batch_size, self._seed = batch_size, seed
         self._frames = {split: self._label(stored, split) for split in SPLITS}
         empty = [split for split in SPLITS if not self._frames[split].track_target.any()]
         if empty:
-            raise UserError(f"no frame of {', '.join(empty)} has a label: the segments of {self.dataset} lie outside its audio")
+            raise UserError(
+                f"no frame of {', '.join(empty)} has a label: the segments of {self.dataset} lie "
+                "outside its audio"
+            )
 
     def _label(self, stored: FrameClips, split: Split) -> "FrameSplit":
         tracks = self.tracks()
@@ -321,12 +394,19 @@ class FrameTask(TaskDataModule):
         clips = np.flatnonzero(np.isin(stored.track, members))
         track = np.searchsorted(members, stored.track[clips])
         labels = tuple(
-            frame_labels(tracks[stored.track[clip]].target, stored.start_s[clip], stored.n_rows[clip], self.frame_rate)
+            frame_labels(
+                tracks[stored.track[clip]].target,
+                stored.start_s[clip],
+                stored.n_rows[clip],
+                self.frame_rate,
+            )
             for clip in clips
         )
         counts = torch.zeros(len(members), len(self.classes), dtype=torch.int64)
         for place, of_clip in zip(track, labels, strict=True):
-            counts[place] += torch.from_numpy(np.bincount(of_clip[of_clip >= 0], minlength=len(self.classes)))
+            counts[place] += torch.from_numpy(
+                np.bincount(of_clip[of_clip >= 0], minlength=len(self.classes))
+            )
         ids = tuple(tracks[index].track_id for index in members)
         return FrameSplit(ids, counts, stored, clips, track, labels)
 
@@ -341,7 +421,10 @@ class FrameTask(TaskDataModule):
 
     def train_features(self) -> Iterator[Tensor]:
         """All labelled training frames in parts of (L+1, n, D) float16."""
-        return (batch["features"] for batch in _FrameBatches(self._frames["train"], batch_size=None, seed=None))
+        return (
+            batch["features"]
+            for batch in _FrameBatches(self._frames["train"], batch_size=None, seed=None)
+        )
 
     def train_dataloader(self) -> DataLoader[FeatureBatch]:
         """Training frames in a new, seeded order each epoch."""

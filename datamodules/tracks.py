@@ -1,6 +1,8 @@
-"""The records that everything speaks of: tracks, their labels, the places of their clips, files that cannot be used.
+"""The records that everything speaks of: tracks, their labels, the places of their clips, files
+that cannot be used.
 
-Conventions: a track is the labelled item, the unit of split, of score and of bootstrap. Times are s from its start.
+Conventions: a track is the labelled item, the unit of split, of score and of bootstrap. Times are s
+from its start.
 """
 
 from dataclasses import dataclass
@@ -14,7 +16,9 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class Segment(NamedTuple):
-    """A stretch of a track with one label: `start_s` (included) to `end_s` (excluded, inf: to the end of the audio) in s."""
+    """A stretch of a track with one label: `start_s` (included) to `end_s` (excluded, inf: to the
+    end of the audio) in s.
+    """
 
     start_s: float
     end_s: float
@@ -29,13 +33,13 @@ class Track:
         track_id: unique in its dataset, stable across machines; also what `data.exclude` takes.
         path: audio file.
         split: `train`, `val` or `test`.
-        target: classification: class index, in the order of the task's `classes`; multilabel: 0.0 or 1.0 for each of them;
-            regression: a value for each of them; frames: labelled segments in order of time, without overlap (what lies
-            between them is ignored).
+        target: classification: class index, in the order of the task's `classes`; multilabel: 0.0
+            or 1.0 for each of them; regression: a value for each of them; frames: labelled segments
+            in order of time, without overlap (what lies between them is ignored).
         start_s: where in the file the track starts, in s.
         end_s: where in the file it ends, in s; None: at the end of the file.
-        group: what must not be in two splits at once (an artist, a singer, an instrument), several of them separated by `|`;
-            None where it is not known.
+        group: what must not be in two splits at once (an artist, a singer, an instrument), several
+            of them separated by `|`; None where it is not known.
     """
 
     track_id: str

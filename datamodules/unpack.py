@@ -1,9 +1,10 @@
 """Archives into folders: whole or not at all, whatever is killed when.
 
-Conventions: an archive NAME is unpacked under `.NAME.unpacking`, renamed to `.NAME.unpacked` when that is complete, and its
-top-level files and folders are moved from there; the same call goes on at any of these points. A folder that exists is filled
-up, files in it that have the same name are replaced. What macOS adds (`__MACOSX`, `._*`, `.DS_Store`) is left out. Links,
-devices and names that lead out of the folder are refused: no dataset needs them.
+Conventions: an archive NAME is unpacked under `.NAME.unpacking`, renamed to `.NAME.unpacked` when
+that is complete, and its top-level files and folders are moved from there; the same call goes on at
+any of these points. A folder that exists is filled up, files in it that have the same name are
+replaced. What macOS adds (`__MACOSX`, `._*`, `.DS_Store`) is left out. Links, devices and names
+that lead out of the folder are refused: no dataset needs them.
 """
 
 import io
@@ -67,7 +68,9 @@ def _unpack_aside(volumes: Sequence[Path], name: str, unpacked: Path) -> None:
             (_extract_zip if name.endswith(".zip") else _extract_tar)(file, unpacking / _FILES)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError) as error:
         shutil.rmtree(unpacking)
-        raise UserError(f"{name} cannot be unpacked ({' '.join(str(error).split())}): get the dataset by hand") from error
+        raise UserError(
+            f"{name} cannot be unpacked ({' '.join(str(error).split())}): get the dataset by hand"
+        ) from error
     names = sorted(path.name for path in (unpacking / _FILES).iterdir())
     (unpacking / _NAMES).write_text(json.dumps(names), encoding="utf-8")
     unpacking.rename(unpacked)
@@ -95,7 +98,9 @@ def _is_wanted(name: str) -> bool:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{name} leads out of the folder")
-    return not any(part in ("__MACOSX", ".DS_Store") or part.startswith("._") for part in path.parts)
+    return not any(
+        part in ("__MACOSX", ".DS_Store") or part.startswith("._") for part in path.parts
+    )
 
 
 def _move(source: Path, target: Path) -> None:
@@ -125,7 +130,9 @@ class _Joined(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._ends[-1]}[whence]
+        self._at = (
+            offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._ends[-1]}[whence]
+        )
         return self._at
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # the stub wants any buffer

@@ -1,7 +1,8 @@
 """The command line: `mirprobe VERB [key=value ...]`, one call per verb.
 
-Conventions: settings are Hydra overrides (README, conf/). Exit code 0 only if all that was asked for exists afterwards; 1 if
-a self-test fails; 2 for what a user can put right, said in one line; 130 or 143 after Ctrl-C or SIGTERM. A traceback is a bug.
+Conventions: settings are Hydra overrides (README, conf/). Exit code 0 only if all that was asked
+for exists afterwards; 1 if a self-test fails; 2 for what a user can put right, said in one line;
+130 or 143 after Ctrl-C or SIGTERM. A traceback is a bug.
 """
 
 import argparse
@@ -45,11 +46,17 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, function in VERBS.items():
         about = " ".join((function.__doc__ or "").split())
-        verb = subparsers.add_parser(name, help=about, description=about, formatter_class=shape, epilog=EXAMPLES)
+        verb = subparsers.add_parser(
+            name, help=about, description=about, formatter_class=shape, epilog=EXAMPLES
+        )
         verb.set_defaults(function=function)
         if name != "list":
-            verb.add_argument("--cell", type=Path, metavar="FILE", help="a cell's config.yaml instead of settings")
-            verb.add_argument("settings", nargs="*", metavar="key=value", help="Hydra overrides; every key: conf/")
+            verb.add_argument(
+                "--cell", type=Path, metavar="FILE", help="a cell's config.yaml instead of settings"
+            )
+            verb.add_argument(
+                "settings", nargs="*", metavar="key=value", help="Hydra overrides; every key: conf/"
+            )
     return parser
 
 

@@ -1,6 +1,7 @@
 """A cell: one model, one task, one protocol and one seed, as a value with everything it needs.
 
-Conventions: settings are checked here once and trusted everywhere else; what a cell is called on disk follows from it. Class
+Conventions: settings are checked here once and trusted everywhere else; what a cell is called on
+disk follows from it. Class
 paths, folders and devices are in no hash: a moved file or another machine changes no result.
 """
 
@@ -31,7 +32,8 @@ RESULTS_VERSION = 2  # raised when a change of code changes numbers; part of eve
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """conf/task: `_target_` is the LightningDataModule's class path, `options` are further arguments of it.
+    """conf/task: `_target_` is the LightningDataModule's class path, `options` are further
+    arguments of it.
 
     `metric` chooses epochs; `metrics` are reported, where they are not just that one.
     """
@@ -114,7 +116,9 @@ class LoggerConfig:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell with everything it needs. `model` is what its class is built with, beside `name`, `_target_` and `card`."""
+    """One cell with everything it needs. `model` is what its class is built with, beside `name`,
+    `_target_` and `card`.
+    """
 
     model: dict[str, Any] = field(default_factory=dict)
     task: TaskConfig = field(default_factory=TaskConfig)
@@ -155,15 +159,36 @@ class Cell:
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:12]
 
     def identity(self) -> dict[str, Any]:
-        """The settings that change results: model, task, protocol, seed, data, and the content of tables named in options."""
-        said_only = ("label", "group", "demo", "_target_")  # names for people, and the place of a class in our files
-        root = demo_root(Path(), self.data.scale).name if self.is_demo else str(Path(self.data.root or ".").resolve())
-        paths = {name: Path(value) for name, value in self.task.options.items() if isinstance(value, str)}
-        tables = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if path.is_file()}
+        """The settings that change results: model, task, protocol, seed, data, and the content of
+        tables named in options.
+        """
+        said_only = (
+            "label",
+            "group",
+            "demo",
+            "_target_",
+        )  # names for people, and the place of a class in our files
+        root = (
+            demo_root(Path(), self.data.scale).name
+            if self.is_demo
+            else str(Path(self.data.root or ".").resolve())
+        )
+        paths = {
+            name: Path(value) for name, value in self.task.options.items() if isinstance(value, str)
+        }
+        tables = {
+            name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for name, path in paths.items()
+            if path.is_file()
+        }
 
         return {
-            "model": {key: value for key, value in self.model.items() if key not in ("card", "_target_")},
-            "task": {key: value for key, value in asdict(self.task).items() if key not in said_only},
+            "model": {
+                key: value for key, value in self.model.items() if key not in ("card", "_target_")
+            },
+            "task": {
+                key: value for key, value in asdict(self.task).items() if key not in said_only
+            },
             "protocol": asdict(self.protocol),
             "seed": self.seed,
             "data": {"root": root, "exclude": sorted(self.data.exclude), "tables": tables},
@@ -173,7 +198,12 @@ class Cell:
     @property
     def folder(self) -> Path:
         """Where the cell's results go: `runs/<model>/<task>/<protocol>-s<seed>-<hash>`."""
-        return Path(self.paths.runs) / self.model_name / self.task.name / f"{self.protocol.name}-s{self.seed}-{self.hash}"
+        return (
+            Path(self.paths.runs)
+            / self.model_name
+            / self.task.name
+            / f"{self.protocol.name}-s{self.seed}-{self.hash}"
+        )
 
 
 def write_cell(cell: Cell) -> str:
@@ -190,7 +220,10 @@ def read_cell(path: Path) -> Cell:
     try:
         return to_cell(OmegaConf.load(path))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path} is not a cell file ({' '.join(str(error).split())}): make one with `mirprobe sweep`") from error
+        raise UserError(
+            f"{path} is not a cell file ({' '.join(str(error).split())}): make one with `mirprobe "
+            "sweep`"
+        ) from error
 
 
 def to_cell(settings: Any) -> Cell:
@@ -201,8 +234,14 @@ def to_cell(settings: Any) -> Cell:
         OmegaConfBaseException: an unknown key or a value of the wrong type.
     """
     schema = OmegaConf.structured(Cell)
-    for node in (schema, schema.task.clip, *(schema[section] for section in (*GROUPS, "data", "extract", "paths"))):
-        OmegaConf.set_readonly(node, False)  # OmegaConf marks frozen dataclasses read-only, also for merging
+    for node in (
+        schema,
+        schema.task.clip,
+        *(schema[section] for section in (*GROUPS, "data", "extract", "paths")),
+    ):
+        OmegaConf.set_readonly(
+            node, False
+        )  # OmegaConf marks frozen dataclasses read-only, also for merging
     cell = OmegaConf.to_object(OmegaConf.merge(schema, settings))
     assert isinstance(cell, Cell)
     _check_values(cell)
@@ -212,12 +251,27 @@ def to_cell(settings: Any) -> Cell:
 def _check_values(cell: Cell) -> None:
     """Refuses what no training and no extraction can use."""
     positive = {
-        "protocol": ("hidden", "lr", "layer_weights_lr", "batch_size", "frame_batch_size", "max_epochs", "patience"),
+        "protocol": (
+            "hidden",
+            "lr",
+            "layer_weights_lr",
+            "batch_size",
+            "frame_batch_size",
+            "max_epochs",
+            "patience",
+        ),
         "extract": ("batch_seconds", "shard_clips", "shard_seconds"),
         "data": ("scale",),
     }
-    values = {f"{section}.{name}": getattr(getattr(cell, section), name) for section, names in positive.items() for name in names}
-    values |= {"task.clip.seconds": cell.task.clip.seconds, "task.clip.tail_seconds": cell.task.clip.tail_seconds}
+    values = {
+        f"{section}.{name}": getattr(getattr(cell, section), name)
+        for section, names in positive.items()
+        for name in names
+    }
+    values |= {
+        "task.clip.seconds": cell.task.clip.seconds,
+        "task.clip.tail_seconds": cell.task.clip.tail_seconds,
+    }
     for name, value in values.items():
         if value is not None and not 0 < value < math.inf:
             raise UserError(f"{name} must be more than 0, found {value}")
@@ -226,10 +280,20 @@ def _check_values(cell: Cell) -> None:
     if cell.extract.n_workers is not None and cell.extract.n_workers < 0:
         raise UserError(f"extract.n_workers must be 0 or more, found {cell.extract.n_workers}")
     if cell.logger.mode not in LOGGER_MODES:
-        raise UserError(f"unknown logger.mode {cell.logger.mode!r}. Known: {', '.join(LOGGER_MODES)}")
+        raise UserError(
+            f"unknown logger.mode {cell.logger.mode!r}. Known: {', '.join(LOGGER_MODES)}"
+        )
     if not 0 <= cell.protocol.dropout < 1:
-        raise UserError(f"protocol.dropout must be from 0 up to below 1, found {cell.protocol.dropout}")
+        raise UserError(
+            f"protocol.dropout must be from 0 up to below 1, found {cell.protocol.dropout}"
+        )
     if cell.protocol.track_score not in ("logits", "probabilities"):
-        raise UserError(f"protocol.track_score must be logits or probabilities, found {cell.protocol.track_score!r}")
+        raise UserError(
+            "protocol.track_score must be logits or probabilities, found "
+            f"{cell.protocol.track_score!r}"
+        )
     if cell.protocol.layer_weights_init not in ("zeros", "normal"):
-        raise UserError(f"protocol.layer_weights_init must be zeros or normal, found {cell.protocol.layer_weights_init!r}")
+        raise UserError(
+            "protocol.layer_weights_init must be zeros or normal, found "
+            f"{cell.protocol.layer_weights_init!r}"
+        )

@@ -15,7 +15,8 @@ from mirprobe.progress import ProgressReport, console
 
 
 def fetch_weights(cell: Cell) -> Path | None:
-    """Downloads the published weights of the cell's backbone; None where there is nothing to download.
+    """Downloads the published weights of the cell's backbone; None where there is nothing to
+    download.
 
     Raises:
         UserError: they cannot be downloaded, or are not the published ones.
@@ -23,19 +24,26 @@ def fetch_weights(cell: Cell) -> Path | None:
     backbone = get_class(cell.model["_target_"])
     variants = getattr(backbone, "variants", {})
     if variants and cell.model.get("weights") not in variants:
-        raise UserError(f"unknown model.weights={cell.model.get('weights')}: set it to one of {', '.join(variants)}")
+        raise UserError(
+            f"unknown model.weights={cell.model.get('weights')}: set it to one of "
+            f"{', '.join(variants)}"
+        )
     variant = variants.get(cell.model.get("weights"))
     return fetch(variant.file) if variant is not None and variant.file is not None else None
 
 
 def fetch_data(cell: Cell) -> Path:
-    """Downloads the public archives of the cell's dataset into its folder under data.root; returns the folder.
+    """Downloads the public archives of the cell's dataset into its folder under data.root; returns
+    the folder.
 
     Raises:
         UserError: data.root is not set, or as `datamodules.download.fetch_archives`.
     """
     if cell.data.root is None:
-        raise UserError("datasets need a place: add data.root=DIR, the folder in which each has a folder of its own")
+        raise UserError(
+            "datasets need a place: add data.root=DIR, the folder in which each has a folder of "
+            "its own"
+        )
     folder, archives = Path(cell.data.root) / cell.task.folder, card_of(cell).archives
     if is_fetched(archives, folder):
         return folder
@@ -51,7 +59,8 @@ def fetch_data(cell: Cell) -> Path:
 
 
 def fetch_datasets(cells: Sequence[Cell]) -> None:
-    """Downloads the dataset of every cell, each once, and says how to get those that no public archive keeps.
+    """Downloads the dataset of every cell, each once, and says how to get those that no public
+    archive keeps.
 
     Raises:
         UserError: as `fetch_data`, or a dataset has to be got by hand; when the others are there.
@@ -67,7 +76,10 @@ def fetch_datasets(cells: Sequence[Cell]) -> None:
             by_hand.append(cell.task.name)
 
     if by_hand:
-        raise UserError(f"no public archive to download for {', '.join(by_hand)}: how to get it by hand is said above")
+        raise UserError(
+            f"no public archive to download for {', '.join(by_hand)}: how to get it by hand is "
+            "said above"
+        )
 
 
 def show_data(cells: Sequence[Cell]) -> None:
@@ -83,7 +95,9 @@ def show_data(cells: Sequence[Cell]) -> None:
         raise UserError(problems.popitem()[1])
     if problems:
         said = "; ".join(f"{task}: {problem}" for task, problem in problems.items())
-        raise UserError(f"data of {len(problems)} of {len(tasks)} tasks cannot be used as it is. {said}")
+        raise UserError(
+            f"data of {len(problems)} of {len(tasks)} tasks cannot be used as it is. {said}"
+        )
 
 
 def _show_task(cell: Cell) -> str | None:
@@ -94,7 +108,9 @@ def _show_task(cell: Cell) -> str | None:
 
     try:
         data = make_data(cell)
-        with ProgressReport(f"reading data of {cell.task.name}", 0, "files", passing=True) as progress:
+        with ProgressReport(
+            f"reading data of {cell.task.name}", 0, "files", passing=True
+        ) as progress:
 
             def count(done: int, total: int) -> None:
                 progress.total = total

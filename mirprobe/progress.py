@@ -1,6 +1,7 @@
 """Progress that teaches on a terminal and keeps quiet in a log.
 
-Conventions: on a terminal a bar with the time that is left; elsewhere one plain line every 30 s and one at the end.
+Conventions: on a terminal a bar with the time that is left; elsewhere one plain line every 30 s and
+one at the end.
 """
 
 import logging
@@ -11,13 +12,22 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 LINE_EVERY_S = 30.0
 
 
 def console() -> Console:
-    """Where people read: stderr stays free for errors, and a log gets lines of 132 columns without colour."""
+    """Where people read: stderr stays free for errors, and a log gets lines of 132 columns without
+    colour.
+    """
     return Console(width=None if sys.stdout.isatty() else 132, highlight=False)
 
 
@@ -39,8 +49,16 @@ class ProgressReport:
         passing: leave neither the bar nor a last line behind.
     """
 
-    def __init__(self, what: str, total: int, unit: str, *, quiet: bool = False, passing: bool = False) -> None:
-        self.what, self.total, self.unit, self.quiet, self.passing = what, total, unit, quiet, passing
+    def __init__(
+        self, what: str, total: int, unit: str, *, quiet: bool = False, passing: bool = False
+    ) -> None:
+        self.what, self.total, self.unit, self.quiet, self.passing = (
+            what,
+            total,
+            unit,
+            quiet,
+            passing,
+        )
         self.done, self.audio_s = 0, 0.0
         self._bar = _bar(transient=passing) if sys.stdout.isatty() and not quiet else None
 
@@ -51,7 +69,12 @@ class ProgressReport:
             self._task = self._bar.add_task(self.what, total=self.total, rate="")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
         elif kind is None and not self.passing:
@@ -78,7 +101,15 @@ class ProgressReport:
         left = elapsed / self.done * (self.total - self.done) if self.done else 0.0
         rest = f", {left:.0f} s left" if self.done < self.total else ""
         print(
-            ", ".join(filter(None, [f"{self.what}: {self.done}/{self.total} {self.unit} in {elapsed:.0f} s", self._rate()]))
+            ", ".join(
+                filter(
+                    None,
+                    [
+                        f"{self.what}: {self.done}/{self.total} {self.unit} in {elapsed:.0f} s",
+                        self._rate(),
+                    ],
+                )
+            )
             + rest,
             flush=True,
         )

@@ -1,8 +1,9 @@
 """Result rows: the one format that everything printed is made of.
 
-Conventions: a row is one number: the score of one head of one cell on one split, with its interval, its n and how it was
-chosen. A cell's rows are written at once, as JSON lines, when everything else of the cell is on disk: `rows.jsonl` is the
-sign that a cell is done. Values are fractions; layers count as in design: 0 is the input of the first block.
+Conventions: a row is one number: the score of one head of one cell on one split, with its interval,
+its n and how it was chosen. A cell's rows are written at once, as JSON lines, when everything else
+of the cell is on disk: `rows.jsonl` is the sign that a cell is done. Values are fractions; layers
+count as in design: 0 is the input of the first block.
 """
 
 import json
@@ -95,4 +96,7 @@ def read_rows(folder: Path) -> list[Row]:
             raise ValueError("it is empty")
         return rows
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is not a list of result rows ({error}): delete it and run the same command again") from error
+        raise UserError(
+            f"{path} is not a list of result rows ({error}): delete it and run the same command "
+            "again"
+        ) from error

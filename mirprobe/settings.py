@@ -1,8 +1,8 @@
 """Settings: composed by Hydra from `conf/`, checked here once, trusted everywhere else.
 
-Conventions: the command line speaks Hydra's override syntax, through the compose API only (no working directory is changed,
-no argument is taken from Hydra). One composed `Cell` is one cell: one model, one task, one protocol, one seed. A comma
-list in an override stands for one cell per value.
+Conventions: the command line speaks Hydra's override syntax, through the compose API only (no
+working directory is changed, no argument is taken from Hydra). One composed `Cell` is one cell: one
+model, one task, one protocol, one seed. A comma list in an override stands for one cell per value.
 """
 
 import difflib
@@ -42,7 +42,8 @@ def compose_cell(overrides: Sequence[str]) -> Cell:
     """One cell from Hydra overrides without comma lists.
 
     Raises:
-        UserError: an unknown key, group or name (the nearest known one is given), or a value of the wrong type.
+        UserError: an unknown key, group or name (the nearest known one is given), or a value of the
+            wrong type.
     """
     for override in overrides:
         _check_name(override)
@@ -55,12 +56,17 @@ def compose_cell(overrides: Sequence[str]) -> Cell:
 
 
 def compose_cells(arguments: Sequence[str]) -> list[Cell]:
-    """Every cell that a command line asks for: the product of its comma lists, each model preceded by the baseline.
+    """Every cell that a command line asks for: the product of its comma lists, each model preceded
+    by the baseline.
 
     Args:
-        arguments: Hydra overrides; `task=all` stands for all tasks, no `task=` for the list `tasks` of the configuration.
+        arguments: Hydra overrides; `task=all` stands for all tasks, no `task=` for the list `tasks`
+            of the configuration.
     """
-    overrides = [f"task={','.join(all_tasks())}" if argument == "task=all" else argument for argument in arguments]
+    overrides = [
+        f"task={','.join(all_tasks())}" if argument == "task=all" else argument
+        for argument in arguments
+    ]
     for override in overrides:
         _check_name(override)
     first = compose_cell([choice[0] for choice in _choices(overrides)])
@@ -69,7 +75,9 @@ def compose_cells(arguments: Sequence[str]) -> list[Cell]:
     cells: dict[str, Cell] = {}
     for choice in _product(_choices(overrides)):
         if first.baseline is not None:
-            cell = compose_cell([*(o for o in choice if not _is_model(o)), f"model={first.baseline}"])
+            cell = compose_cell(
+                [*(o for o in choice if not _is_model(o)), f"model={first.baseline}"]
+            )
             cells.setdefault(cell.hash, replace(cell, is_baseline=True))
         cell = compose_cell(choice)
         cells.setdefault(cell.hash, cell)
@@ -82,7 +90,9 @@ def _choices(overrides: Sequence[str]) -> list[list[str]]:
     except HydraException as error:
         raise UserError(_explain(error)) from error
     return [
-        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()] if one.is_sweep_override() else [override]
+        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+        if one.is_sweep_override()
+        else [override]
         for one, override in zip(parsed, overrides, strict=True)
     ]
 
@@ -103,7 +113,9 @@ def _is_model(override: str) -> bool:
 
 
 def _check_name(override: str) -> None:
-    """Refuses what Hydra would answer with several lines: a word without `=`, an unknown key or name."""
+    """Refuses what Hydra would answer with several lines: a word without `=`, an unknown key or
+    name.
+    """
     if not _key(override) or _key(override).startswith("hydra"):
         raise UserError(f"{override!r} is not a setting: write key=value, such as model=fcpe")
     if "=" not in override and not override.startswith("~"):
@@ -112,7 +124,10 @@ def _check_name(override: str) -> None:
     if key in GROUPS:
         for name in value.split(","):
             if name not in known(key):
-                raise UserError(f"unknown {key} {name!r}{_nearest(name, known(key))}. Known: {', '.join(known(key))}")
+                raise UserError(
+                    f"unknown {key} {name!r}{_nearest(name, known(key))}. Known: "
+                    f"{', '.join(known(key))}"
+                )
 
 
 def _explain(error: Exception) -> str:
@@ -121,7 +136,11 @@ def _explain(error: Exception) -> str:
     if unknown:
         key = unknown.group(1)
         return f"unknown setting {key!r}{_nearest(key, _known_keys())}. See conf/config.yaml, or `mirprobe list`"
-    text = re.sub(r" full_key: (\S+).*| See https.*", lambda match: f" ({match.group(1)})" if match.group(1) else "", text)
+    text = re.sub(
+        r" full_key: (\S+).*| See https.*",
+        lambda match: f" ({match.group(1)})" if match.group(1) else "",
+        text,
+    )
     return f"the settings do not fit: {text}. See the comments in conf/"
 
 

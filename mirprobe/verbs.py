@@ -1,7 +1,7 @@
 """The verbs of the command line, one short function each.
 
-Conventions: the docstring of a verb is its help. Nothing heavy is imported before it is needed, so that `--help` and a command
-that finds everything done answer at once.
+Conventions: the docstring of a verb is its help. Nothing heavy is imported before it is needed, so
+that `--help` and a command that finds everything done answer at once.
 """
 
 import argparse
@@ -43,7 +43,9 @@ def probe(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    """Prints Table 1 and draws Figure 2 and the layer weights, from the rows of the cells asked for."""
+    """Prints Table 1 and draws Figure 2 and the layer weights, from the rows of the cells asked
+    for.
+    """
     from mirprobe.reporting.report import report as print_report
     from mirprobe.sweep.plan import check_done
 
@@ -53,14 +55,18 @@ def report(options: argparse.Namespace) -> None:
 
 
 def data(options: argparse.Namespace) -> None:
-    """Prints a passport of each task's data: counts, audio, broken files, leaks, licence; or how to get the data."""
+    """Prints a passport of each task's data: counts, audio, broken files, leaks, licence; or how to
+    get the data.
+    """
     from mirprobe.data import show_data
 
     show_data(_cells(options))
 
 
 def fetch(options: argparse.Namespace) -> None:
-    """Downloads, resumed and checked: weights of model=NAME into Hugging Face's cache, data of task=NAME below data.root=DIR."""
+    """Downloads, resumed and checked: weights of model=NAME into Hugging Face's cache, data of
+    task=NAME below data.root=DIR.
+    """
     from mirprobe.data import fetch_datasets, fetch_weights
 
     wants_data = any(setting.startswith("task=") for setting in options.settings)
@@ -74,12 +80,15 @@ def fetch(options: argparse.Namespace) -> None:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Self-test of a backbone: determinism, batches, frame rate, sensitivities, precision, speed; exit code 1 if a must fails."""
+    """Self-test of a backbone: determinism, batches, frame rate, sensitivities, precision, speed;
+    exit code 1 if a must fails.
+    """
     from mirprobe.assembly import make_backbone, place
     from mirprobe.backbones.check import check as check_backbone
 
     holds = [
-        check_backbone(cell.model_name, place(make_backbone(cell), cell), cell.task.clip.seconds) for cell in _models(options)
+        check_backbone(cell.model_name, place(make_backbone(cell), cell), cell.task.clip.seconds)
+        for cell in _models(options)
     ]
     return 0 if all(holds) else 1
 
@@ -115,7 +124,9 @@ def _cells(options: argparse.Namespace) -> list["Cell"]:
     if options.cell is None:
         return compose_cells(options.settings)
     if options.settings:
-        raise UserError("--cell FILE already holds every setting: give either the file or key=value settings")
+        raise UserError(
+            "--cell FILE already holds every setting: give either the file or key=value settings"
+        )
     return [read_cell(options.cell)]
 
 

@@ -1,4 +1,6 @@
-"""Toy data for the whole suite: sine notes in NSynth's layout, and settings that keep everything in a temporary folder."""
+"""Toy data for the whole suite: sine notes in NSynth's layout, and settings that keep everything in
+a temporary folder.
+"""
 
 import json
 import os
@@ -16,11 +18,17 @@ os.environ["OMP_NUM_THREADS"] = "1"  # the same for the processes that tests sta
 RATE = 16000
 SECONDS = 0.25
 PITCHES = range(48, 72, 3)
-PARTIALS = {0: (1.0,), 1: (1.0, 0.0, 0.6), 3: (1.0, 0.7, 0.5, 0.4)}  # family -> strengths of the partials
+PARTIALS = {
+    0: (1.0,),
+    1: (1.0, 0.0, 0.6),
+    3: (1.0, 0.7, 0.5, 0.4),
+}  # family -> strengths of the partials
 
 
 def write_notes(root: Path, *, per_pitch: dict[str, int]) -> Path:
-    """A tiny NSynth: three families that differ in their partials, eight pitches, `per_pitch` notes of each and split."""
+    """A tiny NSynth: three families that differ in their partials, eight pitches, `per_pitch` notes
+    of each and split.
+    """
     for split, repeats in per_pitch.items():
         folder = root / "NSynth" / f"nsynth-{split}"
         (folder / "audio").mkdir(parents=True)
@@ -29,8 +37,17 @@ def write_notes(root: Path, *, per_pitch: dict[str, int]) -> Path:
             for pitch in PITCHES:
                 for velocity in range(repeats):
                     name = f"{split}{family}_synthetic_{family:03d}-{pitch:03d}-{velocity:03d}"
-                    soundfile.write(folder / "audio" / f"{name}.wav", _note(pitch, partials, len(examples)), RATE)
-                    examples[name] = {"note_str": name, "pitch": pitch, "velocity": velocity, "instrument_family": family}
+                    soundfile.write(
+                        folder / "audio" / f"{name}.wav",
+                        _note(pitch, partials, len(examples)),
+                        RATE,
+                    )
+                    examples[name] = {
+                        "note_str": name,
+                        "pitch": pitch,
+                        "velocity": velocity,
+                        "instrument_family": family,
+                    }
         (folder / "examples.json").write_text(json.dumps(examples))
     return root
 
@@ -38,14 +55,19 @@ def write_notes(root: Path, *, per_pitch: dict[str, int]) -> Path:
 def _note(pitch: int, partials: tuple[float, ...], seed: int) -> np.ndarray:
     time = np.arange(round(RATE * SECONDS)) / RATE
     frequency = 440 * 2 ** ((pitch - 69) / 12)
-    tone = sum(strength * np.sin(2 * np.pi * k * frequency * time) for k, strength in enumerate(partials, start=1))
+    tone = sum(
+        strength * np.sin(2 * np.pi * k * frequency * time)
+        for k, strength in enumerate(partials, start=1)
+    )
     return 0.2 * tone + 0.01 * np.random.default_rng(seed).standard_normal(len(time))
 
 
 @pytest.fixture(scope="session")
 def notes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data root with 72 notes: 48 train, 24 val... in NSynth's layout."""
-    return write_notes(tmp_path_factory.mktemp("data"), per_pitch={"train": 2, "valid": 1, "test": 1})
+    return write_notes(
+        tmp_path_factory.mktemp("data"), per_pitch={"train": 2, "valid": 1, "test": 1}
+    )
 
 
 @pytest.fixture
@@ -54,7 +76,13 @@ def settings(tmp_path: Path, notes_root: Path) -> Callable[..., list[str]]:
 
     def make(*more: str, out: Path = tmp_path) -> list[str]:
         paths = [f"paths.{name}={out / name}" for name in ("data", "features", "runs")]
-        quick = ["protocol.hidden=32", "protocol.max_epochs=4", "extract.n_workers=0", "launcher.accelerator=cpu", "logger=none"]
+        quick = [
+            "protocol.hidden=32",
+            "protocol.max_epochs=4",
+            "extract.n_workers=0",
+            "launcher.accelerator=cpu",
+            "logger=none",
+        ]
         return [f"data.root={notes_root}", *paths, *quick, *more]
 
     return make
@@ -62,4 +90,6 @@ def settings(tmp_path: Path, notes_root: Path) -> Callable[..., list[str]]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that the processes of the suite end together."""
-    items.sort(key=lambda item: item.path.name not in ("test_sweep.py", "test_extract.py", "test_build.py"))
+    items.sort(
+        key=lambda item: item.path.name not in ("test_sweep.py", "test_extract.py", "test_build.py")
+    )

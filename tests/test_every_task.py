@@ -1,4 +1,5 @@
-"""What holds for every task of conf/task, on small trees in the real layouts: what users' folders really contain.
+"""What holds for every task of conf/task, on small trees in the real layouts: what users' folders
+really contain.
 
 The trees have the demo's labels and paths, and short noise for audio; nothing marks them as a demo.
 """
@@ -24,7 +25,9 @@ from mirprobe.cell import Cell
 from mirprobe.settings import compose_cell, known
 
 RATE = 8000
-TASKS = tuple(name for name in known("task") if name != "manifest")  # whose tables are the user's own
+TASKS = tuple(
+    name for name in known("task") if name != "manifest"
+)  # whose tables are the user's own
 SECONDS = 1.0
 
 
@@ -73,7 +76,9 @@ def cell(task: str) -> Cell:
 
 def data(root: Path, task: str, without: Sequence[Track] = ()) -> TaskDataModule:
     settings = cell(task)
-    return make_data(replace(settings, data=replace(settings.data, root=str(root), exclude=names(without))))
+    return make_data(
+        replace(settings, data=replace(settings.data, root=str(root), exclude=names(without)))
+    )
 
 
 def names(tracks: Sequence[Track]) -> list[str]:
@@ -89,14 +94,20 @@ def clips(found: TaskDataModule) -> Mapping[str, list[Clip | UnusableFile]]:
     return by_track
 
 
-def test_tracks_have_unique_ids_a_split_and_a_target_and_all_are_decoded(trees: Path, task: str) -> None:
+def test_tracks_have_unique_ids_a_split_and_a_target_and_all_are_decoded(
+    trees: Path, task: str
+) -> None:
     found = data(trees, task)
     tracks = found.tracks()
-    assert len(set(names(tracks))) == len(tracks) and {track.split for track in tracks} == set(SPLITS)
+    assert len(set(names(tracks))) == len(tracks) and {track.split for track in tracks} == set(
+        SPLITS
+    )
     decoded = clips(found)
     assert set(decoded) == set(names(tracks))
     for items in decoded.values():
-        assert [len(item.audio) for item in items if isinstance(item, Clip)] == [round(SECONDS * RATE)]
+        assert [len(item.audio) for item in items if isinstance(item, Clip)] == [
+            round(SECONDS * RATE)
+        ]
 
 
 def test_junk_of_other_systems_is_not_data(root: Path, task: str) -> None:
@@ -117,20 +128,30 @@ def test_a_missing_file_is_named_and_can_be_left_out(root: Path, task: str) -> N
     gone = tracks[len(tracks) // 2]
     gone.path.unlink()
     if task.startswith("vocalset"):  # its folders are its list
-        assert names(data(root, task).tracks()) == [name for name in names(tracks) if name != gone.track_id]
+        assert names(data(root, task).tracks()) == [
+            name for name in names(tracks) if name != gone.track_id
+        ]
         return
-    with pytest.raises(UserError, match=rf"1 of {len(tracks)} .* tracks have no audio .*first: .*data\.exclude="):
+    with pytest.raises(
+        UserError, match=rf"1 of {len(tracks)} .* tracks have no audio .*first: .*data\.exclude="
+    ):
         data(root, task).tracks()
-    assert names(data(root, task, [gone]).tracks()) == [name for name in names(tracks) if name != gone.track_id]
+    assert names(data(root, task, [gone]).tracks()) == [
+        name for name in names(tracks) if name != gone.track_id
+    ]
 
 
-def test_unreadable_files_are_reported_all_at_once_and_the_others_go_on(root: Path, task: str) -> None:
+def test_unreadable_files_are_reported_all_at_once_and_the_others_go_on(
+    root: Path, task: str
+) -> None:
     tracks = data(root, task).tracks()
     bad = tracks[0], tracks[len(tracks) // 2], tracks[-1]
     for track, content in zip(bad, (b"", b"not audio at all", noise()[:30]), strict=True):
         track.path.write_bytes(content)
     found = clips(data(root, task))
-    assert {name for name, items in found.items() if isinstance(items[0], UnusableFile)} == set(names(bad))
+    assert {name for name, items in found.items() if isinstance(items[0], UnusableFile)} == set(
+        names(bad)
+    )
     assert len(found) == len(tracks)
 
 
@@ -143,8 +164,12 @@ def test_stereo_odd_rates_and_short_files_are_taken_as_they_are(root: Path, task
     soundfile.write(stereo.path, np.stack([left, left], axis=1), 11025, format="WAV")
     short.path.write_bytes(noise(0.3))
     found = clips(data(root, task))
-    assert sum(len(item.audio) for item in found[stereo.track_id] if isinstance(item, Clip)) == pytest.approx(2.0 * RATE, abs=2)
-    assert [len(item.audio) for item in found[short.track_id] if isinstance(item, Clip)] == [round(0.3 * RATE)]
+    assert sum(
+        len(item.audio) for item in found[stereo.track_id] if isinstance(item, Clip)
+    ) == pytest.approx(2.0 * RATE, abs=2)
+    assert [len(item.audio) for item in found[short.track_id] if isinstance(item, Clip)] == [
+        round(0.3 * RATE)
+    ]
 
 
 def test_an_empty_split_is_an_error(trees: Path, task: str) -> None:
@@ -172,7 +197,9 @@ def test_a_class_that_train_lacks_keeps_its_place(trees: Path, task: str) -> Non
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.25])
-def test_the_demo_of_every_task_has_all_splits_at_any_scale(tmp_path: Path, task: str, scale: float) -> None:
+def test_the_demo_of_every_task_has_all_splits_at_any_scale(
+    tmp_path: Path, task: str, scale: float
+) -> None:
     settings = cell(task).task
     folder, plan = tmp_path / settings.folder, build._DATASETS[settings.demo or ""].plan(scale)
     write(folder, {item.path: "" for item in plan.items})

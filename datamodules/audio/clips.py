@@ -1,8 +1,9 @@
 """Tracks, clips and the rule that cuts one into the other.
 
-Conventions: a track is the labelled item, the unit of split, of score and of bootstrap. A clip is the piece of a track that
-one forward pass sees. Clips follow each other without overlap from the first sample; positions are samples of the resampled
-audio. No track is ever dropped by a cutting rule: a track shorter than one clip is one clip of its own length.
+Conventions: a track is the labelled item, the unit of split, of score and of bootstrap. A clip is
+the piece of a track that one forward pass sees. Clips follow each other without overlap from the
+first sample; positions are samples of the resampled audio. No track is ever dropped by a cutting
+rule: a track shorter than one clip is one clip of its own length.
 """
 
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ class ClipRule:
 
     Attributes:
         seconds: length of a clip in s; None takes the whole track as one clip.
-        tail_seconds: the shortest rest at the end of a track that is kept as a clip, in s; None keeps no rest.
-        join_rest: what becomes of a rest that is not kept: joined to the clip before it instead of dropped.
+        tail_seconds: the shortest rest at the end of a track that is kept as a clip, in s; None
+            keeps no rest.
+        join_rest: what becomes of a rest that is not kept: joined to the clip before it instead of
+            dropped.
     """
 
     seconds: float | None = None
@@ -43,7 +46,8 @@ class Clip:
         n_clips: how many clips the track gives.
         start_s: where it starts, in s.
         audio: (S,) float32, mono, at the backbone's sample rate.
-        file_bytes: size of the audio file, which tells a changed file from the one that features were made of.
+        file_bytes: size of the audio file, which tells a changed file from the one that features
+            were made of.
     """
 
     track_id: str
@@ -76,10 +80,19 @@ def cut_positions(n_samples: int, sample_rate: int, rule: ClipRule) -> list[tupl
     return positions
 
 
-def cut_clips(audio: NDArray[np.float32], sample_rate: int, rule: ClipRule, *, track_id: str, file_bytes: int) -> list[Clip]:
+def cut_clips(
+    audio: NDArray[np.float32], sample_rate: int, rule: ClipRule, *, track_id: str, file_bytes: int
+) -> list[Clip]:
     """Clips of one decoded track, in order; views of `audio`, (S,) float32 at `sample_rate` Hz."""
     positions = cut_positions(len(audio), sample_rate, rule)
     return [
-        Clip(track_id, index, len(positions), start / sample_rate, audio[start : start + length], file_bytes)
+        Clip(
+            track_id,
+            index,
+            len(positions),
+            start / sample_rate,
+            audio[start : start + length],
+            file_bytes,
+        )
         for index, (start, length) in enumerate(positions)
     ]

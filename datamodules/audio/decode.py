@@ -1,8 +1,9 @@
 """Decoding, resampling and encoding: the one home of the audio libraries.
 
-Conventions: audio is float32 in [-1, 1], mono (the mean of the channels), at the rate that the caller asks for. Headers are
-not believed (an mp3 header may announce samples that are not there): a file is what can be decoded from it. Encoders return
-bytes, so that whoever writes them sees a full disk as the error it is (libsndfile does not tell).
+Conventions: audio is float32 in [-1, 1], mono (the mean of the channels), at the rate that the
+caller asks for. Headers are not believed (an mp3 header may announce samples that are not there): a
+file is what can be decoded from it. Encoders return bytes, so that whoever writes them sees a full
+disk as the error it is (libsndfile does not tell).
 """
 
 import io
@@ -15,7 +16,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-RESAMPLER = "soxr-HQ"  # part of a store's name: features of two resamplers differ by -40 dB and must not be mixed
+# part of a store's name: features of two resamplers differ by -40 dB and must not be mixed
+RESAMPLER = "soxr-HQ"
 
 
 class AudioError(Exception):
@@ -31,11 +33,15 @@ class AudioInfo:
     channels: int
 
 
-def load_audio(path: Path, sample_rate: int, *, start_s: float = 0.0, end_s: float | None = None) -> NDArray[np.float32]:
-    """Decodes a file, or its part from `start_s` to `end_s` seconds, to mono float32 (S,) at `sample_rate` Hz.
+def load_audio(
+    path: Path, sample_rate: int, *, start_s: float = 0.0, end_s: float | None = None
+) -> NDArray[np.float32]:
+    """Decodes a file, or its part from `start_s` to `end_s` seconds, to mono float32 (S,) at
+    `sample_rate` Hz.
 
     Raises:
-        AudioError: the file is missing, unreadable, empty, holds NaN or infinite samples, or ends before `end_s`.
+        AudioError: the file is missing, unreadable, empty, holds NaN or infinite samples, or ends
+            before `end_s`.
     """
     try:
         samples, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -54,7 +60,8 @@ def load_audio(path: Path, sample_rate: int, *, start_s: float = 0.0, end_s: flo
 
 
 def duration_s(path: Path) -> float:
-    """Length in s that a file's header announces; only good enough for batch sizes and progress bars.
+    """Length in s that a file's header announces; only good enough for batch sizes and progress
+    bars.
 
     Raises:
         AudioError: the header cannot be read.
@@ -75,7 +82,9 @@ def audio_info(path: Path) -> AudioInfo:
         raise AudioError(_why_unreadable(path, error)) from error
 
 
-def _cut(samples: NDArray[np.float32], rate: int, start_s: float, end_s: float | None) -> NDArray[np.float32]:
+def _cut(
+    samples: NDArray[np.float32], rate: int, start_s: float, end_s: float | None
+) -> NDArray[np.float32]:
     seconds = len(samples) / rate
     if start_s >= seconds or (end_s is not None and end_s > seconds + 0.1):
         wanted = f"{start_s:g} s to " + ("its end" if end_s is None else f"{end_s:g} s")
@@ -95,10 +104,18 @@ def wav_bytes(audio: NDArray[np.float32], sample_rate: int) -> bytes:
 
 
 def mp3_bytes(audio: NDArray[np.float32], sample_rate: int) -> bytes:
-    """An MP3 file of variable rate, about 26 kbit/s at 22 050 Hz: the low-fidelity previews that GiantSteps consists of."""
+    """An MP3 file of variable rate, about 26 kbit/s at 22 050 Hz: the low-fidelity previews that
+    GiantSteps consists of.
+    """
     file = io.BytesIO()
     soundfile.write(
-        file, audio, sample_rate, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode="VARIABLE", compression_level=0.9
+        file,
+        audio,
+        sample_rate,
+        format="MP3",
+        subtype="MPEG_LAYER_III",
+        bitrate_mode="VARIABLE",
+        compression_level=0.9,
     )
     return file.getvalue()
 

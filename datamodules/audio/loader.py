@@ -38,21 +38,30 @@ class _TrackAudio(Dataset[list[Clip | UnusableFile]]):
     def __getitem__(self, index: int) -> list[Clip | UnusableFile]:
         track = self.tracks[index]
         try:
-            audio = load_audio(track.path, self.sample_rate, start_s=track.start_s, end_s=track.end_s)
+            audio = load_audio(
+                track.path, self.sample_rate, start_s=track.start_s, end_s=track.end_s
+            )
             file_bytes = track.path.stat().st_size
-            clips = cut_clips(audio, self.sample_rate, self.rule, track_id=track.track_id, file_bytes=file_bytes)
+            clips = cut_clips(
+                audio, self.sample_rate, self.rule, track_id=track.track_id, file_bytes=file_bytes
+            )
             shortest = min(len(clip.audio) for clip in clips)
             if shortest < self.min_samples:
                 raise AudioError(
-                    f"is too short ({shortest} samples at {self.sample_rate} Hz, the backbone needs {self.min_samples})"
+                    f"is too short ({shortest} samples at {self.sample_rate} Hz, the backbone "
+                    f"needs {self.min_samples})"
                 )
         except AudioError as problem:
             return [UnusableFile(track.track_id, track.path, str(problem))]
-        done = self.stored[track.track_id].clips if track.track_id in self.stored else frozenset[int]()
+        done = (
+            self.stored[track.track_id].clips if track.track_id in self.stored else frozenset[int]()
+        )
         return [clip for clip in clips if clip.index not in done]
 
     def share(self, rank: int, n_ranks: int) -> "_TrackAudio":
-        return _TrackAudio(self.tracks[rank::n_ranks], self.sample_rate, self.rule, self.min_samples, self.stored)
+        return _TrackAudio(
+            self.tracks[rank::n_ranks], self.sample_rate, self.rule, self.min_samples, self.stored
+        )
 
     def tracks_per_batch(self, batch_seconds: float) -> int:
         """Tracks whose audio is about `batch_seconds` long, judged by the longest of some thirty."""
@@ -64,7 +73,9 @@ class _TrackAudio(Dataset[list[Clip | UnusableFile]]):
 
 
 def _start_worker(parent: int, _index: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends its workers
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches every process; the parent ends its workers
     end_with_parent(parent)
 
 

@@ -1,10 +1,12 @@
-"""GiantSteps key (Knees et al. 2015) with the MTG key set (Faraldo 2017): two-minute previews of electronic dance music.
+"""GiantSteps key (Knees et al. 2015) with the MTG key set (Faraldo 2017): two-minute previews of
+electronic dance music.
 
-Conventions: test is the GiantSteps key set, 604 tracks; train and val come from the MTG set, 1486 rows of which those with
-confidence 2 and a single key remain (1159: 923 / 236). MARBLE's paper speaks of 1077; the code that every later number
-relies on gives 1159. Val is chosen by artist: an artist is in val by a hash of the name, and so is everybody who appears
-with such an artist, carried on twice. Classes are the 12 major keys from C upwards, spelled with flats, then the 12 minor.
-A track's group is its artists, separated by `|`; they are not known for test.
+Conventions: test is the GiantSteps key set, 604 tracks; train and val come from the MTG set, 1486
+rows of which those with confidence 2 and a single key remain (1159: 923 / 236). MARBLE's paper
+speaks of 1077; the code that every later number relies on gives 1159. Val is chosen by artist: an
+artist is in val by a hash of the name, and so is everybody who appears with such an artist, carried
+on twice. Classes are the 12 major keys from C upwards, spelled with flats, then the 12 minor. A
+track's group is its artists, separated by `|`; they are not known for test.
 """
 
 import csv
@@ -25,8 +27,10 @@ CARD = Card(
     title="GiantSteps key (2015) and GiantSteps MTG key (2017)",
     licence="not stated",
     citation=(
-        "P. Knees et al.: Two data sets for tempo estimation and key detection in electronic dance music annotated from user "
-        "corrections, ISMIR 2015; Á. Faraldo, S. Jordà, P. Herrera: A multi-profile method for key estimation in EDM, AES "
+        "P. Knees et al.: Two data sets for tempo estimation and key detection in electronic dance "
+        "music annotated from user "
+        "corrections, ISMIR 2015; Á. Faraldo, S. Jordà, P. Herrera: A multi-profile method for key "
+        "estimation in EDM, AES "
         "Conference on Semantic Audio 2017"
     ),
     obtain="""\
@@ -54,10 +58,12 @@ def key_class(name: str) -> int:
 
 
 def val_artists(rows: list[list[str]]) -> set[str]:
-    """Artists whose tracks are in val: by SHA-1 of the name, then everybody who shares a row with them, twice over.
+    """Artists whose tracks are in val: by SHA-1 of the name, then everybody who shares a row with
+    them, twice over.
 
     Args:
-        rows: the artists of each row of the metadata, also of rows that are dropped later (jukemir's rule, MARBLE v1).
+        rows: the artists of each row of the metadata, also of rows that are dropped later
+            (jukemir's rule, MARBLE v1).
     """
     chosen = {artist for row in rows for artist in row if _hash(artist) % 116 >= 100}
     for _ in range(2):
@@ -80,7 +86,9 @@ class GiantStepsKey(TaskDataModule):
     expected: Mapping[Split, int] = {"train": 923, "val": 236, "test": 604}
 
     def read_tracks(self) -> list[Track]:
-        """Tracks of both sets, from `giantsteps-key-dataset*/` and `giantsteps-mtg-key-dataset*/` under the root."""
+        """Tracks of both sets, from `giantsteps-key-dataset*/` and `giantsteps-mtg-key-dataset*/`
+        under the root.
+        """
         return [
             *_read_test(_folder(self.root, "giantsteps-key-dataset")),
             *_read_mtg(_folder(self.root, "giantsteps-mtg-key-dataset")),
@@ -91,7 +99,8 @@ def _folder(root: Path, name: str) -> Path:
     found = sorted(path for path in root.glob(f"{name}*") if path.is_dir())
     if len(found) != 1:
         raise UserError(
-            f"{root} must hold one folder {name}[-<commit>], found {len(found)}: unpack the repository's archive there"
+            f"{root} must hold one folder {name}[-<commit>], found {len(found)}: unpack the "
+            "repository's archive there"
         )
     return found[0]
 
@@ -116,7 +125,10 @@ def _read_mtg(folder: Path) -> Iterator[Track]:
         if row["C"].strip() == "2" and "/" not in row["MANUAL KEY"]:
             names = artists.get(row["ID"], [])
             split: Split = "val" if val.intersection(names) else "train"
-            path, group = folder / "audio" / f"{row['ID']}.LOFI.mp3", "|".join(filter(None, names)) or None
+            path, group = (
+                folder / "audio" / f"{row['ID']}.LOFI.mp3",
+                "|".join(filter(None, names)) or None,
+            )
             yield Track(row["ID"], path, split, _class(row["MANUAL KEY"], annotations), group)
 
 
@@ -126,16 +138,24 @@ def _read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     except FileNotFoundError as error:
-        raise UserError(f"no GiantSteps MTG labels: {path} does not exist. Unpack the repository's archive again") from error
+        raise UserError(
+            f"no GiantSteps MTG labels: {path} does not exist. Unpack the repository's archive "
+            "again"
+        ) from error
     _check_table(path, rows, columns)
     return rows
 
 
-def _check_table(path: Path, rows: Sequence[Mapping[str, str | None]], columns: Sequence[str]) -> None:
+def _check_table(
+    path: Path, rows: Sequence[Mapping[str, str | None]], columns: Sequence[str]
+) -> None:
     for number, row in enumerate(rows, start=2):
         missing = [column for column in columns if row.get(column) is None]
         if missing:
-            raise UserError(f"line {number} of {path} has no {missing[0]}: expected tab-separated columns {', '.join(columns)}")
+            raise UserError(
+                f"line {number} of {path} has no {missing[0]}: expected tab-separated columns "
+                f"{', '.join(columns)}"
+            )
 
 
 def _artists(row: Mapping[str, str]) -> list[str]:
@@ -146,4 +166,6 @@ def _class(key: str, source: Path) -> int:
     try:
         return key_class(key)
     except ValueError as error:
-        raise UserError(f"{source} has the key {key.strip()!r}: expected one tonic and major or minor") from error
+        raise UserError(
+            f"{source} has the key {key.strip()!r}: expected one tonic and major or minor"
+        ) from error

@@ -1,9 +1,11 @@
 """GTZAN genre (Tzanetakis & Cook 2002): 1000 clips of 30 s, 22 050 Hz mono, ten genres.
 
-Conventions: the split is the fault-filtered one of Kereliuk, Sturm & Larsen 2015 (443 / 197 / 290, artist-filtered, replicas
-removed), which the paper's accuracies confirm: they are multiples of 1/290. 70 files belong to no split. The label is the
-folder. Layouts: `genres/<genre>/<genre>.<NNNNN>.wav` or `.au`, and `Data/genres_original/...` of the Kaggle copy.
-`KNOWN_BAD` names the one file that is left out where it cannot be read, which makes 442 in train; any other is an error.
+Conventions: the split is the fault-filtered one of Kereliuk, Sturm & Larsen 2015 (443 / 197 / 290,
+artist-filtered, replicas removed), which the paper's accuracies confirm: they are multiples of
+1/290. 70 files belong to no split. The label is the
+folder. Layouts: `genres/<genre>/<genre>.<NNNNN>.wav` or `.au`, and `Data/genres_original/...` of
+the Kaggle copy. `KNOWN_BAD` names the one file that is left out where it cannot be read, which
+makes 442 in train; any other is an error.
 """
 
 from collections.abc import Mapping
@@ -16,10 +18,23 @@ from datamodules.errors import UserError
 from datamodules.task import TaskDataModule
 from datamodules.tracks import LeftOut, Split, Track
 
-GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
+GENRES = (
+    "blues",
+    "classical",
+    "country",
+    "disco",
+    "hiphop",
+    "jazz",
+    "metal",
+    "pop",
+    "reggae",
+    "rock",
+)
 _SPLIT_NAMES: Mapping[str, Split] = {"train": "train", "val": "val", "test": "test"}
 _FOLDERS = ("genres", "Data/genres_original", ".")
-KNOWN_BAD: tuple[LeftOut, ...] = (  # left out only where the header cannot be read: the original archive has them sound
+KNOWN_BAD: tuple[
+    LeftOut, ...
+] = (  # left out only where the header cannot be read: the original archive has them sound
     LeftOut("jazz.00054", "cannot be read in the copies of Kaggle and Hugging Face", "2026-11-24"),
 )
 
@@ -27,8 +42,10 @@ CARD = Card(
     title="GTZAN genre collection (2002)",
     licence="not stated",
     citation=(
-        "G. Tzanetakis, P. Cook: Musical genre classification of audio signals, IEEE Transactions on Speech and Audio Processing "
-        "10(5), 2002; split: C. Kereliuk, B. L. Sturm, J. Larsen: Deep learning and music adversaries, IEEE Transactions on "
+        "G. Tzanetakis, P. Cook: Musical genre classification of audio signals, IEEE Transactions "
+        "on Speech and Audio Processing "
+        "10(5), 2002; split: C. Kereliuk, B. L. Sturm, J. Larsen: Deep learning and music "
+        "adversaries, IEEE Transactions on "
         "Multimedia 17(11), 2015"
     ),
     obtain="""\
@@ -55,7 +72,11 @@ def read_split() -> dict[str, Split]:
     >>> len(split), split["blues.00029"], split["jazz.00099"], "classical.00042" in split
     (930, 'train', 'test', False)
     """
-    text = files("datamodules").joinpath("datasets/splits/gtzan_fault_filtered.txt").read_text(encoding="utf-8")
+    text = (
+        files("datamodules")
+        .joinpath("datasets/splits/gtzan_fault_filtered.txt")
+        .read_text(encoding="utf-8")
+    )
     lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
     return {
         f"{genre}.{number:05d}": _SPLIT_NAMES[name]
@@ -79,27 +100,37 @@ class GTZANGenre(TaskDataModule):
     expected: Mapping[Split, int] = {"train": 443, "val": 197, "test": 290}
 
     def read_tracks(self) -> list[Track]:
-        """The clips of the fault-filtered split; the label is the genre in the name, which is also the folder.
+        """The clips of the fault-filtered split; the label is the genre in the name, which is also
+        the folder.
 
-        A clip of the list that is not there is listed with the path where it should be, so that it is missed.
+        A clip of the list that is not there is listed with the path where it should be, so that it
+        is missed.
 
         Raises:
             UserError: none of the known folders exists.
         """
         bad = {item.name for item in self.left_out()}
         folder = _genres_folder(self.root)
-        return [_track(folder, name, split) for name, split in read_split().items() if name not in bad]
+        return [
+            _track(folder, name, split) for name, split in read_split().items() if name not in bad
+        ]
 
     def left_out(self) -> list[LeftOut]:
         """The entries of `KNOWN_BAD` whose file is there and cannot be read."""
         folder, split = _genres_folder(self.root), read_split()
-        return [item for item in KNOWN_BAD if _is_unreadable(_track(folder, item.name, split[item.name]).path)]
+        return [
+            item
+            for item in KNOWN_BAD
+            if _is_unreadable(_track(folder, item.name, split[item.name]).path)
+        ]
 
 
 def _genres_folder(root: Path) -> Path:
     folder = next((root / name for name in _FOLDERS if (root / name / "blues").is_dir()), None)
     if folder is None:
-        raise UserError(f"no GTZAN audio: {root} has no genres/blues folder. Unpack genres.tar.gz into {root}")
+        raise UserError(
+            f"no GTZAN audio: {root} has no genres/blues folder. Unpack genres.tar.gz into {root}"
+        )
     return folder
 
 

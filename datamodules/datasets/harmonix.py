@@ -1,10 +1,13 @@
-"""Harmonix Set structure (Nieto et al. 2019): 912 pop songs with sections; the audio is the user's own.
+"""Harmonix Set structure (Nieto et al. 2019): 912 pop songs with sections; the audio is the user's
+own.
 
-Conventions: `segments/<File>.txt` (or `dataset/segments/`, as the repository is laid out) has a line `<seconds> <label>` for
-every section, separated by a blank or a tab; audio lies in `tracks/<File>.<ext>`. 126 raw labels become seven classes by the
-first of 26 ordered rules that matches (Wang, Hung & Smith 2022, Algorithm 1; facts/tasks 7.3). What precedes the first line and
-what follows `end` has no label and is ignored. No split is published: folds are All-In-One's (index of the sorted ids modulo 8;
-test is fold k, val fold k + 1), but songs that share a YouTube URL are the same song charted anew and stay together.
+Conventions: `segments/<File>.txt` (or `dataset/segments/`, as the repository is laid out) has a
+line `<seconds> <label>` for every section, separated by a blank or a tab; audio lies in
+`tracks/<File>.<ext>`. 126 raw labels become seven classes by the first of 26 ordered rules that
+matches (Wang, Hung & Smith 2022, Algorithm 1; facts/tasks 7.3). What precedes the first line and
+what follows `end` has no label and is ignored. No split is published: folds are All-In-One's (index
+of the sorted ids modulo 8; test is fold k, val fold k + 1), but songs that share a YouTube URL are
+the same song charted anew and stay together.
 """
 
 import math
@@ -20,7 +23,8 @@ from datamodules.task import FrameTask
 from datamodules.tracks import Segment, Split, Track
 
 CLASSES = ("intro", "verse", "chorus", "bridge", "outro", "inst", "silence")
-# A label has the class of the first of these that it contains; one that contains none is instrumental.
+# A label has the class of the first of these that it contains; one that contains none is
+# instrumental.
 RULES: tuple[tuple[str, str], ...] = (
     ("silence", "silence"), ("pre-chorus", "verse"), ("prechorus", "verse"), ("refrain", "chorus"), ("chorus", "chorus"),
     ("theme", "chorus"), ("stutter", "chorus"), ("verse", "verse"), ("rap", "verse"), ("section", "verse"), ("slow", "verse"),
@@ -38,15 +42,20 @@ CARD = Card(
     title="Harmonix Set (Nieto et al. 2019), structure",
     licence="annotations MIT; the audio is not distributed",
     citation=(
-        "O. Nieto, M. McCallum, M. E. P. Davies, A. Robertson, A. Stark, E. Egozy: The Harmonix Set: Beats, Downbeats, and "
+        "O. Nieto, M. McCallum, M. E. P. Davies, A. Robertson, A. Stark, E. Egozy: The Harmonix "
+        "Set: Beats, Downbeats, and "
         "Functional Segment Annotations of Western Popular Music. ISMIR 2019"
     ),
     obtain=(
-        "1. Clone github.com/urinieto/harmonixset and put the content of its folder dataset into <data.root>/Harmonix:\n"
+        "1. Clone github.com/urinieto/harmonixset and put the content of its folder dataset into "
+        "<data.root>/Harmonix:\n"
         "   segments/*.txt, youtube_urls.csv, metadata.csv\n"
-        "2. Put your own audio of the songs into <data.root>/Harmonix/tracks/<File>.mp3 (or .wav .flac .ogg), such as\n"
-        "   tracks/0001_12step.mp3. The songs behind the YouTube links may be other edits than those that were annotated\n"
-        "   (alignment scores are in youtube_alignment_scores.csv); labels are then wrong in time.\n"
+        "2. Put your own audio of the songs into <data.root>/Harmonix/tracks/<File>.mp3 (or .wav "
+        ".flac .ogg), such as\n"
+        "   tracks/0001_12step.mp3. The songs behind the YouTube links may be other edits than "
+        "those that were annotated\n"
+        "   (alignment scores are in youtube_alignment_scores.csv); labels are then wrong in "
+        "time.\n"
         "3. Leave out the songs that you do not have with data.exclude=[harmonix:missing]."
     ),
 )
@@ -66,7 +75,8 @@ def structure_class(label: str) -> int | None:
 
 
 def read_segments(path: Path) -> tuple[Segment, ...]:
-    """Sections of one song; the last goes to the end of the audio unless `end` closes it. Empty ones are left out.
+    """Sections of one song; the last goes to the end of the audio unless `end` closes it. Empty
+    ones are left out.
 
     Raises:
         UserError: a line is not a time and a label, or times decrease.
@@ -79,14 +89,17 @@ def read_segments(path: Path) -> tuple[Segment, ...]:
         time = _seconds(words[0])
         if len(words) < 2 or not 0 <= time < math.inf or (found and time < found[-1][0]):
             raise UserError(
-                f"line {number} of {path} is {line.strip()!r}: expected a time in s, not before the line above, and a label"
+                f"line {number} of {path} is {line.strip()!r}: expected a time in s, not before "
+                "the line above, and a label"
             )
         found.append((time, structure_class(words[1].strip())))
     if not found:
         raise UserError(f"{path} has no sections: unpack the Harmonix Set's dataset/segments again")
     ends = [time for time, _ in found[1:]] + [math.inf]
     return tuple(
-        Segment(start, end, label) for (start, label), end in zip(found, ends, strict=True) if label is not None and start < end
+        Segment(start, end, label)
+        for (start, label), end in zip(found, ends, strict=True)
+        if label is not None and start < end
     )
 
 
@@ -94,7 +107,10 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason}): unpack the Harmonix Set's dataset/segments again") from error
+        raise UserError(
+            f"{path} is not UTF-8 text ({error.reason}): unpack the Harmonix Set's "
+            "dataset/segments again"
+        ) from error
 
 
 def _seconds(text: str) -> float:
@@ -120,9 +136,11 @@ def fold_splits(groups: Mapping[str, str], fold: int) -> dict[str, Split]:
 
 
 class HarmonixStructure(FrameTask):
-    """Section of every frame, seven classes (paper 3.4; the paper states neither classes nor split nor rate).
+    """Section of every frame, seven classes (paper 3.4; the paper states neither classes nor split
+    nor rate).
 
-    `expected` counts the songs that have labels, by the split rule: audio that is missing shows in tables as n=found/expected.
+    `expected` counts the songs that have labels, by the split rule: audio that is missing shows in
+        tables as n=found/expected.
 
     Args:
         root: of the dataset.
@@ -130,7 +148,8 @@ class HarmonixStructure(FrameTask):
         exclude: ids of songs to leave out, such as those whose audio is missing.
         frame_rate: of the label grid, in Hz.
         fold: 0 .. 7, the fold that is test.
-        group_by_url: keep songs with one YouTube URL in one split; False is All-In-One's rule to the letter, which leaks.
+        group_by_url: keep songs with one YouTube URL in one split; False is All-In-One's rule to
+            the letter, which leaks.
     """
 
     dataset = "harmonix"
@@ -153,44 +172,74 @@ class HarmonixStructure(FrameTask):
         self.fold, self.group_by_url = fold, group_by_url
 
     def read_tracks(self) -> list[Track]:
-        """Every song with a segment file; a song without audio is listed with the path where it should be.
+        """Every song with a segment file; a song without audio is listed with the path where it
+        should be.
 
         Raises:
-            UserError: no segments, a segment file that cannot be read, or no table of URLs to group by.
+            UserError: no segments, a segment file that cannot be read, or no table of URLs to group
+                by.
         """
-        files = {path.stem: path for folder in FOLDERS for path in sorted((self.root / folder / "segments").glob(SEGMENT_FILES))}
+        files = {
+            path.stem: path
+            for folder in FOLDERS
+            for path in sorted((self.root / folder / "segments").glob(SEGMENT_FILES))
+        }
         if not files:
             raise UserError(
-                f"no Harmonix labels: {self.root} has no segments/*.txt. Put the folder dataset of the repository "
+                f"no Harmonix labels: {self.root} has no segments/*.txt. Put the folder dataset of "
+                "the repository "
                 "urinieto/harmonixset there, and your audio into tracks/<File>.mp3"
             )
         groups = self._groups(sorted(files))
-        splits = fold_splits(groups if self.group_by_url else {song: song for song in files}, self.fold)
+        splits = fold_splits(
+            groups if self.group_by_url else {song: song for song in files}, self.fold
+        )
         self.expected = dict(Counter(splits.values()))
         folder = self._audio_folder()
-        audio = {path.stem: path for path in sorted(folder.glob("[!.]*")) if path.suffix.lower() in AUDIO_SUFFIXES}
+        audio = {
+            path.stem: path
+            for path in sorted(folder.glob("[!.]*"))
+            if path.suffix.lower() in AUDIO_SUFFIXES
+        }
         return [
-            Track(song, audio.get(song, folder / f"{song}.mp3"), splits[song], read_segments(path), groups.get(song))
+            Track(
+                song,
+                audio.get(song, folder / f"{song}.mp3"),
+                splits[song],
+                read_segments(path),
+                groups.get(song),
+            )
             for song, path in files.items()
         ]
 
     def _audio_folder(self) -> Path:
-        return next((folder for name in FOLDERS if (folder := self.root / name / "tracks").is_dir()), self.root / "tracks")
+        return next(
+            (folder for name in FOLDERS if (folder := self.root / name / "tracks").is_dir()),
+            self.root / "tracks",
+        )
 
     def _groups(self, songs: list[str]) -> dict[str, str]:
-        """Id of each song -> id of the first song with the same URL; empty where URLs are not known."""
-        path = next((path for folder in FOLDERS if (path := self.root / folder / URLS).is_file()), None)
+        """Id of each song -> id of the first song with the same URL; empty where URLs are not
+        known.
+        """
+        path = next(
+            (path for folder in FOLDERS if (path := self.root / folder / URLS).is_file()), None
+        )
         if path is None:
             if self.group_by_url:
                 raise UserError(
-                    f"{self.root} has no {URLS}, which tells the songs that are there twice: put it beside segments/, or split "
+                    f"{self.root} has no {URLS}, which tells the songs that are there twice: put "
+                    "it beside segments/, or split "
                     "without it by task.options.group_by_url=false"
                 )
             return {}
         table = read_csv(path)
         missing = [column for column in ("File", "URL") if column not in table.columns]
         if missing:
-            raise UserError(f"{path} has no column {missing[0]}: found {', '.join(table.columns)}. Unpack the repository again")
+            raise UserError(
+                f"{path} has no column {missing[0]}: found {', '.join(table.columns)}. Unpack the "
+                "repository again"
+            )
         url = {row["File"]: row["URL"] for row in table.rows}
         first: dict[str, str] = {}
         return {song: first.setdefault(url.get(song) or song, song) for song in songs}

@@ -1,10 +1,13 @@
-"""A stand-in for Music Taste, the paper's private dataset (paper 3.4): any folder with audio and ratings in the same form.
+"""A stand-in for Music Taste, the paper's private dataset (paper 3.4): any folder with audio and
+ratings in the same form.
 
-Conventions: `audio/` holds wav, flac, ogg or mp3 files; `ratings.csv` has the columns track (the file's path below `audio/`,
-with or without its suffix), rater, mpc (0 unpleasant .. 2 professional), rd (0 all rap .. 2 no rap) and sqc (0 bad, 1 good), one
-row per track and rater, and perhaps artist. A track's score is the mean over its raters, exact in decimals. The paper splits
-3:1:1 without saying how; here the split is drawn, and tracks of one artist stay together. Music Taste itself is not public:
-numbers made from another folder are not those of the paper's MPC, RD and SQC and must not be reported as Music Taste.
+Conventions: `audio/` holds wav, flac, ogg or mp3 files; `ratings.csv` has the columns track (the
+file's path below `audio/`, with or without its suffix), rater, mpc (0 unpleasant .. 2
+professional), rd (0 all rap .. 2 no rap) and sqc (0 bad, 1 good), one row per track and rater, and
+perhaps artist. A track's score is the mean over its raters, exact in decimals. The paper splits
+3:1:1 without saying how; here the split is drawn, and tracks of one artist stay together. Music
+Taste itself is not public: numbers made from another folder are not those of the paper's MPC, RD
+and SQC and must not be reported as Music Taste.
 """
 
 from abc import abstractmethod
@@ -32,7 +35,8 @@ CARD = Card(
     title="A stand-in for Music Taste, the private dataset of the paper",
     licence="that of your audio",
     citation=(
-        "Layer-wise investigation of large-scale self-supervised music representation models, arXiv 2505.16306, 2025 (the tasks; "
+        "Layer-wise investigation of large-scale self-supervised music representation models, "
+        "arXiv 2505.16306, 2025 (the tasks; "
         "numbers from other data are not those of its MPC, RD and SQC)"
     ),
     obtain="""\
@@ -66,14 +70,17 @@ def read_ratings(path: Path) -> list[RatedTrack]:
     """The tracks of ratings.csv.
 
     Raises:
-        UserError: the table lacks a column, a score is not on its scale, a rater has rated a track twice, or a track has two
-            artists.
+        UserError: the table lacks a column, a score is not on its scale, a rater has rated a track
+            twice, or a track has two artists.
     """
     table = read_csv(path)
     missing = [column for column in COLUMNS if column not in table.columns]
     if missing:
         found = ", ".join(table.columns) or "none"
-        raise UserError(f"{path} has no column {', '.join(missing)}, found {found}: expected {', '.join(COLUMNS)}")
+        raise UserError(
+            f"{path} has no column {', '.join(missing)}, found {found}: expected "
+            f"{', '.join(COLUMNS)}"
+        )
     ratings: dict[str, list[Rating]] = defaultdict(list)
     for rating in parse_rows(path, table.numbers, table.rows, _rating):
         ratings[rating.track_id].append(rating)
@@ -87,7 +94,9 @@ def _rating(cells: Cells) -> Rating:
         if not cells[column]:
             raise ValueError(f"has no {column}")
     scores = {question: _score(question, cells[question]) for question in SCALES}
-    return Rating(_track_id(cells["track"]), cells["rater"], cells.get("artist", "").casefold(), scores)
+    return Rating(
+        _track_id(cells["track"]), cells["rater"], cells.get("artist", "").casefold(), scores
+    )
 
 
 def _score(question: Question, text: str) -> Decimal:
@@ -96,7 +105,9 @@ def _score(question: Question, text: str) -> Decimal:
     except InvalidOperation:
         raise ValueError(f"has {question}={text!r}, which is not a number") from None
     if not (score.is_finite() and 0 <= score <= SCALES[question]):
-        raise ValueError(f"has {question}={text}, which is not on the scale from 0 to {SCALES[question]}")
+        raise ValueError(
+            f"has {question}={text}, which is not on the scale from 0 to {SCALES[question]}"
+        )
     return score
 
 
@@ -106,26 +117,37 @@ def _track_id(name: str) -> str:
 
 
 def _check_raters(path: Path, ratings: Mapping[str, Sequence[Rating]]) -> None:
-    votes = Counter((rating.track_id, rating.rater) for of_track in ratings.values() for rating in of_track)
+    votes = Counter(
+        (rating.track_id, rating.rater) for of_track in ratings.values() for rating in of_track
+    )
     twice = [vote for vote, n in votes.items() if n > 1]
     if twice:
         track_id, rater = twice[0]
         raise UserError(
-            f"{len(twice)} times a rater has rated a track more than once in {path} (first: rater {rater}, track {track_id}): "
+            f"{len(twice)} times a rater has rated a track more than once in {path} (first: rater "
+            f"{rater}, track {track_id}): "
             "keep one row of each"
         )
 
 
 def _check_artists(path: Path, ratings: Mapping[str, Sequence[Rating]]) -> None:
-    mixed = [track_id for track_id, of_track in ratings.items() if len({rating.artist for rating in of_track}) > 1]
+    mixed = [
+        track_id
+        for track_id, of_track in ratings.items()
+        if len({rating.artist for rating in of_track}) > 1
+    ]
     if mixed:
         raise UserError(
-            f"{len(mixed)} tracks have more than one artist in {path} (first: {mixed[0]}): write the same in all rows"
+            f"{len(mixed)} tracks have more than one artist in {path} (first: {mixed[0]}): write "
+            "the same in all rows"
         )
 
 
 def _rated_track(track_id: str, ratings: Sequence[Rating]) -> RatedTrack:
-    means = {question: sum((r.scores[question] for r in ratings), Decimal()) / len(ratings) for question in SCALES}
+    means = {
+        question: sum((r.scores[question] for r in ratings), Decimal()) / len(ratings)
+        for question in SCALES
+    }
     artist = ratings[0].artist
     return RatedTrack(track_id, f"artist:{artist}" if artist else f"track:{track_id}", means)
 
@@ -140,7 +162,10 @@ def find_audio(folder: Path) -> dict[str, Path]:
     for path in _audio_files(folder):
         track_id = path.relative_to(folder).with_suffix("").as_posix()
         if track_id in found:
-            raise UserError(f"two audio files for one track: {found[track_id]} and {path.name}. Keep one of them")
+            raise UserError(
+                f"two audio files for one track: {found[track_id]} and {path.name}. Keep one of "
+                "them"
+            )
         found[track_id] = path
     return found
 
@@ -148,7 +173,9 @@ def find_audio(folder: Path) -> dict[str, Path]:
 def _audio_files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if path.suffix.lower() in SUFFIXES and not any(part.startswith((".", "__MACOSX")) for part in parts):
+        if path.suffix.lower() in SUFFIXES and not any(
+            part.startswith((".", "__MACOSX")) for part in parts
+        ):
             yield path
 
 
@@ -177,7 +204,9 @@ class MusicTasteTask(TaskDataModule):
     card = CARD
     question: ClassVar[Question]
 
-    def __init__(self, root: Path, clip: ClipRule, exclude: Collection[str] = (), *, split_seed: int = 0) -> None:
+    def __init__(
+        self, root: Path, clip: ClipRule, exclude: Collection[str] = (), *, split_seed: int = 0
+    ) -> None:
         super().__init__(root, clip, exclude)
         self.split_seed = split_seed
 
@@ -186,7 +215,8 @@ class MusicTasteTask(TaskDataModule):
         """Class of a track with this mean score."""
 
     def read_tracks(self) -> list[Track]:
-        """The rated tracks; one without audio is listed with the path where it should be, so that it is missed.
+        """The rated tracks; one without audio is listed with the path where it should be, so that
+        it is missed.
 
         Raises:
             UserError: ratings.csv is missing or wrong, or audio files have no rating.
@@ -195,7 +225,8 @@ class MusicTasteTask(TaskDataModule):
         unrated = sorted(set(audio) - {track.track_id for track in rated})
         if unrated:
             raise UserError(
-                f"{len(unrated)} of {len(audio)} audio files under {self.root / 'audio'} have no rating in ratings.csv (first: "
+                f"{len(unrated)} of {len(audio)} audio files under {self.root / 'audio'} have no "
+                "rating in ratings.csv (first: "
                 f"{audio[unrated[0]].name}): add their ratings or move the files away"
             )
         splits = split_groups((track.group for track in rated), self.split_seed)
@@ -215,9 +246,12 @@ class MusicTasteTask(TaskDataModule):
         top = SCALES[self.question]
         if not isinstance(value, int | float) or not 0 <= value < top:
             raise UserError(
-                f"task.options.{option} must be from 0 up to below {top}, which no mean of {self.question} exceeds, found {value}"
+                f"task.options.{option} must be from 0 up to below {top}, which no mean of "
+                f"{self.question} exceeds, found {value}"
             )
-        return Decimal(str(value))  # the decimals as they are written: 0.67, not the binary number beside it
+        return Decimal(
+            str(value)
+        )  # the decimals as they are written: 0.67, not the binary number beside it
 
 
 class _AboveThreshold(MusicTasteTask):
@@ -226,10 +260,18 @@ class _AboveThreshold(MusicTasteTask):
     default: ClassVar[float]
 
     def __init__(
-        self, root: Path, clip: ClipRule, exclude: Collection[str] = (), *, threshold: float | None = None, split_seed: int = 0
+        self,
+        root: Path,
+        clip: ClipRule,
+        exclude: Collection[str] = (),
+        *,
+        threshold: float | None = None,
+        split_seed: int = 0,
     ) -> None:
         super().__init__(root, clip, exclude, split_seed=split_seed)
-        self.threshold = self._threshold("threshold", self.default if threshold is None else threshold)
+        self.threshold = self._threshold(
+            "threshold", self.default if threshold is None else threshold
+        )
 
     def to_class(self, mean: Decimal) -> int:
         """1 above the threshold, 0 on or below it."""
@@ -245,7 +287,9 @@ class MusicTastePreference(_AboveThreshold):
 
 
 class MusicTasteQuality(_AboveThreshold):
-    """Whether a recording sounds good: bad or good (SQC, paper 3.4; why 0.5: conf/task/musictaste_quality.yaml)."""
+    """Whether a recording sounds good: bad or good (SQC, paper 3.4; why 0.5:
+    conf/task/musictaste_quality.yaml).
+    """
 
     question = "sqc"
     classes = ("bad", "good")
@@ -273,7 +317,8 @@ class MusicTasteRap(MusicTasteTask):
         self.non_rap_above = self._threshold("non_rap_above", non_rap_above)
         if self.rap_below > self.non_rap_above:
             raise UserError(
-                f"task.options.rap_below={rap_below} is above non_rap_above={non_rap_above}: between them is mix, exchange them"
+                f"task.options.rap_below={rap_below} is above non_rap_above={non_rap_above}: "
+                "between them is mix, exchange them"
             )
 
     def to_class(self, mean: Decimal) -> int:

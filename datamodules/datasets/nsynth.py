@@ -1,8 +1,9 @@
 """NSynth (Engel et al. 2017, CC BY 4.0): 305 979 notes of 1006 instruments, 4 s each, 16 kHz mono.
 
-Conventions: the layout is the one distributed, `nsynth-{train,valid,test}/examples.json` with `audio/<note>.wav`. Splits are
-the official folders; train shares no instrument with valid or test, while valid and test share instruments with each other.
-Labels are read from the JSON, never from file names (`synth_lead_synthetic_000` has a family of two words).
+Conventions: the layout is the one distributed, `nsynth-{train,valid,test}/examples.json` with
+`audio/<note>.wav`. Splits are the official folders; train shares no instrument with valid or test,
+while valid and test share instruments with each other. Labels are read from the JSON, never from
+file names (`synth_lead_synthetic_000` has a family of two words).
 """
 
 import json
@@ -15,9 +16,27 @@ from datamodules.errors import UserError
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Split, Track
 
-FOLDERS: Mapping[Split, str] = {"train": "nsynth-train", "val": "nsynth-valid", "test": "nsynth-test"}
-FAMILIES = ("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal")
-PITCHES = tuple(str(pitch) for pitch in range(1, 129))  # MARBLE v1 NSynthP_dataset.py: class = MIDI pitch - 1
+FOLDERS: Mapping[Split, str] = {
+    "train": "nsynth-train",
+    "val": "nsynth-valid",
+    "test": "nsynth-test",
+}
+FAMILIES = (
+    "bass",
+    "brass",
+    "flute",
+    "guitar",
+    "keyboard",
+    "mallet",
+    "organ",
+    "reed",
+    "string",
+    "synth_lead",
+    "vocal",
+)
+PITCHES = tuple(
+    str(pitch) for pitch in range(1, 129)
+)  # MARBLE v1 NSynthP_dataset.py: class = MIDI pitch - 1
 
 _HOST = "http://download.magenta.tensorflow.org/datasets/nsynth"
 _ARCHIVES = (  # MD5 as published in HEAR's nsynth_pitch.py, which is the ETag of the host
@@ -29,14 +48,18 @@ CARD = Card(
     title="NSynth (2017)",
     licence="CC BY 4.0",
     citation=(
-        "J. Engel, C. Resnick, A. Roberts, S. Dieleman, D. Eck, K. Simonyan, M. Norouzi: Neural audio synthesis of musical notes "
+        "J. Engel, C. Resnick, A. Roberts, S. Dieleman, D. Eck, K. Simonyan, M. Norouzi: Neural "
+        "audio synthesis of musical notes "
         "with WaveNet autoencoders, ICML 2017"
     ),
     obtain="""\
 From Magenta, the three archives named json/wav (25 GB, unpacked about 40 GB): https://magenta.tensorflow.org/datasets/nsynth
 Unpack nsynth-train, nsynth-valid and nsynth-test .jsonwav.tar.gz into NSynth:
   NSynth/nsynth-{train,valid,test}/examples.json and NSynth/nsynth-{train,valid,test}/audio/<note>.wav""",
-    archives=tuple(Archive(f"{_HOST}/{name}", path=name, md5=md5, n_bytes=n_bytes) for name, md5, n_bytes in _ARCHIVES),
+    archives=tuple(
+        Archive(f"{_HOST}/{name}", path=name, md5=md5, n_bytes=n_bytes)
+        for name, md5, n_bytes in _ARCHIVES
+    ),
 )
 
 
@@ -47,7 +70,13 @@ def read_notes(root: Path, target: Callable[[Mapping[str, Any]], int]) -> list[T
         UserError: an examples.json is missing, unreadable, or an entry lacks a field.
     """
     return [
-        Track(note, root / folder / "audio" / f"{note}.wav", split, _target(note, entry, target), entry.get("instrument_str"))
+        Track(
+            note,
+            root / folder / "audio" / f"{note}.wav",
+            split,
+            _target(note, entry, target),
+            entry.get("instrument_str"),
+        )
         for split, folder in FOLDERS.items()
         for note, entry in _read_examples(root / folder / "examples.json").items()
     ]
@@ -57,9 +86,13 @@ def _target(note: str, entry: Mapping[str, Any], target: Callable[[Mapping[str, 
     try:
         return target(entry)
     except KeyError as error:
-        raise UserError(f"NSynth's entry {note!r} has no field {error}: download examples.json again") from error
+        raise UserError(
+            f"NSynth's entry {note!r} has no field {error}: download examples.json again"
+        ) from error
     except (TypeError, ValueError) as error:
-        raise UserError(f"NSynth's entry {note!r} has no usable label ({error}): download examples.json again") from error
+        raise UserError(
+            f"NSynth's entry {note!r} has no usable label ({error}): download examples.json again"
+        ) from error
 
 
 def _read_examples(path: Path) -> dict[str, dict[str, Any]]:
@@ -67,13 +100,15 @@ def _read_examples(path: Path) -> dict[str, dict[str, Any]]:
         examples = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(
-            f"no NSynth labels: {path} does not exist. Unpack nsynth-*.jsonwav.tar.gz into {path.parent.parent}"
+            f"no NSynth labels: {path} does not exist. Unpack nsynth-*.jsonwav.tar.gz into "
+            f"{path.parent.parent}"
         ) from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}): unpack its archive again") from error
     if not isinstance(examples, dict):
         raise UserError(
-            f"{path} is not NSynth's examples.json: expected an object keyed by note, found a {type(examples).__name__}"
+            f"{path} is not NSynth's examples.json: expected an object keyed by note, found a "
+            f"{type(examples).__name__}"
         )
     return examples
 

@@ -1,1 +1,3 @@
-"""The offline demo corpus: sound rendered from a SoundFont, in the layouts of the real datasets, with exact labels."""
+"""The offline demo corpus: sound rendered from a SoundFont, in the layouts of the real datasets,
+with exact labels.
+"""

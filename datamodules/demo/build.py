@@ -1,8 +1,9 @@
 """Builds the offline demo corpus: small, labelled exactly, and laid out like the real datasets.
 
-Conventions: a data root holds one folder per recipe and scale, and in it one folder per dataset, which is what a datamodule
-takes as its root. `demo.json` in it says that the dataset is complete, and that it is a demo. Whatever is killed when, the next
-build goes on with the files that are missing. Numbers made from this corpus are demo numbers, wherever they appear.
+Conventions: a data root holds one folder per recipe and scale, and in it one folder per dataset,
+which is what a datamodule takes as its root. `demo.json` in it says that the dataset is complete,
+and that it is a demo. Whatever is killed when, the next build goes on with the files that are
+missing. Numbers made from this corpus are demo numbers, wherever they appear.
 """
 
 import fcntl
@@ -12,7 +13,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from datamodules.demo import emomusic, giantsteps, gtzan, harmonix, magnatagatune, musictaste, nsynth, vocalset
+from datamodules.demo import (
+    emomusic,
+    giantsteps,
+    gtzan,
+    harmonix,
+    magnatagatune,
+    musictaste,
+    nsynth,
+    vocalset,
+)
 from datamodules.demo.recipe import RECIPE_VERSION, Item, Plan
 from datamodules.demo.sound.soundfont import packaged_font
 from datamodules.demo.workers import write_items
@@ -52,7 +62,9 @@ def dataset_root(root: Path, dataset: str) -> Path:
 
 
 def is_built(root: Path, dataset: str, scale: float) -> bool:
-    """Whether the marker says that this dataset is complete at `scale` under this recipe; single files are not looked at."""
+    """Whether the marker says that this dataset is complete at `scale` under this recipe; single
+    files are not looked at.
+    """
     try:
         marker = json.loads((dataset_root(root, dataset) / MARKER).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -73,15 +85,21 @@ def build(
     Args:
         root: what `demo_root` gives.
         dataset: one of `DATASETS`.
-        scale: multiplies the number of items of each class; a larger corpus contains the smaller one.
+        scale: multiplies the number of items of each class; a larger corpus contains the smaller
+            one.
         n_jobs: processes that render.
-        progress: called in this process with the number of audio files that are there and the number wanted.
+        progress: called in this process with the number of audio files that are there and the
+            number wanted.
 
     Raises:
-        UserError: an unknown dataset, no scale or jobs above 0, no SoundFont, or a folder that cannot be written.
+        UserError: an unknown dataset, no scale or jobs above 0, no SoundFont, or a folder that
+            cannot be written.
     """
     if not 0 < scale < float("inf") or n_jobs < 1:
-        raise UserError(f"the demo corpus needs a scale and a number of jobs above 0, found scale={scale:g} n_jobs={n_jobs}")
+        raise UserError(
+            f"the demo corpus needs a scale and a number of jobs above 0, found scale={scale:g} "
+            f"n_jobs={n_jobs}"
+        )
     folder = dataset_root(root, dataset)
     plan = _dataset(dataset).plan(scale)
     try:
@@ -91,7 +109,8 @@ def build(
     except OSError as error:
         reason = "no space left" if is_disk_full(error) else error.strerror or str(error)
         raise UserError(
-            f"cannot write the demo corpus to {folder} ({reason}): make room there or set another data root"
+            f"cannot write the demo corpus to {folder} ({reason}): make room there or set another "
+            "data root"
         ) from error
 
 
@@ -107,15 +126,21 @@ def _marker(scale: float, items: Sequence[Item]) -> dict[str, float]:
 
 @contextmanager
 def _only_builder(folder: Path) -> Iterator[None]:
-    """Waits until no other process builds in `folder`; workers of a killed build hold on to it until they have ended."""
+    """Waits until no other process builds in `folder`; workers of a killed build hold on to it
+    until they have ended.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("w") as lock:
-        with suppress(OSError):  # some network file systems have no locks; there, nobody may build twice at once
+        with suppress(
+            OSError
+        ):  # some network file systems have no locks; there, nobody may build twice at once
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _render(folder: Path, items: Sequence[Item], n_jobs: int, progress: Callable[[int, int], None] | None) -> None:
+def _render(
+    folder: Path, items: Sequence[Item], n_jobs: int, progress: Callable[[int, int], None] | None
+) -> None:
     for parent in {(folder / item.path).parent for item in items}:
         parent.mkdir(parents=True, exist_ok=True)
         remove_temporary(parent)

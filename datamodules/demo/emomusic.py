@@ -1,9 +1,12 @@
-"""The demo's EmoMusic: ten-second songs whose mode, tempo, loudness and register follow a drawn arousal and valence.
+"""The demo's EmoMusic: ten-second songs whose mode, tempo, loudness and register follow a drawn
+arousal and valence.
 
-Conventions: a mood is (arousal, valence), both in [-1, 1]; its rating is 5 + 3 times it, with the noise that raters would add.
-Arousal is heard as tempo, loudness, velocity and drums, valence as mode and register. Artists are invented; those of train and
-val are drawn until the real rule puts them there, those of test are drawn freely, so that some of them are also elsewhere, as
-in the real set. Some values carry stray blanks, as there. The four tables of continuous ratings are left out: nothing reads them.
+Conventions: a mood is (arousal, valence), both in [-1, 1]; its rating is 5 + 3 times it, with the
+noise that raters would add. Arousal is heard as tempo, loudness, velocity and drums, valence as
+mode and register. Artists are invented; those of train and val are drawn until the real rule puts
+them there, those of test are drawn freely, so that some of them are also elsewhere, as in the real
+set. Some values carry stray blanks, as there. The four tables of continuous ratings are left out:
+nothing reads them.
 """
 
 import csv
@@ -30,18 +33,58 @@ _PER_SPLIT: Mapping[Split, int] = {"train": 58, "val": 14, "test": 18}
 _FIRST_ID: Mapping[Split, int] = {"train": 2, "val": 10_002, "test": 20_002}
 _ID_STRIDE = 10_000
 _SEED = 4
-# Styles whose chords have a third, without which a mode is not heard, and what the dataset calls them.
-_GENRES = {"blues": "Blues", "classical": "Classical", "country": "Country", "disco": "Electronic", "jazz": "Jazz", "pop": "Pop"}
+# Styles whose chords have a third, without which a mode is not heard, and what the dataset calls
+# them.
+_GENRES = {
+    "blues": "Blues",
+    "classical": "Classical",
+    "country": "Country",
+    "disco": "Electronic",
+    "jazz": "Jazz",
+    "pop": "Pop",
+}
 _BLUR = 0.5
-_DRAWN_SECONDS = 3 * SECONDS  # composed, before the tempo is set: the slowest style at the fastest mood still fills the song
+_DRAWN_SECONDS = (
+    3 * SECONDS
+)  # composed, before the tempo is set: the slowest style at the fastest mood still fills the song
 _RATING_NOISE = 0.15
 _SONG_HEADER = (
-    *("song_id", "file_name", "Artist", "Song title", "start of the segment (min.sec)", "end of the segment (min.sec)"),
+    *(
+        "song_id",
+        "file_name",
+        "Artist",
+        "Song title",
+        "start of the segment (min.sec)",
+        "end of the segment (min.sec)",
+    ),
     *("Genre", "Mediaeval 2013 set"),
 )
 _RATING_HEADER = ("song_id", "mean_arousal", "std_arousal", "mean_valence", "std_valence")
-_FIRST_NAMES = ("Alda", "Björk-Inga", "Corin", "Dace", "Ezra", "Fjóla", "Gunda", "Håkon", "Ilse", "Jory", "Kaja")
-_LAST_NAMES = ("Amsel", "Brandt & Co.", "Cwm", "Dürr", "Eskil", "Fabre", "Gómez", "Hallow", "Ives", "Jansson 5")
+_FIRST_NAMES = (
+    "Alda",
+    "Björk-Inga",
+    "Corin",
+    "Dace",
+    "Ezra",
+    "Fjóla",
+    "Gunda",
+    "Håkon",
+    "Ilse",
+    "Jory",
+    "Kaja",
+)
+_LAST_NAMES = (
+    "Amsel",
+    "Brandt & Co.",
+    "Cwm",
+    "Dürr",
+    "Eskil",
+    "Fabre",
+    "Gómez",
+    "Hallow",
+    "Ives",
+    "Jansson 5",
+)
 
 
 @dataclass(frozen=True)
@@ -72,16 +115,29 @@ class MoodSong:
         arousal, valence = self.mood()
         rng = self._rng(2)
         mode: Mode = "major" if rng.random() < 1 / (1 + np.exp(-6 * valence)) else "minor"
-        drawn = compose(rng, str(rng.choice(sorted(_GENRES))), seconds=_DRAWN_SECONDS, mode=mode, blur=_BLUR)
+        drawn = compose(
+            rng, str(rng.choice(sorted(_GENRES))), seconds=_DRAWN_SECONDS, mode=mode, blur=_BLUR
+        )
         tempo = round(110 + 50 * arousal)
         stretch = drawn.tempo / tempo
-        notes = (_with_mood(note, stretch, arousal, valence) for note in drawn.notes if arousal > -0.3 or note.program != DRUMS)
-        return replace(drawn, notes=tuple(note for note in notes if note.onset_s < SECONDS), seconds=SECONDS, tempo=tempo)
+        notes = (
+            _with_mood(note, stretch, arousal, valence)
+            for note in drawn.notes
+            if arousal > -0.3 or note.program != DRUMS
+        )
+        return replace(
+            drawn,
+            notes=tuple(note for note in notes if note.onset_s < SECONDS),
+            seconds=SECONDS,
+            tempo=tempo,
+        )
 
     def encode(self) -> bytes:
         """The song as an MP3 file, up to 16 dB softer where arousal is low."""
         level_db = 8 * self.mood()[0] - 8
-        return mp3_bytes(render_song(self.song(), SAMPLE_RATE) * np.float32(10 ** (level_db / 20)), SAMPLE_RATE)
+        return mp3_bytes(
+            render_song(self.song(), SAMPLE_RATE) * np.float32(10 ** (level_db / 20)), SAMPLE_RATE
+        )
 
     def artist(self) -> str:
         """An invented name that the split rule puts where the song is."""
@@ -108,7 +164,13 @@ def plan(scale: float) -> Plan:
 def _with_mood(note: Note, stretch: float, arousal: float, valence: float) -> Note:
     velocity = int(np.clip(round(note.velocity * (0.75 + 0.25 * arousal) / 10) * 10, 10, 120))
     pitch = note.pitch if note.program == DRUMS else note.pitch + round(6 * valence)
-    return replace(note, onset_s=note.onset_s * stretch, hold_s=note.hold_s * stretch, pitch=pitch, velocity=velocity)
+    return replace(
+        note,
+        onset_s=note.onset_s * stretch,
+        hold_s=note.hold_s * stretch,
+        pitch=pitch,
+        velocity=velocity,
+    )
 
 
 def _labels(songs: Sequence[MoodSong], _folder: Path) -> dict[str, str]:
@@ -139,7 +201,8 @@ def _song_row(song: MoodSong) -> tuple[str, ...]:
 
 
 def _minutes(seconds: int) -> str:
-    """Minutes and seconds as the dataset writes them: a number whose decimals are the seconds, so that 0.4 is 40 s.
+    """Minutes and seconds as the dataset writes them: a number whose decimals are the seconds, so
+    that 0.4 is 40 s.
 
     >>> _minutes(40), _minutes(65), _minutes(120)
     ('0.4', '1.05', '2')

@@ -1,8 +1,10 @@
-"""The demo's GiantSteps: ten-second songs in every key, in the layout of both annotation repositories.
+"""The demo's GiantSteps: ten-second songs in every key, in the layout of both annotation
+repositories.
 
-Conventions: the key set is the test set and spells keys with flats; the MTG set is train and val and spells them with sharps.
-Style, tempo and instruments are drawn per song, so the key is all that songs of one class share. The MTG set also has rows
-that the rules drop, and one chain of collaborations that only the second pass of the artist rule brings wholly to val.
+Conventions: the key set is the test set and spells keys with flats; the MTG set is train and val
+and spells them with sharps. Style, tempo and instruments are drawn per song, so the key is all that
+songs of one class share. The MTG set also has rows that the rules drop, and one chain of
+collaborations that only the second pass of the artist rule brings wholly to val.
 """
 
 import hashlib
@@ -31,14 +33,43 @@ _FIRST_ID = {"train": 8_000_000, "val": 8_100_000, "dropped": 8_200_000, "test":
 _ID_STRIDE = 1000  # ids a key has to itself in each split
 _SEED = 2
 _SHARPS = {"Db": "C#", "Eb": "D#", "Gb": "F#", "Ab": "G#", "Bb": "A#"}
-_TRAILING_BLANK = KEYS.index("B major")  # its first train track is written `B major `, as some rows of the real file
+_TRAILING_BLANK = KEYS.index(
+    "B major"
+)  # its first train track is written `B major `, as some rows of the real file
 _METADATA_HEADER = ("ID", "ARTIST", "SONG TITLE", "MIX", "LABEL", "BP GENRE", "BP BPM", "BP KEY")
 
-_FIRST_NAMES = ("Abri", "Calo", "Dorn", "Elgo", "Fenn", "Hask", "Ingo", "Jeppe", "Kersti", "Loma", "Mirel", "Odo", "Zoë")
-_LAST_NAMES = ("Arkway", "Bellmoor", "Crail", "Dunvegan", "Ebbing", "Gantry", "Holm", "Nordlys", "Quill", "Ström", "Wex")
-# By hash only "Quarter Tone" and "Tern & Plover" are in val. The others get there by working with them: "Mezzotint" in the
-# second pass only, because its row with "Lanternfish" comes before the one that brings "Lanternfish" to val; "Oxbow" through
-# a row that is dropped later, which the rule counts too.
+_FIRST_NAMES = (
+    "Abri",
+    "Calo",
+    "Dorn",
+    "Elgo",
+    "Fenn",
+    "Hask",
+    "Ingo",
+    "Jeppe",
+    "Kersti",
+    "Loma",
+    "Mirel",
+    "Odo",
+    "Zoë",
+)
+_LAST_NAMES = (
+    "Arkway",
+    "Bellmoor",
+    "Crail",
+    "Dunvegan",
+    "Ebbing",
+    "Gantry",
+    "Holm",
+    "Nordlys",
+    "Quill",
+    "Ström",
+    "Wex",
+)
+# By hash only "Quarter Tone" and "Tern & Plover" are in val. The others get there by working with
+# them: "Mezzotint" in the second pass only, because its row with "Lanternfish" comes before the one
+# that brings "Lanternfish" to val; "Oxbow" through a row that is dropped later, which the rule
+# counts too.
 _VAL_CHAIN: tuple[tuple[str, ...], ...] = (
     ("Lanternfish", "Mezzotint"),
     ("Quarter Tone", "Lanternfish"),
@@ -78,7 +109,9 @@ class KeyTrack:
         rng = np.random.default_rng([_SEED, self.track_id])
         genre = str(rng.choice(sorted(STYLES)))
         mode: Mode = "major" if self.key is None or self.key < len(TONICS) else "minor"
-        return compose(rng, genre, seconds=SECONDS, tonic=(self.key or 0) % len(TONICS), mode=mode, blur=1.0)
+        return compose(
+            rng, genre, seconds=SECONDS, tonic=(self.key or 0) % len(TONICS), mode=mode, blur=1.0
+        )
 
     def encode(self) -> bytes:
         """The song as an MP3 file."""
@@ -104,13 +137,24 @@ def plan(scale: float) -> Plan:
     rows = [_row("train", key, track_id) for key, track_id in _ids("train", scale)]
     rows += [_row("val", key, track_id) for key, track_id in _ids("val", scale)]
     for index, (manual_key, confidence, artists, key) in enumerate(_DROPPED):
-        rows.append(MtgRow(KeyTrack(MTG_FOLDER, _FIRST_ID["dropped"] + index, key), manual_key, confidence, artists))
+        rows.append(
+            MtgRow(
+                KeyTrack(MTG_FOLDER, _FIRST_ID["dropped"] + index, key),
+                manual_key,
+                confidence,
+                artists,
+            )
+        )
     return Plan([*tests, *(row.track for row in rows)], partial(_labels, tests, rows))
 
 
 def _ids(split: str, scale: float) -> list[tuple[int, int]]:
     n_tracks = min(count(_PER_KEY[split], scale), _ID_STRIDE)
-    return [(key, _FIRST_ID[split] + key * _ID_STRIDE + i) for key in range(len(KEYS)) for i in range(n_tracks)]
+    return [
+        (key, _FIRST_ID[split] + key * _ID_STRIDE + i)
+        for key in range(len(KEYS))
+        for i in range(n_tracks)
+    ]
 
 
 def _row(split: str, key: int, track_id: int) -> MtgRow:
@@ -146,11 +190,15 @@ def _labels(tests: Sequence[KeyTrack], rows: Sequence[MtgRow], folder: Path) -> 
         files[f"{annotations}/genre/{track.name}.genre"] = track.song().genre
     for row in rows:
         files[f"{MTG_FOLDER}/md5/{row.track.name}.md5"] = _md5(folder / row.track.path)
-        files[f"{MTG_FOLDER}/annotations/key/{row.track.name}.key"] = f"{row.manual_key.lower()}\t{row.confidence}\t"
+        files[f"{MTG_FOLDER}/annotations/key/{row.track.name}.key"] = (
+            f"{row.manual_key.lower()}\t{row.confidence}\t"
+        )
     header = ("ID", "MANUAL KEY", "C")
     keys = [(str(row.track.track_id), row.manual_key, str(row.confidence)) for row in rows]
     files[f"{MTG_FOLDER}/annotations/annotations.txt"] = _table([header, *keys])
-    files[f"{MTG_FOLDER}/annotations/beatport_metadata.txt"] = _table([_METADATA_HEADER, *map(_metadata, rows)])
+    files[f"{MTG_FOLDER}/annotations/beatport_metadata.txt"] = _table(
+        [_METADATA_HEADER, *map(_metadata, rows)]
+    )
     return files
 
 

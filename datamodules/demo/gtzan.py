@@ -1,7 +1,8 @@
-"""The demo's GTZAN: songs of ten styles under the names of the real clips, so that the real split list applies.
+"""The demo's GTZAN: songs of ten styles under the names of the real clips, so that the real split
+list applies.
 
-Conventions: 22 050 Hz, mono, 16 bit, 661 794 samples like most of the real clips. Tempo, drums and instruments are blurred
-across genres; unblurred, a spectrum alone tells the genre.
+Conventions: 22 050 Hz, mono, 16 bit, 661 794 samples like most of the real clips. Tempo, drums and
+instruments are blurred across genres; unblurred, a spectrum alone tells the genre.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,11 @@
-"""The demo's Harmonix Set: songs whose sections differ in who plays, so that structure can be heard and is known exactly.
+"""The demo's Harmonix Set: songs whose sections differ in who plays, so that structure can be heard
+and is known exactly.
 
-Conventions: every song keeps its style, key and tempo; sections begin at bars. A verse has drums, bass and chords; a chorus adds
-the melody and plays louder; a bridge has high chords and no drums; an instrumental is melody without chords; intro and outro
-are sparse, and an outro fades. Chance blurs this: any player may be missing from a section. Labels are of many spellings, as
-in the real files; some songs start late, some with silence, some lack their `end`, some have two.
+Conventions: every song keeps its style, key and tempo; sections begin at bars. A verse has drums,
+bass and chords; a chorus adds the melody and plays louder; a bridge has high chords and no drums;
+an instrumental is melody without chords; intro and outro are sparse, and an outro fades. Chance
+blurs this: any player may be missing from a section. Labels are of many spellings, as in the real
+files; some songs start late, some with silence, some lack their `end`, some have two.
 """
 
 import csv
@@ -27,7 +29,14 @@ SAMPLE_RATE = 22050
 _SONGS = 64
 _SEED = 6
 _STYLES = ("country", "disco", "metal", "pop", "rock")  # of a quick beat: a section takes some 5 s
-_FORM = (("intro", 2), ("verse", 3), ("chorus", 3), ("middle", 2), ("chorus", 2), ("outro", 2))  # class and bars
+_FORM = (
+    ("intro", 2),
+    ("verse", 3),
+    ("chorus", 3),
+    ("middle", 2),
+    ("chorus", 2),
+    ("outro", 2),
+)  # class and bars
 _MIDDLES = ("bridge", "inst")
 _SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "silence": ("silence",),
@@ -50,7 +59,10 @@ _PLAYERS: Mapping[str, tuple[float, float, float, float]] = {
 }
 _MISSING = 0.15  # chance that a player rests for a section
 _BEFORE_S, _AFTER_S = 0.7, 1.0  # of a song that starts late, and after the end: without a label
-_LEAD_FROM, _LEAD_VELOCITY = 64, 90  # what tells `compose`'s melody from its chords (velocity 80) and its bass (below 60)
+_LEAD_FROM, _LEAD_VELOCITY = (
+    64,
+    90,
+)  # what tells `compose`'s melody from its chords (velocity 80) and its bass (below 60)
 _TWINS = {14: 5, 23: 9}  # songs with the URL of an earlier one, which is in another fold
 
 
@@ -115,7 +127,9 @@ class StructureTrack:
         sections, chance = self.sections(), self.rng(3).random()
         end = sections[-1].end_s
         ends = [] if chance < 0.1 else [end] if chance > 0.2 else [end, end + 0.5]
-        return [f"{section.start_s:.6f} {section.label}" for section in sections] + [f"{time:.6f} end" for time in ends]
+        return [f"{section.start_s:.6f} {section.label}" for section in sections] + [
+            f"{time:.6f} end" for time in ends
+        ]
 
 
 def _play(song: Song, section: Section, rng: np.random.Generator) -> Iterator[Note]:
@@ -148,7 +162,10 @@ def plan(scale: float) -> Plan:
 
 
 def _labels(tracks: Sequence[StructureTrack], _folder: Path) -> dict[str, str]:
-    urls = [(track.name, f"https://example.org/watch?v={_TWINS.get(track.number, track.number)}") for track in tracks]
+    urls = [
+        (track.name, f"https://example.org/watch?v={_TWINS.get(track.number, track.number)}")
+        for track in tracks
+    ]
     titles = [(track.name, f"Song {track.number}, in sections", "The Demos") for track in tracks]
     return {
         **{f"segments/{track.name}.txt": "\n".join(track.lines()) + "\n" for track in tracks},

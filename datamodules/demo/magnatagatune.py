@@ -1,9 +1,12 @@
-"""The demo's MagnaTagATune: eight-second clips whose tags say what they are made of, in the real tables' layout.
+"""The demo's MagnaTagATune: eight-second clips whose tags say what they are made of, in the real
+tables' layout.
 
-Conventions: the table has all 188 columns, sorted by name: the real 50 tags, those that the demo uses beside them, and fillers.
-A tag is set by a rule on the song (a program that plays, drums, tempo, loudness, style), never drawn; 25 of the 50 tags have no
-clip, as happens in small parts of the real set. Every ninth clip is a bass alone, which only rare tags describe: unless it is
-fast or slow it is untagged. One of the release's corrupt clips is there too, with its row and a file of 0 bytes.
+Conventions: the table has all 188 columns, sorted by name: the real 50 tags, those that the demo
+uses beside them, and fillers. A tag is set by a rule on the song (a program that plays, drums,
+tempo, loudness, style), never drawn; 25 of the 50 tags have no clip, as happens in small parts of
+the real set. Every ninth clip is a bass alone, which only rare tags describe: unless it is fast or
+slow it is untagged. One of the release's corrupt clips is there too, with its row and a file of 0
+bytes.
 """
 
 import csv
@@ -67,9 +70,19 @@ _STYLE_TAGS: Mapping[str, tuple[str, ...]] = {
     "reggae": ("reggae",),
     "rock": ("rock",),
 }
-_RARE_TAGS = {tag for tag in (*_PROGRAM_TAGS, *(tag for tags in _STYLE_TAGS.values() for tag in tags)) if tag not in TAGS}
+_RARE_TAGS = {
+    tag
+    for tag in (*_PROGRAM_TAGS, *(tag for tags in _STYLE_TAGS.values() for tag in tags))
+    if tag not in TAGS
+}
 COLUMNS: tuple[str, ...] = tuple(
-    sorted((*TAGS, *_RARE_TAGS, *(f"rare tag {n:03d}" for n in range(N_TAGS - len(TAGS) - len(_RARE_TAGS)))))
+    sorted(
+        (
+            *TAGS,
+            *_RARE_TAGS,
+            *(f"rare tag {n:03d}" for n in range(N_TAGS - len(TAGS) - len(_RARE_TAGS))),
+        )
+    )
 )
 
 
@@ -92,12 +105,21 @@ class TaggedClip:
 
     def level(self) -> str:
         """How loud it is: a key of `_LEVELS_DB`."""
-        return "middle" if self._is_solo else str(np.random.default_rng([_SEED, self.clip_id, 0]).choice(sorted(_LEVELS_DB)))
+        return (
+            "middle"
+            if self._is_solo
+            else str(np.random.default_rng([_SEED, self.clip_id, 0]).choice(sorted(_LEVELS_DB)))
+        )
 
     def song(self) -> Song:
         """The song, its style drawn."""
         rng = np.random.default_rng([_SEED, self.clip_id, 1])
-        song = compose(rng, str(rng.choice(_SOLO_STYLES if self._is_solo else sorted(STYLES))), seconds=SECONDS, blur=_BLUR)
+        song = compose(
+            rng,
+            str(rng.choice(_SOLO_STYLES if self._is_solo else sorted(STYLES))),
+            seconds=SECONDS,
+            blur=_BLUR,
+        )
         heard = {note.program for note in song.notes}
         if self._is_solo:
             heard = heard.intersection(_PROGRAM_TAGS["bass"])

@@ -1,9 +1,11 @@
-"""The demo's Music Taste: songs whose ratings are known because they are made pleasant or not, rapped or not, clean or not.
+"""The demo's Music Taste: songs whose ratings are known because they are made pleasant or not,
+rapped or not, clean or not.
 
-Conventions: every combination of the three classes has equally many songs, so that no question can be answered by another.
-An unpleasant song has its accompaniment a quarter tone flat and is ring-modulated to roughness; rap is noise shaped by two
-moving formants in the rhythm of syllables and has no melody, a mix takes turns with one; a bad recording is low-passed and
-hisses. The raters differ, yet their mean is always on the right side of the paper's thresholds.
+Conventions: every combination of the three classes has equally many songs, so that no question can
+be answered by another. An unpleasant song has its accompaniment a quarter tone flat and is
+ring-modulated to roughness; rap is noise shaped by two moving formants in the rhythm of syllables
+and has no melody, a mix takes turns with one; a bad recording is low-passed and hisses. The raters
+differ, yet their mean is always on the right side of the paper's thresholds.
 """
 
 import csv
@@ -29,14 +31,27 @@ FOLDER = "MusicTaste"
 SAMPLE_RATE = 22050
 SECONDS = 8.0
 RATERS = tuple(f"rater{number}" for number in range(1, 6))
-ARTISTS = tuple(" ".join(name) for name in product(("Ansa", "Brim", "Coro", "Dusk", "Elve"), ("Field", "Gate", "Hale", "Isle")))
+ARTISTS = tuple(
+    " ".join(name)
+    for name in product(("Ansa", "Brim", "Coro", "Dusk", "Elve"), ("Field", "Gate", "Hale", "Isle"))
+)
 
 _PER_COMBINATION = 5
-_QUALITIES = ((0, 0), (1, 1), (0, 1), (1, 0))  # of (preferred, good), in the order in which artists take their turns
+_QUALITIES = (
+    (0, 0),
+    (1, 1),
+    (0, 1),
+    (1, 0),
+)  # of (preferred, good), in the order in which artists take their turns
 _SEED = 5
 _PEAK = 0.7
-# Score that the raters scatter around, by class: far enough from the thresholds 1, 0.67 and 1.34, and 0.5.
-_CENTRES: dict[Question, tuple[float, ...]] = {"mpc": (0.4, 1.6), "rd": (0.3, 1.0, 1.7), "sqc": (0.2, 0.8)}
+# Score that the raters scatter around, by class: far enough from the thresholds 1, 0.67 and 1.34,
+# and 0.5.
+_CENTRES: dict[Question, tuple[float, ...]] = {
+    "mpc": (0.4, 1.6),
+    "rd": (0.3, 1.0, 1.7),
+    "sqc": (0.2, 0.8),
+}
 _LARGEST_DEVIATION = 0.25
 _FLAT = 2 ** (-0.5 / 12)
 _SYLLABLES_PER_S = (4.5, 6.0)
@@ -44,7 +59,10 @@ _FORMANTS_HZ = ((300.0, 900.0), (900.0, 2600.0))  # ranges of the first and the 
 _ROUGHNESS_HZ = (60.0, 90.0)
 _LOW_PASS_HZ = 1800.0
 _HISS = 0.03  # deviation of the noise, in peaks of the song
-_LEAD_FROM, _LEAD_VELOCITY = 64, 90  # what tells `compose`'s melody from its chords (velocity 80) and its bass (below 60)
+_LEAD_FROM, _LEAD_VELOCITY = (
+    64,
+    90,
+)  # what tells `compose`'s melody from its chords (velocity 80) and its bass (below 60)
 _TURN_S = 2.0  # in a mix, voice and melody take turns of this length
 
 
@@ -59,7 +77,9 @@ class TasteTrack:
 
     @property
     def name(self) -> str:
-        """The track's id, classes first: `song-12003` is preferred, not rapped, bad, and the fourth of these."""
+        """The track's id, classes first: `song-12003` is preferred, not rapped, bad, and the fourth
+        of these.
+        """
         return f"song-{self.preferred}{self.rap}{self.good}{self.number:02d}"
 
     @property
@@ -69,11 +89,15 @@ class TasteTrack:
 
     def rng(self, purpose: int) -> np.random.Generator:
         """Random numbers of this song for one purpose."""
-        return np.random.default_rng([_SEED, self.preferred, self.rap, self.good, self.number, purpose])
+        return np.random.default_rng(
+            [_SEED, self.preferred, self.rap, self.good, self.number, purpose]
+        )
 
     @property
     def artist(self) -> str:
-        """One of twenty invented names: each has all of rap, mix and non-rap, and good and bad songs of both kinds."""
+        """One of twenty invented names: each has all of rap, mix and non-rap, and good and bad
+        songs of both kinds.
+        """
         turn = (_QUALITIES.index((self.preferred, self.good)) - self.rap) % len(_QUALITIES)
         return ARTISTS[(len(_QUALITIES) * self.number + turn) % len(ARTISTS)]
 
@@ -90,10 +114,15 @@ class TasteTrack:
         """What each rater says to each question."""
         rng = self.rng(1)
         wanted: dict[Question, int] = {"mpc": self.preferred, "rd": self.rap, "sqc": self.good}
-        return {question: _ratings(rng, _CENTRES[question][wanted[question]], SCALES[question]) for question in SCALES}
+        return {
+            question: _ratings(rng, _CENTRES[question][wanted[question]], SCALES[question])
+            for question in SCALES
+        }
 
 
-def _perform(song: Song, rng: np.random.Generator, *, rap: int, preferred: bool) -> NDArray[np.float64]:
+def _perform(
+    song: Song, rng: np.random.Generator, *, rap: int, preferred: bool
+) -> NDArray[np.float64]:
     """The song with a rapping voice, a melody, or both in turns."""
     seconds = np.arange(round(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
     band = _part(song, melody=False)
@@ -107,7 +136,11 @@ def _perform(song: Song, rng: np.random.Generator, *, rap: int, preferred: bool)
 
 def _part(song: Song, *, melody: bool) -> NDArray[np.float64]:
     """The melody alone, or all but the melody, its peak at 1."""
-    notes = tuple(note for note in song.notes if (note.pitch >= _LEAD_FROM and note.velocity == _LEAD_VELOCITY) == melody)
+    notes = tuple(
+        note
+        for note in song.notes
+        if (note.pitch >= _LEAD_FROM and note.velocity == _LEAD_VELOCITY) == melody
+    )
     audio = packaged_font().render(notes, song.seconds, SAMPLE_RATE).astype(np.float64)
     return np.asarray(audio / max(float(np.abs(audio).max()), 1e-6))
 
@@ -140,7 +173,9 @@ def _ratings(rng: np.random.Generator, centre: float, top: int) -> list[int]:
 
 
 def plan(scale: float) -> Plan:
-    """Equally many songs of all twelve combinations of classes, two at least: fewer artists would leave a split empty."""
+    """Equally many songs of all twelve combinations of classes, two at least: fewer artists would
+    leave a split empty.
+    """
     tracks = [
         TasteTrack(preferred, rap, good, number)
         for preferred, rap, good in product(range(2), range(3), range(2))
@@ -156,5 +191,7 @@ def _labels(tracks: Sequence[TasteTrack], _folder: Path) -> dict[str, str]:
     for track in tracks:
         scores = track.scores()
         for index, rater in enumerate(RATERS):
-            writer.writerow((track.name, rater, *(scores[question][index] for question in SCALES), track.artist))
+            writer.writerow(
+                (track.name, rater, *(scores[question][index] for question in SCALES), track.artist)
+            )
     return {"ratings.csv": file.getvalue()}

@@ -1,8 +1,10 @@
-"""The demo's NSynth: single notes of General MIDI programs, in the layout of the real json/wav release.
+"""The demo's NSynth: single notes of General MIDI programs, in the layout of the real json/wav
+release.
 
-Conventions: an instrument is one program, its number is the program counted from 0; train, valid and test share no program (in
-the real set valid and test share instruments). Programs that miss their pitch by more than a quarter tone, but for octaves, or
-have no sound for some key, are left out. Keys and velocities are spread by rule, not drawn, so that few notes cover them all.
+Conventions: an instrument is one program, its number is the program counted from 0; train, valid
+and test share no program (in the real set valid and test share instruments). Programs that miss
+their pitch by more than a quarter tone, but for octaves, or have no sound for some key, are left
+out. Keys and velocities are spread by rule, not drawn, so that few notes cover them all.
 """
 
 import json
@@ -36,13 +38,18 @@ PROGRAMS: Mapping[str, Mapping[Split, tuple[int, ...]]] = {
     "organ": {"train": (16, 18, 20), "val": (19,), "test": (17, 21)},
     "reed": {"train": (64, 66, 68, 71), "val": (69,), "test": (65, 70)},
     "string": {"train": (40, 42, 44, 48), "val": (49,), "test": (41, 43)},
-    "synth_lead": {"train": (80, 81, 82, 83, 84, 87), "val": (), "test": ()},  # as in the real set: only in train
+    "synth_lead": {
+        "train": (80, 81, 82, 83, 84, 87),
+        "val": (),
+        "test": (),
+    },  # as in the real set: only in train
     "vocal": {"train": (52, 54, 85), "val": (91,), "test": (53,)},
 }
 _ELECTRONIC = {4, 5, 16, 17, 18, 26, 27, 28, 29, 30, 33, 34, 35, 36}
 _SYNTHETIC = {38, 39, 54, 62, 63, 80, 81, 82, 83, 84, 85, 87, 91}
 _PER_FAMILY: Mapping[Split, int] = {"train": 36, "val": 10, "test": 14}
-_PITCH_STRIDE = 18  # prime to the 49 pitches and far from a divisor: any few notes in a row are spread over all octaves
+# prime to the 49 pitches and far from a divisor: any few notes in a row are spread over all octaves
+_PITCH_STRIDE = 18
 _FAMILY_STRIDE = 4
 _SPLIT_STRIDE = 17
 _HOLD_S = 3.0
@@ -83,11 +90,15 @@ class InstrumentNote:
 
     def encode(self) -> bytes:
         """The note as a WAV file: 3 s held, 1 s of release."""
-        note = packaged_font().render_note(self.program, self.pitch, self.velocity, _HOLD_S, SAMPLE_RATE)[:N_SAMPLES]
+        note = packaged_font().render_note(
+            self.program, self.pitch, self.velocity, _HOLD_S, SAMPLE_RATE
+        )[:N_SAMPLES]
         return wav_bytes(np.pad(note, (0, N_SAMPLES - len(note))) * _GAIN, SAMPLE_RATE)
 
     def entry(self) -> dict[str, object]:
-        """The note's entry in examples.json, with all fields of the real one; no demo note has qualities."""
+        """The note's entry in examples.json, with all fields of the real one; no demo note has
+        qualities.
+        """
         return {
             "note": (self.program * 128 + self.pitch) * 128 + self.velocity,
             "note_str": self.name,
@@ -117,8 +128,12 @@ def plan(scale: float) -> Plan:
     return Plan(notes, partial(_labels, notes))
 
 
-def _notes(split: Split, family: str, programs: Sequence[int], n_notes: int) -> list[InstrumentNote]:
-    """Programs take turns, the pitch strides, the velocity moves on with every round of turns and every lap of all pairs."""
+def _notes(
+    split: Split, family: str, programs: Sequence[int], n_notes: int
+) -> list[InstrumentNote]:
+    """Programs take turns, the pitch strides, the velocity moves on with every round of turns and
+    every lap of all pairs.
+    """
     first = FAMILIES.index(family) * _FAMILY_STRIDE + list(FOLDERS).index(split) * _SPLIT_STRIDE
     lap = len(programs) * len(PITCHES)
     return [
@@ -135,6 +150,8 @@ def _notes(split: Split, family: str, programs: Sequence[int], n_notes: int) -> 
 
 def _labels(notes: Sequence[InstrumentNote], _folder: Path) -> dict[str, str]:
     return {
-        f"{folder}/examples.json": json.dumps({note.name: note.entry() for note in notes if note.split == split}, indent=1)
+        f"{folder}/examples.json": json.dumps(
+            {note.name: note.entry() for note in notes if note.split == split}, indent=1
+        )
         for split, folder in FOLDERS.items()
     }

@@ -1,7 +1,7 @@
 """What a part of the demo corpus consists of, before any of it is rendered.
 
-Conventions: paths are relative to the dataset's folder, with `/`. An item depends on nothing but its own fields, so its audio
-is the same at every scale and whatever else is rendered beside it.
+Conventions: paths are relative to the dataset's folder, with `/`. An item depends on nothing but
+its own fields, so its audio is the same at every scale and whatever else is rendered beside it.
 """
 
 from collections.abc import Callable, Mapping, Sequence

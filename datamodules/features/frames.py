@@ -1,10 +1,11 @@
 """Tasks that are scored by frames: every frame of a label grid has a class of its own.
 
-Conventions: the grid has `frame_rate` frames a second, counted from the start of the track; frame k covers k / frame_rate to
-(k + 1) / frame_rate seconds and has the label that holds at its centre. Frames outside every segment are ignored: they are in
-no loss and in no score. Features are brought to the grid before they are stored (paper 4.1), and stay on disk: an epoch reads
-the clips in a new order, some hundred megabytes of them at a time, and mixes the frames of these. A batch of frames is a
-`FeatureBatch` like any other, with a frame where others have a clip.
+Conventions: the grid has `frame_rate` frames a second, counted from the start of the track; frame k
+covers k / frame_rate to (k + 1) / frame_rate seconds and has the label that holds at its centre.
+Frames outside every segment are ignored: they are in no loss and in no score. Features are brought
+to the grid before they are stored (paper 4.1), and stay on disk: an epoch reads the clips in a new
+order, some hundred megabytes of them at a time, and mixes the frames of these. A batch of frames is
+a `FeatureBatch` like any other, with a frame where others have a clip.
 """
 
 from collections.abc import Iterator
@@ -42,17 +43,23 @@ class FrameSplit(LabelledTracks):
     def read(self, places: NDArray[np.int64]) -> FeatureBatch:
         """All labelled frames of some of the split's clips."""
         kept = [self.labels[place] >= 0 for place in places]
-        parts = [self.stored.read(int(self.clips[place]))[:, keep] for place, keep in zip(places, kept, strict=True)]
+        parts = [
+            self.stored.read(int(self.clips[place]))[:, keep]
+            for place, keep in zip(places, kept, strict=True)
+        ]
         labels = [self.labels[place][keep] for place, keep in zip(places, kept, strict=True)]
         return {
             "features": torch.from_numpy(np.concatenate(parts, axis=1)),
             "target": torch.from_numpy(np.concatenate(labels)),
-            "track": torch.from_numpy(np.repeat(self.track[places], [len(part) for part in labels])),
+            "track": torch.from_numpy(
+                np.repeat(self.track[places], [len(part) for part in labels])
+            ),
         }
 
 
 class _FrameBatches(IterableDataset[FeatureBatch]):
-    """Batches of frames; with a seed in an order that is new each epoch, and frames of many clips mixed.
+    """Batches of frames; with a seed in an order that is new each epoch, and frames of many clips
+    mixed.
 
     While the frames of some clips are batched, the next clips are read.
     """
@@ -82,10 +89,17 @@ class _FrameBatches(IterableDataset[FeatureBatch]):
             yield left
 
     def _order(self, n: int) -> Tensor:
-        return torch.arange(n) if self.generator is None else torch.randperm(n, generator=self.generator)
+        return (
+            torch.arange(n)
+            if self.generator is None
+            else torch.randperm(n, generator=self.generator)
+        )
 
     def _read_ahead(self) -> Iterator[FeatureBatch]:
-        groups = [group.numpy() for group in torch.split(self._order(len(self.split.clips)), self.clips_at_once)]
+        groups = [
+            group.numpy()
+            for group in torch.split(self._order(len(self.split.clips)), self.clips_at_once)
+        ]
         with ThreadPoolExecutor(max_workers=1) as reader:
             coming = reader.submit(self.split.read, groups[0])
             for group in groups[1:]:
@@ -103,7 +117,11 @@ def _join(first: FeatureBatch, second: FeatureBatch) -> FeatureBatch:
 
 
 def _take(frames: FeatureBatch, rows: Tensor) -> FeatureBatch:
-    return {"features": frames["features"][:, rows], "target": frames["target"][rows], "track": frames["track"][rows]}
+    return {
+        "features": frames["features"][:, rows],
+        "target": frames["target"][rows],
+        "track": frames["track"][rows],
+    }
 
 
 def frame_loader(batches: _FrameBatches) -> DataLoader[FeatureBatch]:

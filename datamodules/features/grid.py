@@ -20,7 +20,8 @@ def n_grid_frames(seconds: float, frame_rate: float) -> int:
 
 
 def grid_weights(n_frames: int, hop: float, n_grid: int, frame_rate: float) -> Tensor:
-    """How a backbone's frames make the frames of the grid: each is the mean over the time it covers.
+    """How a backbone's frames make the frames of the grid: each is the mean over the time it
+    covers.
 
     Args:
         n_frames: of the backbone; frame t covers t * hop to (t + 1) * hop seconds.
@@ -29,8 +30,8 @@ def grid_weights(n_frames: int, hop: float, n_grid: int, frame_rate: float) -> T
         frame_rate: of the grid, in Hz.
 
     Returns:
-        (n_grid, n_frames) float32, rows sum to 1. Where the grid is finer than the backbone's frames, these repeat; beyond
-        the last one it stands for the rest.
+        (n_grid, n_frames) float32, rows sum to 1. Where the grid is finer than the backbone's
+        frames, these repeat; beyond the last one it stands for the rest.
 
     >>> grid_weights(4, 0.5, 2, 1.0)
     tensor([[0.5000, 0.5000, 0.0000, 0.0000],
@@ -40,12 +41,17 @@ def grid_weights(n_frames: int, hop: float, n_grid: int, frame_rate: float) -> T
     end = start + hop
     end[-1] = torch.inf
     wanted = torch.arange(n_grid, dtype=torch.float64)[:, None] / frame_rate
-    shared = (torch.minimum(end, wanted + 1 / frame_rate) - torch.maximum(start, wanted)).clamp(min=0)
+    shared = (torch.minimum(end, wanted + 1 / frame_rate) - torch.maximum(start, wanted)).clamp(
+        min=0
+    )
     return (shared / shared.sum(dim=1, keepdim=True)).float()
 
 
-def frame_labels(segments: tuple[Segment, ...], start_s: float, n_grid: int, frame_rate: float) -> NDArray[np.int64]:
-    """(n_grid,) labels of a clip that starts at `start_s` s, by the centres of the frames; -1 outside every segment.
+def frame_labels(
+    segments: tuple[Segment, ...], start_s: float, n_grid: int, frame_rate: float
+) -> NDArray[np.int64]:
+    """(n_grid,) labels of a clip that starts at `start_s` s, by the centres of the frames; -1
+    outside every segment.
 
     >>> frame_labels((Segment(0.5, 2.0, 4), Segment(3.0, float("inf"), 1)), 0.0, 5, 1.0).tolist()
     [4, 4, -1, 1, 1]

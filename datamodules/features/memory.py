@@ -22,7 +22,8 @@ class LabelledTracks:
 
     Attributes:
         track_ids: the split's N tracks.
-        track_target: (N,) int64 classes; (N, C) float32 for multilabel and regression; (N, C) int64 frames of each class.
+        track_target: (N,) int64 classes; (N, C) float32 for multilabel and regression; (N, C) int64
+            frames of each class.
     """
 
     track_ids: tuple[str, ...]
@@ -45,7 +46,9 @@ class FeatureSplit(LabelledTracks):
 
 
 class _InMemory(Dataset[FeatureBatch]):
-    """Indexes whole batches out of tensors in memory (ten times faster than item by item: facts/infra)."""
+    """Indexes whole batches out of tensors in memory (ten times faster than item by item:
+    facts/infra).
+    """
 
     def __init__(self, split: FeatureSplit) -> None:
         self.split = split
@@ -55,7 +58,11 @@ class _InMemory(Dataset[FeatureBatch]):
 
     def __getitem__(self, rows: list[int]) -> FeatureBatch:
         split, index = self.split, torch.tensor(rows)
-        return {"features": split.features[:, index], "target": split.target[index], "track": split.track[index]}
+        return {
+            "features": split.features[:, index],
+            "target": split.target[index],
+            "track": split.track[index],
+        }
 
 
 def _loader(data: _InMemory, batches: BatchSampler) -> DataLoader[FeatureBatch]:

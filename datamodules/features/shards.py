@@ -23,7 +23,9 @@ _SHARD_BYTES = 2**28  # a shard is closed at this size too: one clip by frames m
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """States of one clip: `values` (L+1, rows, D) float16, finite; `n_frames` is how many frames the backbone gave."""
+    """States of one clip: `values` (L+1, rows, D) float16, finite; `n_frames` is how many frames
+    the backbone gave.
+    """
 
     clip: Clip
     n_frames: int
@@ -31,9 +33,13 @@ class ClipFeatures:
 
 
 class ShardWriter:
-    """Collects clips and writes a shard at 512 clips, 60 s or 256 MB, in a thread beside the forward pass."""
+    """Collects clips and writes a shard at 512 clips, 60 s or 256 MB, in a thread beside the
+    forward pass.
+    """
 
-    def __init__(self, folder: Path, key: StoreKey, *, shard_clips: int = 512, shard_seconds: float = 60.0) -> None:
+    def __init__(
+        self, folder: Path, key: StoreKey, *, shard_clips: int = 512, shard_seconds: float = 60.0
+    ) -> None:
         self.folder, self.key = folder, key
         self.shard_clips, self.shard_seconds = shard_clips, shard_seconds
         self._open: list[ClipFeatures] = []
@@ -47,12 +53,17 @@ class ShardWriter:
         if not self._open:
             self._opened_at = time.monotonic()
         self._open.extend(clips)
-        full = len(self._open) >= self.shard_clips or sum(item.values.nbytes for item in self._open) >= _SHARD_BYTES
+        full = (
+            len(self._open) >= self.shard_clips
+            or sum(item.values.nbytes for item in self._open) >= _SHARD_BYTES
+        )
         if full or time.monotonic() - self._opened_at > self.shard_seconds:
             self.flush()
 
     def flush(self) -> None:
-        """Closes the open shard: hands it to the writing thread, after the one before it is on disk."""
+        """Closes the open shard: hands it to the writing thread, after the one before it is on
+        disk.
+        """
         self._wait()
         if self._open:
             shard, self._open = self._open, []

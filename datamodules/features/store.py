@@ -1,12 +1,14 @@
 """The feature store: what a backbone said about every clip, in HDF5. The one home of h5py.
 
-Conventions: one folder per (backbone fingerprint, dataset, clip rule, pooling, resampler, precision); its name is readable
-and ends in a hash of exactly these. Inside are immutable shards `part-*.h5`, written by any number of processes under a
-temporary name, flushed and renamed, so that a kill loses the open shard and nothing else. A shard's name holds the SHA-256 of
-its bytes, which is checked before HDF5 sees them. The clip ids inside the shards are the only list of what is done. A shard
-holds one contiguous (n, D) float16 dataset per layer (layer 0 = input of the first block), because a contiguous layer is read
-20 times faster than one layer out of (n, L, D) (measured: facts/infra section 4). A clip has one row in it where frames are
-pooled over time, and one for every frame of the label grid where tracks are scored by frames: clip after clip.
+Conventions: one folder per (backbone fingerprint, dataset, clip rule, pooling, resampler,
+precision); its name is readable and ends in a hash of exactly these. Inside are immutable shards
+`part-*.h5`, written by any number of processes under a temporary name, flushed and renamed, so that
+a kill loses the open shard and nothing else. A shard's name holds the SHA-256 of its bytes, which
+is checked before HDF5 sees them. The clip ids inside the shards are the only list of what is done.
+A shard holds one contiguous (n, D) float16 dataset per layer (layer 0 = input of the first block),
+because a contiguous layer is read 20 times faster than one layer out of (n, L, D) (measured:
+facts/infra section 4). A clip has one row in it where frames are pooled over time, and one for
+every frame of the label grid where tracks are scored by frames: clip after clip.
 """
 
 import hashlib
@@ -49,7 +51,9 @@ class StoreKey:
 
 @dataclass(frozen=True)
 class StoredTrack:
-    """What the store knows of a track: how many clips it gives, which are there, and the size of its audio file."""
+    """What the store knows of a track: how many clips it gives, which are there, and the size of
+    its audio file.
+    """
 
     n_clips: int
     file_bytes: int
@@ -67,7 +71,8 @@ class Features:
 
     Attributes:
         values: (L+1, N, D) float16, N clips sorted by track and place in the track.
-        track: (N,) int64, position of each clip's track in the list of track ids that was asked for.
+        track: (N,) int64, position of each clip's track in the list of track ids that was asked
+            for.
     """
 
     values: NDArray[np.float16]
@@ -75,7 +80,8 @@ class Features:
 
 
 def prepare_store(folder: Path, key: StoreKey) -> None:
-    """Makes the folder of a store, with its key in `store.json`, and removes what a killed writer left.
+    """Makes the folder of a store, with its key in `store.json`, and removes what a killed writer
+    left.
 
     Raises:
         UserError: the folder holds features of another configuration.
@@ -97,7 +103,12 @@ def read_inventory(folder: Path, key: StoreKey) -> dict[str, StoredTrack]:
     found: dict[str, StoredTrack] = {}
     for path in sorted(folder.glob("part-*.h5")):
         with _open_shard(path, key) as shard:
-            columns = (shard["track_id"].asstr()[:], shard["n_clips"][:], shard["file_bytes"][:], shard["clip"][:])
+            columns = (
+                shard["track_id"].asstr()[:],
+                shard["n_clips"][:],
+                shard["file_bytes"][:],
+                shard["clip"][:],
+            )
         for track_id, n_clips, file_bytes, clip in zip(*columns, strict=True):
             before = found[track_id].clips if track_id in found else frozenset[int]()
             found[track_id] = StoredTrack(int(n_clips), int(file_bytes), before | {int(clip)})
@@ -108,7 +119,8 @@ def read_features(folder: Path, key: StoreKey, track_ids: Sequence[str]) -> Feat
     """All layers of all clips of the tracks asked for, in memory.
 
     Raises:
-        UserError: a shard is broken or belongs to another configuration, or a track is not (wholly) stored.
+        UserError: a shard is broken or belongs to another configuration, or a track is not (wholly)
+            stored.
     """
     paths = sorted(folder.glob("part-*.h5"))
     clips = _find_clips(folder, paths, key, track_ids)
@@ -118,7 +130,9 @@ def read_features(folder: Path, key: StoreKey, track_ids: Sequence[str]) -> Feat
         with _open_shard(path, key) as shard:
             layers = _layers(shard)
             if values is None:
-                values = np.empty((len(layers), len(clips), shard[layers[0]].shape[1]), dtype=np.float16)
+                values = np.empty(
+                    (len(layers), len(clips), shard[layers[0]].shape[1]), dtype=np.float16
+                )
             for layer, name in enumerate(layers):
                 values[layer, here] = shard[name][:][clips["row"][here]]
     assert values is not None, "a complete store has shards"
@@ -126,20 +140,24 @@ def read_features(folder: Path, key: StoreKey, track_ids: Sequence[str]) -> Feat
 
 
 class FrameClips:
-    """The clips of some tracks by frames of the label grid; their values stay on disk until they are read.
+    """The clips of some tracks by frames of the label grid; their values stay on disk until they
+    are read.
 
     Attributes:
-        track: (N,) int64, position of each clip's track in the list of track ids that was asked for; clips are sorted by it.
+        track: (N,) int64, position of each clip's track in the list of track ids that was asked
+            for; clips are sorted by it.
         start_s: (N,) float64, where each clip starts in its track.
         n_rows: (N,) int64, frames of each clip.
         shape: number of layers L+1 and of features D.
     """
 
     def __init__(self, folder: Path, key: StoreKey, track_ids: Sequence[str]) -> None:
-        """Checks every shard once; afterwards they are only mapped, so that memory holds no more than what is read.
+        """Checks every shard once; afterwards they are only mapped, so that memory holds no more
+        than what is read.
 
         Raises:
-            UserError: a shard is broken or belongs to another configuration, or a track is not (wholly) stored.
+            UserError: a shard is broken or belongs to another configuration, or a track is not
+                (wholly) stored.
         """
         paths = sorted(folder.glob("part-*.h5"))
         clips = _find_clips(folder, paths, key, track_ids)
@@ -148,9 +166,13 @@ class FrameClips:
         self._layers: list[list[NDArray[np.float16]]] = []
         for path in paths:
             with _open_shard(path, key) as shard:
-                places = [(shard[name].id.get_offset(), shard[name].shape) for name in _layers(shard)]
+                places = [
+                    (shard[name].id.get_offset(), shard[name].shape) for name in _layers(shard)
+                ]
             image = np.memmap(path, mode="r")
-            self._layers.append([np.ndarray(shape, np.float16, image, offset) for offset, shape in places])
+            self._layers.append(
+                [np.ndarray(shape, np.float16, image, offset) for offset, shape in places]
+            )
         self.shape = (len(self._layers[0]), self._layers[0][0].shape[1])
 
     def __len__(self) -> int:
@@ -159,31 +181,44 @@ class FrameClips:
     def read(self, clip: int) -> NDArray[np.float16]:
         """All layers of one clip: (L+1, n_rows, D) float16."""
         first, n_rows = self._row[clip], self.n_rows[clip]
-        return np.stack([layer[first : first + n_rows] for layer in self._layers[self._shard[clip]]])
+        return np.stack(
+            [layer[first : first + n_rows] for layer in self._layers[self._shard[clip]]]
+        )
 
 
 _CLIP = np.dtype(
-    [(name, np.int64) for name in ("track", "clip", "n_clips", "shard", "row", "n_rows")] + [("start_s", np.float64)]
+    [(name, np.int64) for name in ("track", "clip", "n_clips", "shard", "row", "n_rows")]
+    + [("start_s", np.float64)]
 )
 
 
-def _find_clips(folder: Path, paths: Sequence[Path], key: StoreKey, track_ids: Sequence[str]) -> NDArray[np.void]:
-    """Where the clips of the tracks asked for lie: records of `_CLIP`, sorted by track and place in it, each clip once."""
+def _find_clips(
+    folder: Path, paths: Sequence[Path], key: StoreKey, track_ids: Sequence[str]
+) -> NDArray[np.void]:
+    """Where the clips of the tracks asked for lie: records of `_CLIP`, sorted by track and place in
+    it, each clip once.
+    """
     position = {track_id: index for index, track_id in enumerate(track_ids)}
     found = [np.empty(0, _CLIP)]
     for number, path in enumerate(paths):
         with _open_shard(path, key) as shard:
             here = np.empty(len(shard["clip"]), _CLIP)
-            here["track"] = [position.get(track_id, -1) for track_id in shard["track_id"].asstr()[:]]
+            here["track"] = [
+                position.get(track_id, -1) for track_id in shard["track_id"].asstr()[:]
+            ]
             here["shard"] = number
             for name in ("clip", "n_clips", "n_rows", "start_s"):
                 here[name] = shard[name][:]
             here["row"] = np.cumsum(here["n_rows"]) - here["n_rows"]
         found.append(here[here["track"] >= 0])
     clips = np.concatenate(found)
-    clips = clips[np.unique(clips[["track", "clip"]], return_index=True)[1]]  # sorted; the first of equals
+    clips = clips[
+        np.unique(clips[["track", "clip"]], return_index=True)[1]
+    ]  # sorted; the first of equals
     n_found = np.bincount(clips["track"], minlength=len(track_ids))
-    _check_complete(track_ids, clips["track"][n_found[clips["track"]] == clips["n_clips"]].tolist(), folder)
+    _check_complete(
+        track_ids, clips["track"][n_found[clips["track"]] == clips["n_clips"]].tolist(), folder
+    )
     return clips
 
 
@@ -193,7 +228,9 @@ def _layers(shard: h5py.File) -> list[str]:
 
 @contextmanager
 def _open_shard(path: Path, key: StoreKey) -> Iterator[h5py.File]:
-    """A shard, opened only if its bytes are those that were written: HDF5 may crash or hang on others."""
+    """A shard, opened only if its bytes are those that were written: HDF5 may crash or hang on
+    others.
+    """
     try:
         content = path.read_bytes()
         if path.stem != f"part-{_digest(content)}":
@@ -219,19 +256,27 @@ def _check_key(path: Path, found: str, key: StoreKey) -> None:
     except json.JSONDecodeError:
         stored = None
     if not isinstance(stored, dict):
-        raise UserError(f"{path} is not a description of a feature store: delete its folder and extract again")
+        raise UserError(
+            f"{path} is not a description of a feature store: delete its folder and extract again"
+        )
     wanted = asdict(key)
     if stored != wanted:
         differs = ", ".join(
-            f"{name} is {stored.get(name)!r}, wanted {value!r}" for name, value in wanted.items() if stored.get(name) != value
+            f"{name} is {stored.get(name)!r}, wanted {value!r}"
+            for name, value in wanted.items()
+            if stored.get(name) != value
         )
-        raise UserError(f"{path} was written by another configuration ({differs}): move it away and extract again")
+        raise UserError(
+            f"{path} was written by another configuration ({differs}): move it away and extract "
+            "again"
+        )
 
 
 def _check_complete(track_ids: Sequence[str], found: Iterable[int], folder: Path) -> None:
     missing = sorted(set(range(len(track_ids))) - set(found))
     if missing:
         raise UserError(
-            f"{len(missing)} of {len(track_ids)} tracks have no features in {folder} (first: {track_ids[missing[0]]}): "
+            f"{len(missing)} of {len(track_ids)} tracks have no features in {folder} (first: "
+            f"{track_ids[missing[0]]}): "
             "run `mirprobe extract` with the same settings"
         )

@@ -1,8 +1,9 @@
 """The contract of a backbone: a frozen network that turns audio into the states of all its layers.
 
-Conventions: layer 0 is the input of the first encoder block, layers 1..L are the block outputs, all at one frame rate and
-one width. Audio is mono float32 at the backbone's own rate; nothing is padded inside a batch, so a batch of n clips gives
-what n batches of one give. A backbone is one file in this folder: five facts and `states`.
+Conventions: layer 0 is the input of the first encoder block, layers 1..L are the block outputs, all
+at one frame rate and one width. Audio is mono float32 at the backbone's own rate; nothing is padded
+inside a batch, so a batch of n clips gives what n batches of one give. A backbone is one file in
+this folder: five facts and `states`.
 """
 
 import hashlib
@@ -26,7 +27,8 @@ class Backbone(nn.Module, ABC):
         n_layers: L, the number of encoder blocks; `forward` returns L + 1 states.
         dim: D, the width of every state.
         min_samples: the shortest clip it accepts, in samples.
-        precision: of weights and activations, `float32` unless a backbone offers more; part of a store's name.
+        precision: of weights and activations, `float32` unless a backbone offers more; part of a
+            store's name.
         keys_matched: tensors taken from a checkpoint; None where none was read.
         keys_ignored: tensors of the checkpoint that are known and not needed.
     """
@@ -64,16 +66,28 @@ class Backbone(nn.Module, ABC):
     def _check(self, audio: Tensor) -> None:
         name = type(self).__name__
         if audio.ndim != 2:
-            raise UserError(f"{name} takes audio of shape (batch, samples), got {tuple(audio.shape)}: mix down to mono first")
+            raise UserError(
+                f"{name} takes audio of shape (batch, samples), got {tuple(audio.shape)}: mix down "
+                "to mono first"
+            )
         if audio.dtype != torch.float32:
-            raise UserError(f"{name} takes float32 audio, got {str(audio.dtype).removeprefix('torch.')}")
+            raise UserError(
+                f"{name} takes float32 audio, got {str(audio.dtype).removeprefix('torch.')}"
+            )
         if audio.shape[1] < self.min_samples:
-            raise UserError(f"{name} needs at least {self.min_samples} samples at {self.sample_rate} Hz, got {audio.shape[1]}")
+            raise UserError(
+                f"{name} needs at least {self.min_samples} samples at {self.sample_rate} Hz, got "
+                f"{audio.shape[1]}"
+            )
         if not bool(torch.isfinite(audio).all()):
-            raise UserError(f"{name} got audio with NaN or infinite samples: check the file it was read from")
+            raise UserError(
+                f"{name} got audio with NaN or infinite samples: check the file it was read from"
+            )
 
     def freeze(self) -> Self:
-        """Switches off gradients, dropout and running statistics, for good: later calls of `train` change nothing."""
+        """Switches off gradients, dropout and running statistics, for good: later calls of `train`
+        change nothing.
+        """
         self.requires_grad_(False)
         super().train(False)
         return self
@@ -83,9 +97,15 @@ class Backbone(nn.Module, ABC):
         return self
 
     def fingerprint(self) -> str:
-        """16 hex digits that identify weights and front end: class, its constants, and every tensor of the state dict."""
-        digest = hashlib.sha256(json.dumps([type(self).__name__, dict(self.front_end)], sort_keys=True).encode())
+        """16 hex digits that identify weights and front end: class, its constants, and every tensor
+        of the state dict.
+        """
+        digest = hashlib.sha256(
+            json.dumps([type(self).__name__, dict(self.front_end)], sort_keys=True).encode()
+        )
         for key, tensor in sorted(self.state_dict().items()):
             digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+            digest.update(
+                tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+            )
         return digest.hexdigest()[:16]

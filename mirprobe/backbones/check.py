@@ -1,9 +1,10 @@
 """`mirprobe check`: does a backbone keep the contract, and what moves its states?
 
-Conventions: a finding with a bound is a must, `ok` or `FAILED`; one without is `info` and shows what a choice costs. All
-signals are made here from fixed seeds, at most 4 s long except for speed and memory. Numbers per layer are printed as
-smallest .. largest over layers 0..L. A relative rms is that of the change over that of the reference state, both over
-clips, frames and features. The reference runs in float32 without TF32.
+Conventions: a finding with a bound is a must, `ok` or `FAILED`; one without is `info` and shows
+what a choice costs. All signals are made here from fixed seeds, at most 4 s long except for speed
+and memory. Numbers per layer are printed as smallest .. largest over layers 0..L. A relative rms is
+that of the change over that of the reference state, both over clips, frames and features. The
+reference runs in float32 without TF32.
 """
 
 import ctypes
@@ -65,7 +66,9 @@ def check(name: str, backbone: Backbone, clip_seconds: float | None) -> bool:
     found = findings(backbone, clip_seconds or WHOLE_TRACK_SECONDS)
     console().print(make_table(name, found))
     if clip_seconds is None:
-        console().print(f"Whole tracks: speed and memory are of {WHOLE_TRACK_SECONDS:g} s.", style="dim")
+        console().print(
+            f"Whole tracks: speed and memory are of {WHOLE_TRACK_SECONDS:g} s.", style="dim"
+        )
 
     musts = [finding for finding in found if finding.bound]
     failed = [finding.what for finding in found if finding.verdict == "FAILED"]
@@ -117,7 +120,11 @@ def _facts(backbone: Backbone) -> list[Finding]:
         Finding("fingerprint", backbone.fingerprint()),
         Finding("layers", f"0..{backbone.n_layers}, width {backbone.dim}, {backbone.precision}"),
         Finding("rate", f"{backbone.sample_rate} Hz in, a frame every {1000 * backbone.hop:g} ms"),
-        *(Finding(f"checkpoint keys {name}", str(n), numbers=(float(n),)) for name, n in keys if n is not None),
+        *(
+            Finding(f"checkpoint keys {name}", str(n), numbers=(float(n),))
+            for name, n in keys
+            if n is not None
+        ),
     ]
 
 
@@ -140,19 +147,26 @@ def _frozen(backbone: Backbone) -> list[Finding]:
 
 
 def _repeats(backbone: Backbone) -> list[Finding]:
-    """Two identical calls, then three clips in one batch against one by one, which says nothing unless calls repeat."""
+    """Two identical calls, then three clips in one batch against one by one, which says nothing
+    unless calls repeat.
+    """
     clip, batch = _clip(backbone, 1.0), "batch of 3 against 3 of 1"
     change = _change(backbone(clip), backbone(clip)).max().item()
     identical = _must("two identical calls", f"differ by {change:.2g}", "0", change == 0, change)
     if change != 0:
         return [identical, Finding(batch, "not compared: identical calls differ")]
     n_samples = clip.shape[1]
-    clips = torch.stack([noise(n_samples), chirp(n_samples), music(n_samples, backbone.sample_rate)]).to(clip)
+    clips = torch.stack(
+        [noise(n_samples), chirp(n_samples), music(n_samples, backbone.sample_rate)]
+    ).to(clip)
     singles = torch.cat([backbone(one[None]) for one in clips])
     relative = _relative_max(backbone(clips), singles)
     bound = BATCH_BOUND.get(backbone.precision, COARSE_BATCH_BOUND)
     holds = bool((relative <= bound).all())
-    return [identical, _must(batch, _span(relative), f"<= {bound:.2g} of largest", holds, *relative.tolist())]
+    return [
+        identical,
+        _must(batch, _span(relative), f"<= {bound:.2g} of largest", holds, *relative.tolist()),
+    ]
 
 
 def _frames(backbone: Backbone) -> Finding:
@@ -161,15 +175,24 @@ def _frames(backbone: Backbone) -> Finding:
     lengths = [second, 3 * second, second + 1, round(1.37 * second) | 1, round(2.718 * second) | 1]
     n_frames = [backbone(noise(length)[None].to(_device(backbone))).shape[2] for length in lengths]
     in_batch = backbone(noise(second).expand(2, -1).to(_device(backbone))).shape[2]
-    off = [abs(n - length / backbone.sample_rate / backbone.hop) for n, length in zip(n_frames, lengths, strict=True)]
+    off = [
+        abs(n - length / backbone.sample_rate / backbone.hop)
+        for n, length in zip(n_frames, lengths, strict=True)
+    ]
     value = f"{n_frames[0]} in {second} samples; off by {max(off):.2f} at most"
     value += "" if in_batch == n_frames[0] else f"; {in_batch} in a batch of 2"
-    return _must("frames as hop says", value, "<= 1 frame", max(off) <= 1 and in_batch == n_frames[0], *off)
+    return _must(
+        "frames as hop says", value, "<= 1 frame", max(off) <= 1 and in_batch == n_frames[0], *off
+    )
 
 
 def _values(backbone: Backbone) -> list[Finding]:
     n_samples = _n_samples(backbone, 1.0)
-    signals = {"noise": noise(n_samples), "silence": torch.zeros(n_samples), "chirp": chirp(n_samples)}
+    signals = {
+        "noise": noise(n_samples),
+        "silence": torch.zeros(n_samples),
+        "chirp": chirp(n_samples),
+    }
     states = backbone(torch.stack(list(signals.values())).to(_device(backbone)))
     expected = (len(signals), backbone.n_layers + 1, states.shape[2], backbone.dim)
     fits = tuple(states.shape) == expected and states.dtype == torch.float32
@@ -179,7 +202,8 @@ def _values(backbone: Backbone) -> list[Finding]:
         for layer, state in enumerate(clip)
         if not bool(state.isfinite().all())
     ]
-    # Where a state is not finite, the row above says so; this one asks whether the others fit the store.
+    # Where a state is not finite, the row above says so; this one asks whether the others fit the
+    # store.
     largest = states.nan_to_num(0.0, 0.0, 0.0).double().mean(2).abs().amax((0, 2))
     small = largest.max().item() <= FLOAT16_MAX
     return [
@@ -189,8 +213,20 @@ def _values(backbone: Backbone) -> list[Finding]:
             f"{expected} float32",
             fits,
         ),
-        _must("states not finite", ", ".join(bad[:3]) or "none", "none on noise, silence, chirp", not bad, len(bad)),
-        _must("largest time mean", _span(largest), f"<= {FLOAT16_MAX:g} (float16)", small, *largest.tolist()),
+        _must(
+            "states not finite",
+            ", ".join(bad[:3]) or "none",
+            "none on noise, silence, chirp",
+            not bad,
+            len(bad),
+        ),
+        _must(
+            "largest time mean",
+            _span(largest),
+            f"<= {FLOAT16_MAX:g} (float16)",
+            small,
+            *largest.tolist(),
+        ),
     ]
 
 
@@ -198,7 +234,13 @@ def _minimum_input(backbone: Backbone) -> Finding:
     shortest = backbone.min_samples
     accepted, refused = _accepts(backbone, shortest), not _accepts(backbone, shortest - 1)
     value = f"{shortest} {'accepted' if accepted else 'refused'}, {shortest - 1} {'refused' if refused else 'accepted'}"
-    return _must("minimum input in samples", value, "accepted, one less refused", accepted and refused, shortest)
+    return _must(
+        "minimum input in samples",
+        value,
+        "accepted, one less refused",
+        accepted and refused,
+        shortest,
+    )
 
 
 def _accepts(backbone: Backbone, n_samples: int) -> bool:
@@ -214,15 +256,27 @@ def _padding(backbone: Backbone) -> Finding:
     plain = backbone(clip)
     padded = backbone(F.pad(clip, (0, clip.shape[1])))[:, :, : plain.shape[2]]
     relative = _relative_rms(padded, plain)
-    return Finding("zeros appended, clip doubled", f"real frames move by {_span(relative)} rms", numbers=tuple(relative.tolist()))
+    return Finding(
+        "zeros appended, clip doubled",
+        f"real frames move by {_span(relative)} rms",
+        numbers=tuple(relative.tolist()),
+    )
 
 
 def _wrong_rate(backbone: Backbone) -> Finding:
-    """The same music sampled at 2/3 of the rate: what a forgotten resampling does, a fifth up and 1.5 times as fast."""
+    """The same music sampled at 2/3 of the rate: what a forgotten resampling does, a fifth up and
+    1.5 times as fast.
+    """
     right = _clip(backbone, 3.0)
     wrong = music(round(right.shape[1] * 2 / 3), backbone.sample_rate * 2 / 3)[None].to(right)
-    relative = _relative_rms(backbone(wrong).mean(2, keepdim=True), backbone(right).mean(2, keepdim=True))
-    return Finding("audio at 2/3 of the rate", f"time means move by {_span(relative)} rms", numbers=tuple(relative.tolist()))
+    relative = _relative_rms(
+        backbone(wrong).mean(2, keepdim=True), backbone(right).mean(2, keepdim=True)
+    )
+    return Finding(
+        "audio at 2/3 of the rate",
+        f"time means move by {_span(relative)} rms",
+        numbers=tuple(relative.tolist()),
+    )
 
 
 def _precisions(backbone: Backbone) -> list[Finding]:
@@ -237,13 +291,21 @@ def _precision(backbone: Backbone, mode: str, clip: Tensor, exact: Tensor) -> Fi
         return Finding(f"error of {mode}", f"not measured: {reason}")
     dtype = torch.float16 if mode.startswith("fp16") else torch.bfloat16
     try:  # `forward` switches autocast off, so `states` is called
-        with torch.no_grad(), _tf32(enabled=mode == "TF32"), torch.autocast(clip.device.type, dtype, enabled=mode != "TF32"):
+        with (
+            torch.no_grad(),
+            _tf32(enabled=mode == "TF32"),
+            torch.autocast(clip.device.type, dtype, enabled=mode != "TF32"),
+        ):
             states = backbone.states(clip).float()
     except RuntimeError as error:
         return Finding(f"error of {mode}", f"not possible: {' '.join(str(error).split())[:80]}")
     rms = _relative_rms(states, exact)
     largest = _relative_max(states, exact)
-    return Finding(f"error of {mode}", f"rms {_span(rms)}, max {_span(largest)}", numbers=(*rms.tolist(), *largest.tolist()))
+    return Finding(
+        f"error of {mode}",
+        f"rms {_span(rms)}, max {_span(largest)}",
+        numbers=(*rms.tolist(), *largest.tolist()),
+    )
 
 
 def _why_not(backbone: Backbone, mode: str) -> str | None:
@@ -257,7 +319,11 @@ def _why_not(backbone: Backbone, mode: str) -> str | None:
     if mode != "bf16 autocast":
         return "needs a CUDA device"
     capability = torch.backends.cpu.get_cpu_capability()
-    return None if capability.startswith("AVX512") else f"PyTorch has no fast bf16 on this CPU ({capability})"
+    return (
+        None
+        if capability.startswith("AVX512")
+        else f"PyTorch has no fast bf16 on this CPU ({capability})"
+    )
 
 
 def _speed(backbone: Backbone, clip_seconds: float) -> list[Finding]:
@@ -269,11 +335,19 @@ def _speed(backbone: Backbone, clip_seconds: float) -> list[Finding]:
         backbone(clip).sum().item()  # waits for the device
         runs_s.append(time.perf_counter() - start_s)
     factor = clip.shape[1] / backbone.sample_rate / min(runs_s)
-    place = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    place = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
     memory = Finding(f"peak memory at {clip_seconds:g} s", "not measured: the system does not tell")
     if before is not None:
         more = _peak(device) - before
-        memory = Finding(memory.what, f"{more / 1e9:.2f} GB on top of {before / 1e9:.2f} GB in use", numbers=(more, before))
+        memory = Finding(
+            memory.what,
+            f"{more / 1e9:.2f} GB on top of {before / 1e9:.2f} GB in use",
+            numbers=(more, before),
+        )
     value = f"{factor:.3g} x real time ({min(runs_s):.3g} s a clip, batch 1, {place})"
     return [Finding(f"speed at {clip_seconds:g} s", value, numbers=(factor,)), memory]
 
@@ -333,13 +407,17 @@ def _digests(module: nn.Module) -> dict[str, bytes]:
     """SHA-256 of every parameter and buffer, those outside the state dict included."""
     tensors = chain(module.named_parameters(), module.named_buffers())
     return {
-        name: hashlib.sha256(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data).digest()
+        name: hashlib.sha256(
+            tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+        ).digest()
         for name, tensor in tensors
     }
 
 
 def _change(states: Tensor, reference: Tensor) -> Tensor:
-    """Absolute difference; 0 where both are the same infinity or both NaN, infinity throughout if the shapes differ."""
+    """Absolute difference; 0 where both are the same infinity or both NaN, infinity throughout if
+    the shapes differ.
+    """
     if states.shape != reference.shape:
         return torch.full_like(reference, torch.inf)
     same = (states == reference) | (states.isnan() & reference.isnan())
@@ -372,4 +450,8 @@ def _span(per_layer: Tensor) -> str:
     '0.12 .. 0.5 (layer 0)'
     """
     low, high = per_layer.min().item(), per_layer.max().item()
-    return f"{low:.2g}" if low == high else f"{low:.2g} .. {high:.2g} (layer {int(per_layer.argmax())})"
+    return (
+        f"{low:.2g}"
+        if low == high
+        else f"{low:.2g} .. {high:.2g} (layer {int(per_layer.argmax())})"
+    )

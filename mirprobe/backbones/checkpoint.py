@@ -1,8 +1,10 @@
-"""Weights in the published layout: read from a checkpoint file and checked against it, or drawn at random.
+"""Weights in the published layout: read from a checkpoint file and checked against it, or drawn at
+random.
 
-Conventions: a checkpoint is a PyTorch zip file with a dict `state_dict` (.pt) or a safetensors file; its content tells
-which, not its name. Every key starts with `model.`, which is stripped. The check is strict both ways: each needed key
-is there with its shape, and each other key is on the list of ignored ones. Nothing in a file is ever executed.
+Conventions: a checkpoint is a PyTorch zip file with a dict `state_dict` (.pt) or a safetensors
+file; its content tells which, not its name. Every key starts with `model.`, which is stripped. The
+check is strict both ways: each needed key is there with its shape, and each other key is on the
+list of ignored ones. Nothing in a file is ever executed.
 """
 
 import hashlib
@@ -30,7 +32,8 @@ class Layout:
         owner: name of the backbone, for error texts.
         needed: keys that are read, with their shapes.
         ignored: regular expressions of the keys that may be there and are not read.
-        equal: tensors that are computed, not read; where the file has one, it must be the same to 1e-5.
+        equal: tensors that are computed, not read; where the file has one, it must be the same to
+            1e-5.
     """
 
     owner: str
@@ -53,16 +56,23 @@ def verify(path: Path, *, n_bytes: int, digest: str, remedy: str) -> None:
     """
     found = path.stat().st_size
     if found != n_bytes:
-        raise UserError(f"{path} is not the published file: it has {found:,} bytes instead of {n_bytes:,}. {remedy}")
+        raise UserError(
+            f"{path} is not the published file: it has {found:,} bytes instead of {n_bytes:,}. "
+            f"{remedy}"
+        )
     if sha256(path) != digest:
-        raise UserError(f"{path} is not the published file: its SHA-256 is not {digest[:12]}... {remedy}")
+        raise UserError(
+            f"{path} is not the published file: its SHA-256 is not {digest[:12]}... {remedy}"
+        )
 
 
 def read_tensors(path: Path, *, remedy: str) -> dict[str, Tensor]:
-    """All tensors of a checkpoint under their names in the file; large ones stay on disk until they are used.
+    """All tensors of a checkpoint under their names in the file; large ones stay on disk until they
+    are used.
 
     Raises:
-        UserError: no such file, not a checkpoint, damaged, holds anything but tensors, or has no `state_dict`.
+        UserError: no such file, not a checkpoint, damaged, holds anything but tensors, or has no
+            `state_dict`.
     """
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}. {remedy}")
@@ -70,12 +80,19 @@ def read_tensors(path: Path, *, remedy: str) -> dict[str, Tensor]:
         head = stream.read(64)
     if head[:4] == b"PK\x03\x04":
         return _read_zip(path, remedy)
-    if head[8:9] == b"{":  # after 8 bytes of length, a safetensors file starts with its table in JSON
+    if (
+        head[8:9] == b"{"
+    ):  # after 8 bytes of length, a safetensors file starts with its table in JSON
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise UserError(f"{path} is damaged or cut short ({_one_line(error)}). {remedy}") from error
-    raise UserError(f"{path} is neither a PyTorch zip file nor safetensors: it starts with {head[:16]!r}. {remedy}")
+            raise UserError(
+                f"{path} is damaged or cut short ({_one_line(error)}). {remedy}"
+            ) from error
+    raise UserError(
+        f"{path} is neither a PyTorch zip file nor safetensors: it starts with {head[:16]!r}. "
+        f"{remedy}"
+    )
 
 
 def _read_zip(path: Path, remedy: str) -> dict[str, Tensor]:
@@ -83,14 +100,23 @@ def _read_zip(path: Path, remedy: str) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} holds Python code or objects besides tensors; refused, and nothing of it was run. {remedy}"
+            f"{path} holds Python code or objects besides tensors; refused, and nothing of it was "
+            f"run. {remedy}"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged or cut short ({_one_line(error)}). {remedy}") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        found = ", ".join(map(str, list(content)[:3])) if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"{path} has no state_dict of tensors (found: {found or 'nothing'}). {remedy}")
+    if not isinstance(state, dict) or not all(
+        isinstance(tensor, Tensor) for tensor in state.values()
+    ):
+        found = (
+            ", ".join(map(str, list(content)[:3]))
+            if isinstance(content, dict)
+            else type(content).__name__
+        )
+        raise UserError(
+            f"{path} has no state_dict of tensors (found: {found or 'nothing'}). {remedy}"
+        )
     return state
 
 
@@ -100,7 +126,8 @@ def _one_line(error: Exception) -> str:
 
 
 def read_state(path: Path, layout: Layout, *, remedy: str) -> tuple[dict[str, Tensor], int]:
-    """Needed tensors of a checkpoint as float32 copies in memory, keys without `model.`; and how many others it holds.
+    """Needed tensors of a checkpoint as float32 copies in memory, keys without `model.`; and how
+    many others it holds.
 
     Raises:
         UserError: see `read_tensors`; or the keys are not those of `layout`.
@@ -108,7 +135,9 @@ def read_state(path: Path, layout: Layout, *, remedy: str) -> tuple[dict[str, Te
     tensors = read_tensors(path, remedy=remedy)
     problems = [text for text in _mismatches(tensors, layout) if text]
     if problems:
-        raise UserError(f"{path} does not hold {layout.owner} weights: {'; '.join(problems)}. {remedy}")
+        raise UserError(
+            f"{path} does not hold {layout.owner} weights: {'; '.join(problems)}. {remedy}"
+        )
     state = {key: tensors[PREFIX + key].to(torch.float32, copy=True) for key in layout.needed}
     return state, len(tensors) - len(state)
 
@@ -118,7 +147,9 @@ def _mismatches(tensors: Mapping[str, Tensor], layout: Layout) -> list[str]:
     ignored = re.compile("|".join(layout.ignored or ("(?!)",)))
     known = {PREFIX + key for key in (*layout.needed, *layout.equal)}
     unknown = [
-        key for key in tensors if key not in known and not (key.startswith(PREFIX) and ignored.fullmatch(key, len(PREFIX)))
+        key
+        for key in tensors
+        if key not in known and not (key.startswith(PREFIX) and ignored.fullmatch(key, len(PREFIX)))
     ]
     wrong = []
     for key in sorted(layout.needed.keys() - set(missing)):
@@ -127,9 +158,15 @@ def _mismatches(tensors: Mapping[str, Tensor], layout: Layout) -> list[str]:
             wrong.append(f"{key} is {tensor.dtype} {tuple(tensor.shape)} instead of {shape}")
     for key, expected in layout.equal.items():
         found = tensors.get(PREFIX + key)
-        if found is not None and (found.shape != expected.shape or not torch.allclose(found.float(), expected, rtol=1e-5)):
+        if found is not None and (
+            found.shape != expected.shape or not torch.allclose(found.float(), expected, rtol=1e-5)
+        ):
             wrong.append(f"{key} has other values")
-    return [_count("missing", missing), _count("unknown", unknown), _count("of another shape or value", wrong)]
+    return [
+        _count("missing", missing),
+        _count("unknown", unknown),
+        _count("of another shape or value", wrong),
+    ]
 
 
 def _count(kind: str, names: list[str]) -> str:

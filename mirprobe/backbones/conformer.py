@@ -1,12 +1,15 @@
-"""The network that MusicFM and MuQ share: log-mel, two residual conv2d blocks, rotary Conformer layers, a LayerNorm.
+"""The network that MusicFM and MuQ share: log-mel, two residual conv2d blocks, rotary Conformer
+layers, a LayerNorm.
 
-Conventions: layer 0 is the output of the convolutional front end, layers 1..L-1 are what each Conformer layer returns
-after its own last LayerNorm, and layer L has the encoder's additional LayerNorm on top, as in both published packages.
-Frame k is centred on sample 960 k; T = ceil(floor(S / 240) / 4). Masks are not supported: the clips of a batch have one
-length. M counts mel frames (10 ms), T frames of the backbone (40 ms).
+Conventions: layer 0 is the output of the convolutional front end, layers 1..L-1 are what each
+Conformer layer returns after its own last LayerNorm, and layer L has the encoder's additional
+LayerNorm on top, as in both published packages. Frame k is centred on sample 960 k; T =
+ceil(floor(S / 240) / 4). Masks are not supported: the clips of a batch have one length. M counts
+mel frames (10 ms), T frames of the backbone (40 ms).
 
-The weights are held in the form that runs fastest and computes the same (`layout.fold`). Source of every size and step:
-../shared/facts/backbones.md sections 1 and 2; the arithmetic is tested against golden numbers of the published code.
+The weights are held in the form that runs fastest and computes the same (`layout.fold`). Source of
+every size and step: ../shared/facts/backbones.md sections 1 and 2; the arithmetic is tested against
+golden numbers of the published code.
 """
 
 from collections.abc import Mapping
@@ -22,13 +25,23 @@ from torchaudio import transforms
 from datamodules.errors import UserError
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.backbones.checkpoint import Layout, read_state, sha256, verify
-from mirprobe.backbones.conformer_state import EPS, IGNORED, INV_FREQ, STORED_MEL, ConformerSize, fold, published_shapes
+from mirprobe.backbones.conformer_state import (
+    EPS,
+    IGNORED,
+    INV_FREQ,
+    STORED_MEL,
+    ConformerSize,
+    fold,
+    published_shapes,
+)
 from mirprobe.backbones.hub import PublishedFile, locate
 from mirprobe.backbones.random_weights import draw_state
 
 Precision = Literal["float32", "bf16"]
 SAMPLE_RATE, N_FFT, HOP_SAMPLES = 24_000, 2048, 240
-FRONT_END_SAMPLES = 60 * SAMPLE_RATE  # the conv maps take 20 MB per second of audio, so a big batch passes them in parts
+FRONT_END_SAMPLES = (
+    60 * SAMPLE_RATE
+)  # the conv maps take 20 MB per second of audio, so a big batch passes them in parts
 ROTARY_BASE = 10_000.0
 ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
@@ -36,32 +49,46 @@ ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-c
 class LogMel(nn.Module):
     """Normalised log-mel spectrogram, in float32 whatever the precision after it.
 
-    Window and filter bank are part of the state dict only where the checkpoint brings them (`stored`, published keys);
-    the computed ones follow from the constants. `statistics` are mean and std in dB.
+    Window and filter bank are part of the state dict only where the checkpoint brings them
+    (`stored`, published keys); the computed ones follow from the constants. `statistics` are mean
+    and std in dB.
     """
 
     statistics: Tensor
 
-    def __init__(self, n_mels: int, statistics: tuple[float, float], stored: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, n_mels: int, statistics: tuple[float, float], stored: Mapping[str, Tensor]
+    ) -> None:
         super().__init__()
         self.spectrogram = transforms.Spectrogram(n_fft=N_FFT, hop_length=HOP_SAMPLES, power=2.0)
         self.mel_scale = transforms.MelScale(n_mels, SAMPLE_RATE, n_stft=N_FFT // 2 + 1)
-        self.decibel = transforms.AmplitudeToDB("power")  # top_db None: quiet frames keep their level
-        for module, name, owner in ((self.spectrogram, "window", "spectrogram"), (self.mel_scale, "fb", "mel_scale")):
+        self.decibel = transforms.AmplitudeToDB(
+            "power"
+        )  # top_db None: quiet frames keep their level
+        for module, name, owner in (
+            (self.spectrogram, "window", "spectrogram"),
+            (self.mel_scale, "fb", "mel_scale"),
+        ):
             tensor = stored.get(f"{STORED_MEL}.{owner}.{name}")
             computed = getattr(module, name)
-            module.register_buffer(name, computed if tensor is None else tensor, persistent=tensor is not None)
+            module.register_buffer(
+                name, computed if tensor is None else tensor, persistent=tensor is not None
+            )
         self.register_buffer("statistics", torch.tensor(statistics))
 
     def forward(self, audio: Tensor) -> Tensor:
-        """(B, S) -> (B, n_mels, M); M = floor(S / 240), since the last of the centred frames is dropped."""
+        """(B, S) -> (B, n_mels, M); M = floor(S / 240), since the last of the centred frames is
+        dropped.
+        """
         mean, std = self.statistics
         decibels: Tensor = self.decibel(self.mel_scale(self.spectrogram(audio)[..., :-1]))
         return decibels.sub_(mean).div_(std)
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, followed by SiLU where `silu` is set; in float32 on a CPU both are one oneDNN call."""
+    """`nn.Linear`, followed by SiLU where `silu` is set; in float32 on a CPU both are one oneDNN
+    call.
+    """
 
     def __init__(self, n_in: int, n_out: int, *, bias: bool = True, silu: bool = False) -> None:
         super().__init__(n_in, n_out, bias)
@@ -70,16 +97,21 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., n_in) -> (..., n_out)."""
         if ONEDNN and x.is_cpu and x.dtype == torch.float32 and not torch.compiler.is_compiling():
-            # F.linear goes to MKL, which reaches 90 GFLOP/s on a core of an AMD EPYC where oneDNN reaches 215.
-            # Inductor cannot compile this call with weights that are not packed.
+            # F.linear goes to MKL, which reaches 90 GFLOP/s on a core of an AMD EPYC where oneDNN
+            # reaches 215. Inductor cannot compile this call with weights that are not packed.
             activation = "swish" if self.silu else "none"
-            return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, activation, [], ""))
+            return cast(
+                Tensor,
+                torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, activation, [], ""),
+            )
         y = F.linear(x, self.weight, self.bias)
         return F.silu(y, inplace=True) if self.silu else y
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and a convolved shortcut that halve bands and frames; BatchNorm is in the weights."""
+    """Two convolutions and a convolved shortcut that halve bands and frames; BatchNorm is in the
+    weights.
+    """
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -108,7 +140,8 @@ class FeedForward(nn.Module):
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotates the pairs (i, i + d/2) of each head by the angles of the frame: (B, T, heads, d) -> (B, T, heads, d).
+    """Rotates the pairs (i, i + d/2) of each head by the angles of the frame: (B, T, heads, d) ->
+    (B, T, heads, d).
 
     >>> rotate(torch.tensor([[[[1.0, 2.0]]]]), (torch.zeros(1, 1, 1), torch.ones(1, 1, 1))).flatten()
     tensor([-2.,  1.])
@@ -121,7 +154,8 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 class Attention(nn.Module):
     """LayerNorm and self-attention over all frames.
 
-    The input of the query and key projections is rotated, not queries and keys themselves; values see no rotation.
+    The input of the query and key projections is rotated, not queries and keys themselves; values
+    see no rotation.
     """
 
     def __init__(self, size: ConformerSize) -> None:
@@ -137,7 +171,9 @@ class Attention(nn.Module):
         h: Tensor = self.norm(x)
         rotated = rotate(self._heads(h), rotation).flatten(2)
         query, key = self.query_key(rotated).chunk(2, dim=-1)
-        query, key, value = (self._heads(part).transpose(1, 2) for part in (query, key, self.value(h)))
+        query, key, value = (
+            self._heads(part).transpose(1, 2) for part in (query, key, self.value(h))
+        )
         mixed = F.scaled_dot_product_attention(query, key, value)
         return cast(Tensor, self.out(mixed.transpose(1, 2).flatten(2)))
 
@@ -146,14 +182,19 @@ class Attention(nn.Module):
 
 
 class Convolution(nn.Module):
-    """LayerNorm, gated pointwise, depthwise over time, SiLU, pointwise; BatchNorm is in the weights."""
+    """LayerNorm, gated pointwise, depthwise over time, SiLU, pointwise; BatchNorm is in the
+    weights.
+    """
 
     def __init__(self, size: ConformerSize) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(size.dim, EPS)
         self.expand = Linear(size.dim, 2 * size.dim, bias=False)
-        # A conv2d, since (B, T, D) is a channels_last map one row high: no transposition, and 30 times conv1d's speed.
-        self.depthwise = nn.Conv2d(size.dim, size.dim, (1, size.kernel), padding=(0, size.kernel // 2), groups=size.dim)
+        # A conv2d, since (B, T, D) is a channels_last map one row high: no transposition, and 30
+        # times conv1d's speed.
+        self.depthwise = nn.Conv2d(
+            size.dim, size.dim, (1, size.kernel), padding=(0, size.kernel // 2), groups=size.dim
+        )
         self.reduce = Linear(size.dim, size.dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -164,7 +205,9 @@ class Convolution(nn.Module):
 
 
 class ConformerLayer(nn.Module):
-    """Feed-forward, attention, convolution, feed-forward, each added to its input, then a LayerNorm."""
+    """Feed-forward, attention, convolution, feed-forward, each added to its input, then a
+    LayerNorm.
+    """
 
     def __init__(self, size: ConformerSize) -> None:
         super().__init__()
@@ -183,7 +226,9 @@ class ConformerLayer(nn.Module):
 
 @dataclass(frozen=True)
 class Variant:
-    """One set of weights: its published file (None: drawn at random), and mean and std, in dB, of its log-mel input."""
+    """One set of weights: its published file (None: drawn at random), and mean and std, in dB, of
+    its log-mel input.
+    """
 
     file: PublishedFile | None
     mean: float
@@ -191,7 +236,8 @@ class Variant:
 
 
 class Conformer(Backbone):
-    """Backbone of `LogMel`, two `ResidualBlock`, a projection and L `ConformerLayer`; a subclass is data only.
+    """Backbone of `LogMel`, two `ResidualBlock`, a projection and L `ConformerLayer`; a subclass is
+    data only.
 
     Attributes:
         tag: name of the backbone in the recipe of the random weights.
@@ -213,7 +259,9 @@ class Conformer(Backbone):
     ignored: ClassVar[tuple[str, ...]] = ()
     inv_freq: Tensor
 
-    def __init__(self, *, weights: str, checkpoint: str | None, seed: int, precision: Precision) -> None:
+    def __init__(
+        self, *, weights: str, checkpoint: str | None, seed: int, precision: Precision
+    ) -> None:
         super().__init__()
         _require("weights", weights, tuple(self.variants))
         _require("precision", precision, get_args(Precision))
@@ -221,11 +269,17 @@ class Conformer(Backbone):
         size, variant = self.size, self.variants[weights]
         self.n_layers, self.dim = size.n_layers, size.dim
         head_dim = size.dim // size.n_heads
-        self.register_buffer("inv_freq", 1.0 / ROTARY_BASE ** (torch.arange(0, head_dim, 2) / head_dim), persistent=False)
+        self.register_buffer(
+            "inv_freq",
+            1.0 / ROTARY_BASE ** (torch.arange(0, head_dim, 2) / head_dim),
+            persistent=False,
+        )
         state = self._published_state(weights, checkpoint, seed)
         self.mel = LogMel(size.n_mels, (variant.mean, variant.std), state)
         with torch.device("meta"):
-            self.blocks = nn.ModuleList([ResidualBlock(n_in, size.conv_dim) for n_in in (1, size.conv_dim)])
+            self.blocks = nn.ModuleList(
+                [ResidualBlock(n_in, size.conv_dim) for n_in in (1, size.conv_dim)]
+            )
             self.project = Linear(size.conv_dim * (size.n_mels // 4), size.dim)
             self.layers = nn.ModuleList([ConformerLayer(size) for _ in range(size.n_layers)])
             self.norm = nn.LayerNorm(size.dim, EPS)
@@ -236,11 +290,16 @@ class Conformer(Backbone):
                 module.to(torch.bfloat16)
         self.freeze()
 
-    def _published_state(self, weights: str, checkpoint: str | None, seed: int) -> dict[str, Tensor]:
+    def _published_state(
+        self, weights: str, checkpoint: str | None, seed: int
+    ) -> dict[str, Tensor]:
         shapes, file = published_shapes(self.size), self.variants[weights].file
         if file is None:
             if checkpoint is not None:
-                raise UserError(f"model.weights={weights} reads no file, found model.checkpoint={checkpoint}: drop one")
+                raise UserError(
+                    f"model.weights={weights} reads no file, found model.checkpoint={checkpoint}: "
+                    "drop one"
+                )
             return draw_state(self.tag, shapes, seed=seed)
         if checkpoint is None:
             path = locate(file)
@@ -249,19 +308,30 @@ class Conformer(Backbone):
             path = Path(checkpoint)
             self._refuse_other_variant(path, weights)
         needed = shapes | dict(self.stored)
-        layout = Layout(type(self).__name__, needed, IGNORED + self.ignored, equal={INV_FREQ: self.inv_freq})
+        layout = Layout(
+            type(self).__name__, needed, IGNORED + self.ignored, equal={INV_FREQ: self.inv_freq}
+        )
         state, self.keys_ignored = read_state(path, layout, remedy=file.remedy)
         self.keys_matched = len(state)
         return state
 
     def _refuse_other_variant(self, path: Path, weights: str) -> None:
-        """Variants have the same keys and other input statistics: only the checksum can tell them apart."""
+        """Variants have the same keys and other input statistics: only the checksum can tell them
+        apart.
+        """
         for name, variant in self.variants.items():
             file = variant.file
-            if file is None or name == weights or not path.is_file() or path.stat().st_size != file.n_bytes:
+            if (
+                file is None
+                or name == weights
+                or not path.is_file()
+                or path.stat().st_size != file.n_bytes
+            ):
                 continue
             if sha256(path) == file.sha256:
-                raise UserError(f"{path} is the published {file.name}, not {weights}: set model={file.model}")
+                raise UserError(
+                    f"{path} is the published {file.name}, not {weights}: set model={file.model}"
+                )
 
     def embed(self, audio: Tensor) -> Tensor:
         """State of layer 0, the input of the first Conformer layer: (B, S) -> (B, T, D)."""
@@ -273,9 +343,12 @@ class Conformer(Backbone):
     def states(self, audio: Tensor) -> Tensor:
         """States of layers 0..L for checked audio: (B, S) float32 -> (B, L+1, T, D) float32.
 
-        On a CPU the clips pass one by one: a batch is no faster from 4 s on, and sums in another order (1e-6 relative).
+        On a CPU the clips pass one by one: a batch is no faster from 4 s on, and sums in another
+        order (1e-6 relative).
         """
-        return torch.cat([self._states(part) for part in torch.split(audio, 1 if audio.is_cpu else len(audio))])
+        return torch.cat(
+            [self._states(part) for part in torch.split(audio, 1 if audio.is_cpu else len(audio))]
+        )
 
     def _states(self, audio: Tensor) -> Tensor:
         parts = torch.split(audio, max(1, FRONT_END_SAMPLES // audio.shape[1]))

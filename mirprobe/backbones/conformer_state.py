@@ -1,8 +1,11 @@
-"""Layout of the published MusicFM and MuQ checkpoints, and how the network's own state follows from it.
+"""Layout of the published MusicFM and MuQ checkpoints, and how the network's own state follows from
+it.
 
-Conventions: keys are given without the leading `model.`; layer n of a file (from 0) is layer n + 1 of the project. Own
-state means: BatchNorm folded into the convolution before it, query and key projections in one matrix, the factor 0.5 of
-the feed-forward modules in their output weights. Source: the table in ../shared/facts/backbones.md section 3.
+Conventions: keys are given without the leading `model.`; layer n of a file (from 0) is layer n + 1
+of the project. Own
+state means: BatchNorm folded into the convolution before it, query and key projections in one
+matrix, the factor 0.5 of the feed-forward modules in their output weights. Source: the table in
+../shared/facts/backbones.md section 3.
 """
 
 from collections.abc import Mapping
@@ -50,7 +53,9 @@ class ConformerSize:
 
 
 def published_shapes(size: ConformerSize) -> dict[str, tuple[int, ...]]:
-    """Keys that the features need, without the leading `model.`, and their shapes in the published layout."""
+    """Keys that the features need, without the leading `model.`, and their shapes in the published
+    layout.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
 
     def add(key: str, *weight: int, bias: bool = True) -> None:
@@ -70,7 +75,12 @@ def published_shapes(size: ConformerSize) -> dict[str, tuple[int, ...]]:
     add("conv.linear", dim, channels * (size.n_mels // 4))
     add("conformer.layer_norm", dim)
     for layer in (f"conformer.layers.{n}" for n in range(size.n_layers)):
-        for norm in ("ffn1_layer_norm", "self_attn_layer_norm", "conv_module.layer_norm", "ffn2_layer_norm"):
+        for norm in (
+            "ffn1_layer_norm",
+            "self_attn_layer_norm",
+            "conv_module.layer_norm",
+            "ffn2_layer_norm",
+        ):
             add(f"{layer}.{norm}", dim)
         add(f"{layer}.final_layer_norm", dim)
         for ffn in ("ffn1", "ffn2"):
@@ -85,9 +95,16 @@ def published_shapes(size: ConformerSize) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def fold_batch_norm(weight: Tensor, bias: Tensor | None, state: Mapping[str, Tensor], norm: str) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution that includes the BatchNorm `norm` after it; computed in float64."""
-    gain, shift, mean, var = (state[f"{norm}.{part}"].double() for part in ("weight", "bias", "running_mean", "running_var"))
+def fold_batch_norm(
+    weight: Tensor, bias: Tensor | None, state: Mapping[str, Tensor], norm: str
+) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution that includes the BatchNorm `norm` after it; computed in
+    float64.
+    """
+    gain, shift, mean, var = (
+        state[f"{norm}.{part}"].double()
+        for part in ("weight", "bias", "running_mean", "running_var")
+    )
     scale = gain / torch.sqrt(var + EPS)
     centre = -mean if bias is None else bias.double() - mean
     folded = weight.double() * scale.view(-1, *[1] * (weight.ndim - 1))
@@ -107,8 +124,13 @@ def fold_layer(state: Mapping[str, Tensor], layer: str) -> dict[str, Tensor]:
     convolution = f"{layer}.conv_module"
     own["convolution.expand.weight"] = state[f"{convolution}.pointwise_conv1.weight"].squeeze(2)
     own["convolution.reduce.weight"] = state[f"{convolution}.pointwise_conv2.weight"].squeeze(2)
-    weight, bias = fold_batch_norm(state[f"{convolution}.depthwise_conv.weight"], None, state, f"{convolution}.batch_norm")
-    own["convolution.depthwise.weight"], own["convolution.depthwise.bias"] = weight.unsqueeze(2), bias
+    weight, bias = fold_batch_norm(
+        state[f"{convolution}.depthwise_conv.weight"], None, state, f"{convolution}.batch_norm"
+    )
+    own["convolution.depthwise.weight"], own["convolution.depthwise.bias"] = (
+        weight.unsqueeze(2),
+        bias,
+    )
     return own
 
 
@@ -125,11 +147,25 @@ def fold(state: Mapping[str, Tensor], size: ConformerSize) -> dict[str, Tensor]:
     own: dict[str, Tensor] = {}
     for conv in (f"{block}.conv{i}" for block in (0, 1) for i in (1, 2, 3)):
         weight, bias = state[f"conv.conv.{conv}.weight"], state[f"conv.conv.{conv}.bias"]
-        weight, bias = fold_batch_norm(weight, bias, state, f"conv.conv.{conv.replace('conv', 'bn')}")
-        own[f"blocks.{conv}.weight"], own[f"blocks.{conv}.bias"] = weight.to(memory_format=torch.channels_last), bias
-    # The published inputs are ordered (channel, band); in (band, channel) a channels_last map needs no transposition.
+        weight, bias = fold_batch_norm(
+            weight, bias, state, f"conv.conv.{conv.replace('conv', 'bn')}"
+        )
+        own[f"blocks.{conv}.weight"], own[f"blocks.{conv}.bias"] = (
+            weight.to(memory_format=torch.channels_last),
+            bias,
+        )
+    # The published inputs are ordered (channel, band); in (band, channel) a channels_last map needs
+    # no transposition.
     projection = state["conv.linear.weight"].view(size.dim, size.conv_dim, -1)
-    own["project.weight"], own["project.bias"] = projection.transpose(1, 2).flatten(1), state["conv.linear.bias"]
+    own["project.weight"], own["project.bias"] = (
+        projection.transpose(1, 2).flatten(1),
+        state["conv.linear.bias"],
+    )
     for n in range(size.n_layers):
-        own |= {f"layers.{n}.{key}": tensor for key, tensor in fold_layer(state, f"conformer.layers.{n}").items()}
-    return own | {f"norm.{part}": state[f"conformer.layer_norm.{part}"] for part in ("weight", "bias")}
+        own |= {
+            f"layers.{n}.{key}": tensor
+            for key, tensor in fold_layer(state, f"conformer.layers.{n}").items()
+        }
+    return own | {
+        f"norm.{part}": state[f"conformer.layer_norm.{part}"] for part in ("weight", "bias")
+    }

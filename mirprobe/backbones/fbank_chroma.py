@@ -1,9 +1,10 @@
 """FBANK + chroma: the paper's baseline (section 3.2), as a backbone without blocks.
 
-Conventions: layer 0 is the feature and there is no other layer. 80 log mel energies of Kaldi's filter bank (25 ms frames),
-then 12 chroma values of librosa, on one grid. The paper's "overlap of 10 ms" is read as a shift of 10 ms, Kaldi's default
-(100 Hz); the literal reading, a shift of 15 ms, is `frame_shift_ms=15`. Audio is scaled to [-1, 1], not to int16 as in
-Kaldi, which only moves the log energies by a constant.
+Conventions: layer 0 is the feature and there is no other layer. 80 log mel energies of Kaldi's
+filter bank (25 ms frames), then 12 chroma values of librosa, on one grid. The paper's "overlap of
+10 ms" is read as a shift of 10 ms, Kaldi's default (100 Hz); the literal reading, a shift of 15 ms,
+is `frame_shift_ms=15`. Audio is scaled to [-1, 1], not to int16 as in Kaldi, which only moves the
+log energies by a constant.
 """
 
 from collections.abc import Mapping
@@ -34,7 +35,9 @@ class FbankChroma(Backbone):
     def __init__(self, frame_shift_ms: Literal[10, 15] = 10) -> None:
         super().__init__()
         self.hop = frame_shift_ms / 1000
-        self.register_buffer("frame_shift_ms", torch.tensor(frame_shift_ms))  # part of the fingerprint
+        self.register_buffer(
+            "frame_shift_ms", torch.tensor(frame_shift_ms)
+        )  # part of the fingerprint
         self.freeze()
 
     def states(self, audio: Tensor) -> Tensor:
@@ -52,6 +55,11 @@ class FbankChroma(Backbone):
 
     def _chroma(self, audio: NDArray[np.float32]) -> Tensor:
         chroma = librosa.feature.chroma_stft(
-            y=audio, sr=self.sample_rate, n_fft=2048, hop_length=round(self.hop * self.sample_rate), n_chroma=12, tuning=0.0
+            y=audio,
+            sr=self.sample_rate,
+            n_fft=2048,
+            hop_length=round(self.hop * self.sample_rate),
+            n_chroma=12,
+            tuning=0.0,
         )
         return torch.from_numpy(chroma.astype(np.float32)).transpose(1, 2)

@@ -1,9 +1,11 @@
-"""FCPE: a small network with trained weights that install with a wheel, so that the main job runs offline.
+"""FCPE: a small network with trained weights that install with a wheel, so that the main job runs
+offline.
 
-Conventions: 16 kHz in, 100 frames a second, six residual blocks of width 512 (Conformers without attention). Layer 0 is the
-output of the convolutional stem, layers 1..6 the block outputs. It was trained, with labels, to track the pitch of singing:
-a stand-in that exercises everything, not a self-supervised music model. Source: the MIT package torchfcpe 0.0.4
-(CNChTu/FCPE, `mel_extractor.py`, `models.py`, `model_conformer_naive.py`); only its weight file is used.
+Conventions: 16 kHz in, 100 frames a second, six residual blocks of width 512 (Conformers without
+attention). Layer 0 is the output of the convolutional stem, layers 1..6 the block outputs. It was
+trained, with labels, to track the pitch of singing: a stand-in that exercises everything, not a
+self-supervised music model. Source: the MIT package torchfcpe 0.0.4 (CNChTu/FCPE,
+`mel_extractor.py`, `models.py`, `model_conformer_naive.py`); only its weight file is used.
 """
 
 import hashlib
@@ -30,7 +32,8 @@ class FCPE(Backbone):
     """FCPE's six blocks.
 
     Args:
-        weights: `trained` reads the wheel's weights, `random` keeps torch's initialisation under `seed` (a control).
+        weights: `trained` reads the wheel's weights, `random` keeps torch's initialisation under
+            `seed` (a control).
         checkpoint: another copy of `fcpe_c_v001.pt`; None takes the one of the installed package.
         seed: of the random weights.
 
@@ -43,7 +46,12 @@ class FCPE(Backbone):
         "n_fft": 1024, "hop": 160, "n_mels": 128, "f_min": 0, "f_max": 8000, "mel": "slaney", "log": "ln(max(|X|, 1e-5))",
     }  # fmt: skip
 
-    def __init__(self, weights: Literal["trained", "random"] = "trained", checkpoint: str | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        weights: Literal["trained", "random"] = "trained",
+        checkpoint: str | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -60,7 +68,10 @@ class FCPE(Backbone):
         if weights == "trained":
             published = _read_weights(Path(checkpoint) if checkpoint else find_weights())
             self.load_state_dict(_rename(published))
-            self.keys_matched, self.keys_ignored = len(self.state_dict()), len(published) - len(self.state_dict())
+            self.keys_matched, self.keys_ignored = (
+                len(self.state_dict()),
+                len(published) - len(self.state_dict()),
+            )
         self.freeze()
 
     def states(self, audio: Tensor) -> Tensor:
@@ -106,7 +117,8 @@ def find_weights() -> Path:
     spec = importlib.util.find_spec("torchfcpe")
     if spec is None or spec.origin is None:
         raise UserError(
-            "model fcpe needs the weights inside the package torchfcpe, which is not installed: pip install 'mirprobe[demo]'"
+            "model fcpe needs the weights inside the package torchfcpe, which is not installed: "
+            "pip install 'mirprobe[demo]'"
         )
     return Path(spec.origin).parent / "assets" / "fcpe_c_v001.pt"
 
@@ -114,23 +126,33 @@ def find_weights() -> Path:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(
-            f"no weights for model fcpe: {path} does not exist. Reinstall them: pip install --force-reinstall torchfcpe==0.0.4"
+            f"no weights for model fcpe: {path} does not exist. Reinstall them: pip install "
+            "--force-reinstall torchfcpe==0.0.4"
         )
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise UserError(
-            f"{path} is not FCPE's published weight file: it has {len(content)} bytes (expected {N_BYTES}) or other content. "
+            f"{path} is not FCPE's published weight file: it has {len(content)} bytes (expected "
+            f"{N_BYTES}) or other content. "
             "Reinstall it: pip install --force-reinstall torchfcpe==0.0.4"
         )
-    weights: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)["model"]
+    weights: dict[str, Tensor] = torch.load(
+        io.BytesIO(content), map_location="cpu", weights_only=True
+    )["model"]
     return weights
 
 
 def _rename(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The published state dict under our names; the pitch head and the unused norms are left out."""
-    renamed = {key.replace("input_stack.", "stem."): value for key, value in published.items() if key.startswith("input_stack.")}
+    renamed = {
+        key.replace("input_stack.", "stem."): value
+        for key, value in published.items()
+        if key.startswith("input_stack.")
+    }
     for block in range(FCPE.n_layers):
         for theirs, ours in _BLOCK_KEYS.items():
             for kind in ("weight", "bias"):
-                renamed[f"blocks.{block}.{ours}.{kind}"] = published[f"net.encoder_layers.{block}.conformer.net.{theirs}.{kind}"]
+                renamed[f"blocks.{block}.{ours}.{kind}"] = published[
+                    f"net.encoder_layers.{block}.conformer.net.{theirs}.{kind}"
+                ]
     return renamed

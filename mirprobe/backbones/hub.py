@@ -1,8 +1,9 @@
 """Published weight files: where they are, how to get them.
 
-Conventions: a file is pinned by repository, revision, name, size and SHA-256. `locate` looks into the local cache only
-and never waits for a network; `fetch` downloads. Both go through huggingface_hub, so HF_HOME, HF_TOKEN, HF_ENDPOINT and
-HF_HUB_OFFLINE mean what they mean everywhere.
+Conventions: a file is pinned by repository, revision, name, size and SHA-256. `locate` looks into
+the local cache only and never waits for a network; `fetch` downloads. Both go through
+huggingface_hub, so HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean
+everywhere.
 """
 
 from dataclasses import dataclass
@@ -38,7 +39,9 @@ class PublishedFile:
     @property
     def remedy(self) -> str:
         """What to do where the file is missing or wrong; the last sentence of error texts."""
-        return f"Run: mirprobe fetch model={self.model}, or set model.checkpoint=/path/to/{self.name}"
+        return (
+            f"Run: mirprobe fetch model={self.model}, or set model.checkpoint=/path/to/{self.name}"
+        )
 
 
 def locate(file: PublishedFile) -> Path:
@@ -49,12 +52,15 @@ def locate(file: PublishedFile) -> Path:
     """
     found = try_to_load_from_cache(file.repo, file.name, revision=file.revision)
     if not isinstance(found, str):
-        raise UserError(f"the weights {file.name} of {file.repo} are not on this machine. {file.remedy}")
+        raise UserError(
+            f"the weights {file.name} of {file.repo} are not on this machine. {file.remedy}"
+        )
     return Path(found)
 
 
 def fetch(file: PublishedFile) -> Path:
-    """Path of a file after downloading it where needed; a cached copy that is not the published file is replaced.
+    """Path of a file after downloading it where needed; a cached copy that is not the published
+    file is replaced.
 
     Raises:
         UserError: it cannot be downloaded, or what came is not the published file.
@@ -75,10 +81,17 @@ def fetch(file: PublishedFile) -> Path:
 
 def _download(file: PublishedFile, *, force: bool) -> Path:
     try:
-        return Path(hf_hub_download(file.repo, file.name, revision=file.revision, force_download=force))
-    except (OSError, RuntimeError, httpx2.HTTPError) as error:  # the hub's own errors, a full disk, xet's, no network
+        return Path(
+            hf_hub_download(file.repo, file.name, revision=file.revision, force_download=force)
+        )
+    except (
+        OSError,
+        RuntimeError,
+        httpx2.HTTPError,
+    ) as error:  # the hub's own errors, a full disk, xet's, no network
         reason = " ".join(str(error).split())
         raise UserError(
             f"cannot download {file.name} of {file.repo} at {file.revision[:12]}: {reason[:200]}. "
-            f"Check the network, HF_HUB_OFFLINE and HF_ENDPOINT, or set model.checkpoint=/path/to/{file.name}"
+            "Check the network, HF_HUB_OFFLINE and HF_ENDPOINT, or set "
+            f"model.checkpoint=/path/to/{file.name}"
         ) from error

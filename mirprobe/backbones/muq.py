@@ -1,6 +1,8 @@
-"""MuQ (Zhu et al. 2025, arXiv 2501.01108): MusicFM's network, trained on a residual quantiser of the mel.
+"""MuQ (Zhu et al. 2025, arXiv 2501.01108): MusicFM's network, trained on a residual quantiser of
+the mel.
 
-Conventions: those of conformer.py. The window and the mel filter bank are computed; the checkpoint has none.
+Conventions: those of conformer.py. The window and the mel filter bank are computed; the checkpoint
+has none.
 """
 
 from collections.abc import Mapping
@@ -18,24 +20,29 @@ MSD_ITER = PublishedFile(
     n_bytes=1_333_825_096,
     sha256="273febab2be02872c37d2c37e48a9d6c52c1c9392f3eeeabd498efa281ccb7a6",
 )
-STATISTICS = (6.768444971712967, 18.417922652295623)  # config.json, stat: melspec_2048_mean and _std, in dB
+STATISTICS = (
+    6.768444971712967,
+    18.417922652295623,
+)  # config.json, stat: melspec_2048_mean and _std, in dB
 
 
 class MuQ(Conformer):
     """MuQ with the weights `msd_iter` or `random`.
 
     Args:
-        weights: `msd_iter` are the published ones; `random` draws all of them by the recipe of the golden numbers
-            (`draw_state`): the control that tells what training adds to the architecture.
+        weights: `msd_iter` are the published ones; `random` draws all of them by the recipe of the
+            golden numbers (`draw_state`): the control that tells what training adds to the
+            architecture.
         checkpoint: path of a file to read in place of the one in the local cache.
         seed: of the random weights; without effect on the others.
         precision: `bf16` runs all but the mel front end in bfloat16.
 
     Raises:
-        UserError: unknown names, a missing file (the text says how to fetch it), or a file that does not fit.
+        UserError: unknown names, a missing file (the text says how to fetch it), or a file that
+            does not fit.
 
-    Masks are not supported: the published `attention_mask` leaves the convolutions open to the padding, so that the
-    real frames move all the same, and MARBLE does not pass it.
+    Masks are not supported: the published `attention_mask` leaves the convolutions open to the
+    padding, so that the real frames move all the same, and MARBLE does not pass it.
     """
 
     tag = "muq"
@@ -50,6 +57,10 @@ class MuQ(Conformer):
     )
 
     def __init__(
-        self, weights: str = "msd_iter", checkpoint: str | None = None, seed: int = 0, precision: Precision = "float32"
+        self,
+        weights: str = "msd_iter",
+        checkpoint: str | None = None,
+        seed: int = 0,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__(weights=weights, checkpoint=checkpoint, seed=seed, precision=precision)

@@ -1,4 +1,5 @@
-"""MusicFM (Won et al. 2023, arXiv 2311.03318): 12 Conformer layers at 25 Hz on 24 kHz audio, trained on MSD or FMA.
+"""MusicFM (Won et al. 2023, arXiv 2311.03318): 12 Conformer layers at 25 Hz on 24 kHz audio,
+trained on MSD or FMA.
 
 Conventions: those of conformer.py. The checkpoint's own window and mel filter bank are used.
 """
@@ -27,7 +28,10 @@ FMA = PublishedFile(
     n_bytes=1_316_802_154,
     sha256="68392eee13d34c2941b3761934abb6b1e67b2e9df498695bda2ea5c1087d4b96",
 )
-MSD_STATISTICS = (6.768444971712967, 18.417922652295623)  # msd_stats.json: melspec_2048_mean and _std, in dB
+MSD_STATISTICS = (
+    6.768444971712967,
+    18.417922652295623,
+)  # msd_stats.json: melspec_2048_mean and _std, in dB
 FMA_STATISTICS = (3.0710578151459664, 20.999089814337626)  # fma_stats.json
 
 
@@ -35,14 +39,16 @@ class MusicFM(Conformer):
     """MusicFM with the weights `msd`, `fma` or `random`.
 
     Args:
-        weights: `msd` and `fma` are the published ones; `random` draws all of them by the recipe of the golden numbers
-            (`draw_state`), with MSD's statistics: the control that tells what training adds to the architecture.
+        weights: `msd` and `fma` are the published ones; `random` draws all of them by the recipe of
+            the golden numbers (`draw_state`), with MSD's statistics: the control that tells what
+            training adds to the architecture.
         checkpoint: path of a file to read in place of the one in the local cache.
         seed: of the random weights; without effect on the others.
         precision: `bf16` runs all but the mel front end in bfloat16.
 
     Raises:
-        UserError: unknown names, a missing file (the text says how to fetch it), or a file that does not fit.
+        UserError: unknown names, a missing file (the text says how to fetch it), or a file that
+            does not fit.
 
     Masks are not supported.
     """
@@ -60,6 +66,10 @@ class MusicFM(Conformer):
     ignored = (r"quantizer_melspec_2048_0\.(random_projection|codebook)",)
 
     def __init__(
-        self, weights: str = "msd", checkpoint: str | None = None, seed: int = 0, precision: Precision = "float32"
+        self,
+        weights: str = "msd",
+        checkpoint: str | None = None,
+        seed: int = 0,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__(weights=weights, checkpoint=checkpoint, seed=seed, precision=precision)

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 
-def draw_state(tag: str, shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0) -> dict[str, Tensor]:
+def draw_state(
+    tag: str, shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0
+) -> dict[str, Tensor]:
     """Random weights by the recipe of the golden numbers, the same on every machine.
 
-    Each tensor has its own PCG64 stream, seeded by the CRC-32 of `tag/key` (seed 0) or `tag/key/seed`. With v uniform
-    in [-1, 1): running_var 1 + v/2, running_mean v/5, scales of norms 1 + v/5, biases v/10, all else sqrt(3 / fan_in) v,
+    Each tensor has its own PCG64 stream, seeded by the CRC-32 of `tag/key` (seed 0) or
+    `tag/key/seed`. With v uniform in [-1, 1): running_var 1 + v/2, running_mean v/5, scales of
+    norms 1 + v/5, biases v/10, all else sqrt(3 / fan_in) v,
     which keeps the variance. Source: ../shared/golden/backbones/README.md, weight recipe.
 
     Args:

@@ -11,7 +11,12 @@ def noise(n_samples: int, seed: int = 0) -> Tensor:
 
 def chirp(n_samples: int) -> Tensor:
     """(S,) sine of amplitude 0.5 that rises from 0 to 0.45 times the sample rate."""
-    return (0.5 * torch.sin(torch.pi * 0.45 * torch.arange(n_samples, dtype=torch.float64).square() / n_samples)).float()
+    return (
+        0.5
+        * torch.sin(
+            torch.pi * 0.45 * torch.arange(n_samples, dtype=torch.float64).square() / n_samples
+        )
+    ).float()
 
 
 def music(n_samples: int, sample_rate: float, seed: int = 0) -> Tensor:

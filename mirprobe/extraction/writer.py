@@ -17,7 +17,9 @@ from mirprobe.progress import ProgressReport
 
 
 class StoreWriter(BasePredictionWriter):
-    """Hands every batch to the shard writer, reports progress, and ends the process between batches after a signal."""
+    """Hands every batch to the shard writer, reports progress, and ends the process between batches
+    after a signal.
+    """
 
     def __init__(self, writer: ShardWriter, progress: ProgressReport, sample_rate: int) -> None:
         super().__init__("batch")
@@ -27,7 +29,9 @@ class StoreWriter(BasePredictionWriter):
         self._before: dict[int, Any] = {}
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes over the signals: Lightning's own SIGTERM handler hangs when only one rank gets it (facts/infra)."""
+        """Takes over the signals: Lightning's own SIGTERM handler hangs when only one rank gets it
+        (facts/infra).
+        """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             self._before[number] = signal.signal(number, self._remember)
 
@@ -42,8 +46,13 @@ class StoreWriter(BasePredictionWriter):
         """Stores a batch."""
         self.unusable += [item for item in batch if isinstance(item, UnusableFile)]
         self.writer.add(prediction)
-        audio_s = sum(len(item.audio) for item in batch if isinstance(item, Clip)) / self.sample_rate
-        self.progress.advance(len({item.track_id for item in batch}) * trainer.world_size, audio_s * trainer.world_size)
+        audio_s = (
+            sum(len(item.audio) for item in batch if isinstance(item, Clip)) / self.sample_rate
+        )
+        self.progress.advance(
+            len({item.track_id for item in batch}) * trainer.world_size,
+            audio_s * trainer.world_size,
+        )
         if self._signal:
             self._stop(trainer)
 
@@ -51,7 +60,10 @@ class StoreWriter(BasePredictionWriter):
         self.writer.close()
         name = signal.Signals(self._signal).name
         if trainer.is_global_zero:
-            print(f"\nstopped by {name}: everything so far is stored; run the same command to go on", flush=True)
+            print(
+                f"\nstopped by {name}: everything so far is stored; run the same command to go on",
+                flush=True,
+            )
         if trainer.world_size > 1:
             os._exit(128 + self._signal)  # Lightning's teardown would wait for the other ranks
         sys.exit(128 + self._signal)
@@ -63,8 +75,12 @@ class StoreWriter(BasePredictionWriter):
             self._stop(trainer)
         self.writer.close()
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Keeps what is complete; after a signal the exception is only its consequence (killed workers, say)."""
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Keeps what is complete; after a signal the exception is only its consequence (killed
+        workers, say).
+        """
         self._release()
         if self._signal and not isinstance(exception, SystemExit):
             self._stop(trainer)

@@ -1,8 +1,10 @@
 """The bank: every probe of a backbone, trained together as stacked tensors.
 
-Conventions: the head axis H is the first axis of every parameter and of every output. A head is a multilayer perceptron
-(linear, ReLU, dropout, linear) on the state of one layer, or on the softmax-weighted sum of layers 1..L (paper eq. 3 and 4).
-Heads share nothing: each draws its initial weights from its own generator, so a head in a bank equals the head alone.
+Conventions: the head axis H is the first axis of every parameter and of every output. A head is a
+multilayer perceptron (linear, ReLU, dropout, linear) on the state of one layer, or on the
+softmax-weighted sum of layers 1..L (paper eq. 3 and 4).
+Heads share nothing: each draws its initial weights from its own generator, so a head in a bank
+equals the head alone.
 """
 
 import math
@@ -26,7 +28,8 @@ class Head:
 
 
 def all_heads(n_layers: int) -> tuple[Head, ...]:
-    """A head for every layer 0..L, and one for the weighted sum of layers 1..L where there are at least two.
+    """A head for every layer 0..L, and one for the weighted sum of layers 1..L where there are at
+    least two.
 
     >>> [head.name for head in all_heads(2)], [head.name for head in all_heads(0)]
     (['layer_00', 'layer_01', 'layer_02', 'weighted'], ['layer_00'])
@@ -53,7 +56,8 @@ class ProbeBank(nn.Module):
         heads: single-layer heads first, weighted heads last.
         size: of the bank.
         seed: of the initial weights.
-        normal_start: draw the layer weights' logits from N(0, 1) as MARBLE v1 does, instead of starting at the layers' mean.
+        normal_start: draw the layer weights' logits from N(0, 1) as MARBLE v1 does, instead of
+            starting at the layers' mean.
     """
 
     def __init__(
@@ -67,22 +71,36 @@ class ProbeBank(nn.Module):
         super().__init__()
         self.heads, self.size = tuple(heads), size
         self.layers = [head.layer for head in heads if head.layer is not None]
-        assert [head.layer for head in heads[: len(self.layers)]] == self.layers, "weighted heads come last"
+        assert [head.layer for head in heads[: len(self.layers)]] == self.layers, (
+            "weighted heads come last"
+        )
         drawn = [_draw(head, size, seed) for head in heads]
-        self.hidden_weight = nn.Parameter(torch.stack([head["hidden_weight"] for head in drawn]))  # (H, D, hidden)
-        self.hidden_bias = nn.Parameter(torch.stack([head["hidden_bias"] for head in drawn]))  # (H, 1, hidden)
-        self.output_weight = nn.Parameter(torch.stack([head["output_weight"] for head in drawn]))  # (H, hidden, C)
-        self.output_bias = nn.Parameter(torch.stack([head["output_bias"] for head in drawn]))  # (H, 1, C)
+        self.hidden_weight = nn.Parameter(
+            torch.stack([head["hidden_weight"] for head in drawn])
+        )  # (H, D, hidden)
+        self.hidden_bias = nn.Parameter(
+            torch.stack([head["hidden_bias"] for head in drawn])
+        )  # (H, 1, hidden)
+        self.output_weight = nn.Parameter(
+            torch.stack([head["output_weight"] for head in drawn])
+        )  # (H, hidden, C)
+        self.output_bias = nn.Parameter(
+            torch.stack([head["output_bias"] for head in drawn])
+        )  # (H, 1, C)
         start = torch.stack([head["layer_weights"] for head in drawn])
-        self.layer_weights = nn.Parameter(start if normal_start else torch.zeros_like(start))  # (H, L)
+        self.layer_weights = nn.Parameter(
+            start if normal_start else torch.zeros_like(start)
+        )  # (H, L)
         self.register_buffer("mean", torch.zeros(size.n_layers + 1, 1, size.dim))
         self.register_buffer("scale", torch.ones(size.n_layers + 1, 1, size.dim))
 
     def standardize(self, parts: Iterable[Tensor]) -> None:
-        """Takes mean and standard deviation of every feature from training clips or frames; constants keep scale 1.
+        """Takes mean and standard deviation of every feature from training clips or frames;
+        constants keep scale 1.
 
         Args:
-            parts: (L+1, n, D) each; their moments are joined (Chan, Golub & LeVeque 1979), so that not all are in memory.
+            parts: (L+1, n, D) each; their moments are joined (Chan, Golub & LeVeque 1979), so that
+                not all are in memory.
         """
         count = 0
         mean = torch.zeros(self.size.n_layers + 1, self.size.dim, dtype=torch.float64)
@@ -97,7 +115,9 @@ class ProbeBank(nn.Module):
             count += n
         deviation = (squares / count).sqrt()
         self.get_buffer("mean")[:, 0] = mean
-        self.get_buffer("scale")[:, 0] = torch.where(deviation > 1e-6 * (1 + mean.abs()), 1 / deviation, 1.0)
+        self.get_buffer("scale")[:, 0] = torch.where(
+            deviation > 1e-6 * (1 + mean.abs()), 1 / deviation, 1.0
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits of every head: (L+1, B, D) of any float type -> (H, B, C) float32."""
@@ -116,7 +136,9 @@ class ProbeBank(nn.Module):
         return torch.cat([single, torch.einsum("hl,lbd->hbd", weights, states[1:])])
 
     def softmax_weights(self) -> Tensor:
-        """(H, L) weights over layers 1..L, each row sums to 1 (only those of weighted heads are used)."""
+        """(H, L) weights over layers 1..L, each row sums to 1 (only those of weighted heads are
+        used).
+        """
         return torch.softmax(self.layer_weights, dim=1)
 
 

@@ -7,7 +7,9 @@ from mirprobe.scoring.metrics import TrackMetric, score_once
 
 
 def majority(metric: TrackMetric, target: Tensor) -> float | None:
-    """Share of the largest class; for frames the score of always saying it; None where there are no classes."""
+    """Share of the largest class; for frames the score of always saying it; None where there are no
+    classes.
+    """
     if metric.kind == "classification":
         return target.bincount().max().item() / len(target)
     if metric.kind == "frames":

@@ -30,11 +30,18 @@ def run_probes(cell: Cell, key: StoreKey) -> list[Row]:
     L.seed_everything(cell.seed, workers=False, verbose=False)
     data = make_data(cell)
     store = Path(cell.paths.features) / key.folder
-    batch_size = cell.protocol.frame_batch_size if data.kind == "frames" else cell.protocol.batch_size
+    batch_size = (
+        cell.protocol.frame_batch_size if data.kind == "frames" else cell.protocol.batch_size
+    )
     data.load_features(store, key, batch_size=batch_size, seed=cell.seed)
     n_layers, dim = data.feature_shape[0] - 1, data.feature_shape[1]
     size = BankSize(n_layers, dim, cell.protocol.hidden, len(data.classes), cell.protocol.dropout)
-    bank = ProbeBank(all_heads(n_layers), size, seed=cell.seed, normal_start=cell.protocol.layer_weights_init == "normal")
+    bank = ProbeBank(
+        all_heads(n_layers),
+        size,
+        seed=cell.seed,
+        normal_start=cell.protocol.layer_weights_init == "normal",
+    )
     what, epochs = f"probes of {cell.model_name} for {cell.task.name}", cell.protocol.max_epochs
     with ProgressReport(what, epochs, "epochs at most", passing=True) as progress:
         trained = train_bank(
@@ -42,14 +49,25 @@ def run_probes(cell: Cell, key: StoreKey) -> list[Row]:
             accelerator=probe_accelerator(cell),
         )  # fmt: skip
     splits: tuple[Split, ...] = ("val", "test")
-    rows = [row for name in cell.metrics for split in splits for row in _rows(cell, key, bank, data, trained, name, split)]
+    rows = [
+        row
+        for name in cell.metrics
+        for split in splits
+        for row in _rows(cell, key, bank, data, trained, name, split)
+    ]
     _write_files(cell, bank, data, trained)
     write_rows(cell.folder, rows)
     return rows
 
 
 def _rows(
-    cell: Cell, key: StoreKey, bank: ProbeBank, data: TaskDataModule, trained: TrainedBank, name: str, split: Split
+    cell: Cell,
+    key: StoreKey,
+    bank: ProbeBank,
+    data: TaskDataModule,
+    trained: TrainedBank,
+    name: str,
+    split: Split,
 ) -> list[Row]:
     metric, target = metric_named(name), data.split(split).track_target
     predicted = predict(metric.kind, trained.said[split])

@@ -1,8 +1,9 @@
 """Training of a bank: one LightningModule for all probes of a cell.
 
-Conventions: the loss is the sum over heads of each head's own mean loss, so heads do not touch each other. After every epoch
-each head is scored on val, over tracks; a head keeps the weights of its best epoch (the first of equals), and stops for good
-after `patience` epochs without a better score. Epochs count from 1. Test is read once, with every head's best weights.
+Conventions: the loss is the sum over heads of each head's own mean loss, so heads do not touch each
+other. After every epoch each head is scored on val, over tracks; a head keeps the weights of its
+best epoch (the first of equals), and stops for good after `patience` epochs without a better score.
+Epochs count from 1. Test is read once, with every head's best weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,8 +31,8 @@ class TrainedBank:
     """What training gave.
 
     Attributes:
-        said: per split (val, test), with every head's best weights: (H, N, C) float32 mean logits per track, or for frames
-            (H, N, C, C) int64 counts, see `TrackConfusion`.
+        said: per split (val, test), with every head's best weights: (H, N, C) float32 mean logits
+            per track, or for frames (H, N, C, C) int64 counts, see `TrackConfusion`.
         epoch: (H,) int64, the epoch that each head keeps.
         weights_start: (H, L) softmax layer weights before training.
         weights_end: (H, L) the same, of each head's best epoch.
@@ -53,11 +54,19 @@ class ProbeModule(L.LightningModule):
         targets: what is true of every track, per split: see `LabelledTracks.track_target`.
     """
 
-    def __init__(self, bank: ProbeBank, metric: TrackMetric, protocol: ProtocolConfig, targets: Mapping[Split, Tensor]) -> None:
+    def __init__(
+        self,
+        bank: ProbeBank,
+        metric: TrackMetric,
+        protocol: ProtocolConfig,
+        targets: Mapping[Split, Tensor],
+    ) -> None:
         super().__init__()
         self.bank, self.metric, self.protocol, self.targets = bank, metric, protocol, targets
         n_heads = len(bank.heads)
-        self.val, self.test = (self._collector(n_heads, len(targets[split])) for split in ("val", "test"))
+        self.val, self.test = (
+            self._collector(n_heads, len(targets[split])) for split in ("val", "test")
+        )
         self.best = {name: value.detach().clone() for name, value in bank.named_parameters()}
         self.best_score: Tensor
         self.best_epoch: Tensor
@@ -69,8 +78,15 @@ class ProbeModule(L.LightningModule):
     def _collector(self, n_heads: int, n_tracks: int) -> TrackConfusion | TrackLogits:
         if self.metric.kind == "frames":
             return TrackConfusion(n_heads, n_tracks, self.bank.size.n_outputs)
-        by_probability = self.protocol.track_score == "probabilities" and self.metric.kind != "regression"
-        return TrackLogits(n_heads, n_tracks, self.bank.size.n_outputs, averages=self.metric.kind if by_probability else None)
+        by_probability = (
+            self.protocol.track_score == "probabilities" and self.metric.kind != "regression"
+        )
+        return TrackLogits(
+            n_heads,
+            n_tracks,
+            self.bank.size.n_outputs,
+            averages=self.metric.kind if by_probability else None,
+        )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam without weight decay; the layer weights have a learning rate of their own."""
@@ -85,12 +101,18 @@ class ProbeModule(L.LightningModule):
         )
 
     def losses(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Each head's mean loss over the batch, (H, B, C) -> (H,): cross-entropy, binary cross-entropy or squared error."""
+        """Each head's mean loss over the batch, (H, B, C) -> (H,): cross-entropy, binary
+        cross-entropy or squared error.
+        """
         n_heads, n_clips, n_classes = logits.shape
         if self.metric.kind in ("classification", "frames"):
-            every = F.cross_entropy(logits.reshape(-1, n_classes), target.repeat(n_heads), reduction="none")
+            every = F.cross_entropy(
+                logits.reshape(-1, n_classes), target.repeat(n_heads), reduction="none"
+            )
             return every.view(n_heads, n_clips).mean(dim=1)
-        loss = F.binary_cross_entropy_with_logits if self.metric.kind == "multilabel" else F.mse_loss
+        loss = (
+            F.binary_cross_entropy_with_logits if self.metric.kind == "multilabel" else F.mse_loss
+        )
         return loss(logits, target.expand_as(logits), reduction="none").mean(dim=(1, 2))
 
     def training_step(self, batch: FeatureBatch, _index: int) -> Tensor:
@@ -127,14 +149,17 @@ class ProbeModule(L.LightningModule):
 
     def test_step(self, batch: FeatureBatch, _index: int, dataloader_idx: int = 0) -> None:
         """Collects what is scored per track: loader 0 is val, loader 1 is test."""
-        (self.val, self.test)[dataloader_idx].update(self.bank(batch["features"]), batch["track"], batch["target"])
+        (self.val, self.test)[dataloader_idx].update(
+            self.bank(batch["features"]), batch["track"], batch["target"]
+        )
 
 
 def train_bank(
     bank: ProbeBank, data: TaskDataModule, metric: TrackMetric, protocol: ProtocolConfig,
     on_epoch: Callable[[], None] = lambda: None, **trainer: Any,
 ) -> TrainedBank:  # fmt: skip
-    """Trains a bank on `data` (fed with features) and returns its best heads' logits on val and test.
+    """Trains a bank on `data` (fed with features) and returns its best heads' logits on val and
+    test.
 
     Args:
         bank: as drawn; changed in place to every head's best weights.
@@ -147,7 +172,9 @@ def train_bank(
     if protocol.standardize:
         bank.standardize(data.train_features())
     start = bank.softmax_weights().detach().clone()
-    module = ProbeModule(bank, metric, protocol, {split: data.split(split).track_target for split in SPLITS})
+    module = ProbeModule(
+        bank, metric, protocol, {split: data.split(split).track_target for split in SPLITS}
+    )
     runner = L.Trainer(
         max_epochs=protocol.max_epochs, devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, plugins=[LightningEnvironment()],

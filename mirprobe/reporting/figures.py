@@ -1,7 +1,8 @@
 """Drawings: arrays in, matplotlib figures out.
 
-Conventions: layers run upwards from 0, the input of the first block. Scores are per cent. Colour compares layers within one
-task, from that task's worst layer to its best; the printed number compares tasks.
+Conventions: layers run upwards from 0, the input of the first block. Scores are per cent. Colour
+compares layers within one task, from that task's worst layer to its best; the printed number
+compares tasks.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,9 @@ Array = NDArray[np.float64]
 _BEST = "#c1121f"  # the paper marks the best layer in red
 
 
-def draw_heat_maps(models: Mapping[str, Mapping[str, tuple[Array, Array]]], *, demo: bool) -> Figure:
+def draw_heat_maps(
+    models: Mapping[str, Mapping[str, tuple[Array, Array]]], *, demo: bool
+) -> Figure:
     """Figure 2: one panel per model, layers x tasks, test scores.
 
     Args:
@@ -44,22 +47,45 @@ def _heat_map(axis: Axes, tasks: Mapping[str, tuple[Array, Array]]) -> None:
         best, chosen = int(scores.argmax()), int(val.argmax())
         for layer, score in enumerate(scores):
             colour, weight = (_BEST, "bold") if layer == best else ("black", "normal")
-            axis.text(column, layer, f"{score:.1f}", ha="center", va="center", fontsize=8, color=colour, fontweight=weight)
-        axis.add_patch(Rectangle((column - 0.47, chosen - 0.45), 0.94, 0.9, fill=False, edgecolor="black", linewidth=1.2))
+            axis.text(
+                column,
+                layer,
+                f"{score:.1f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color=colour,
+                fontweight=weight,
+            )
+        axis.add_patch(
+            Rectangle(
+                (column - 0.47, chosen - 0.45),
+                0.94,
+                0.9,
+                fill=False,
+                edgecolor="black",
+                linewidth=1.2,
+            )
+        )
     axis.set_xticks(range(len(tasks)), list(tasks), rotation=30, ha="right", fontsize=9)
     axis.set_yticks(range(len(test)), [str(layer) for layer in range(len(test))], fontsize=8)
     axis.tick_params(length=0)
 
 
-def draw_layer_weights(models: Mapping[str, Mapping[str, tuple[Array, Array]]], *, demo: bool) -> Figure:
-    """Learned weights of the weighted sum over layers 1..L: bars at the end, a line at the start of training.
+def draw_layer_weights(
+    models: Mapping[str, Mapping[str, tuple[Array, Array]]], *, demo: bool
+) -> Figure:
+    """Learned weights of the weighted sum over layers 1..L: bars at the end, a line at the start of
+    training.
 
     Args:
         models: model -> task -> (L,) softmax weights at start and at end.
         demo: whether to say that the data is the rendered stand-in.
     """
     n_columns = max(len(tasks) for tasks in models.values())
-    figure = Figure(figsize=(max(2.3 * n_columns, 4.2), 0.5 + 1.9 * len(models)), layout="constrained")
+    figure = Figure(
+        figsize=(max(2.3 * n_columns, 4.2), 0.5 + 1.9 * len(models)), layout="constrained"
+    )
     grid = figure.subplots(len(models), n_columns, squeeze=False, sharey=True)
     for row, (model, tasks) in zip(grid, models.items(), strict=True):
         for axis in row[len(tasks) :]:
@@ -80,5 +106,7 @@ def draw_layer_weights(models: Mapping[str, Mapping[str, tuple[Array, Array]]], 
             axis.set_xticks(layers[:: max(1, len(layers) // 6)])
             axis.tick_params(labelsize=8)
         row[0].set_ylabel(f"{model}\nsoftmax weight", fontsize=8)
-    figure.supxlabel("layer (dashed: start, red: largest)" + ("; demo data" if demo else ""), fontsize=8)
+    figure.supxlabel(
+        "layer (dashed: start, red: largest)" + ("; demo data" if demo else ""), fontsize=8
+    )
     return figure

@@ -1,8 +1,9 @@
 """Weights & Biases: the one home of wandb.
 
-Conventions: a run is one cell, (model, task, protocol, seed); `layer` is the step metric, so the dashboard draws every series
-over the layers with no hand work. Runs are written from rows, which stay the truth, and can be written again. Nothing waits
-for a network for longer than `logger.timeout_s`: a run that cannot go online is kept offline, for `wandb sync`.
+Conventions: a run is one cell, (model, task, protocol, seed); `layer` is the step metric, so the
+dashboard draws every series over the layers with no hand work. Runs are written from rows, which
+stay the truth, and can be written again. Nothing waits for a network for longer than
+`logger.timeout_s`: a run that cannot go online is kept offline, for `wandb sync`.
 """
 
 import json
@@ -31,7 +32,8 @@ def is_tracked(cell: Cell) -> bool:
 
 
 def choose_mode(cell: Cell) -> Mode:
-    """`online`, `offline` or `disabled`: WANDB_MODE, else the configuration, where auto asks for a key.
+    """`online`, `offline` or `disabled`: WANDB_MODE, else the configuration, where auto asks for a
+    key.
 
     Raises:
         UserError: the mode is unknown.
@@ -47,7 +49,8 @@ def choose_mode(cell: Cell) -> Mode:
 
 
 def push(cell: Cell, rows: Sequence[Row], mode: Mode | None = None) -> Mode:
-    """Writes the run of a cell and returns the mode it was written in: `offline` where `online` failed.
+    """Writes the run of a cell and returns the mode it was written in: `offline` where `online`
+    failed.
 
     `mode` is what `choose_mode` says unless it is given.
     """
@@ -58,12 +61,19 @@ def push(cell: Cell, rows: Sequence[Row], mode: Mode | None = None) -> Mode:
     from wandb.errors import CommError, UsageError
 
     folder = Path(cell.paths.runs).resolve()
-    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):  # nothing in the home folder
+    for name in (
+        "WANDB_DATA_DIR",
+        "WANDB_CACHE_DIR",
+        "WANDB_CONFIG_DIR",
+    ):  # nothing in the home folder
         os.environ.setdefault(name, str(folder / "wandb" / name.split("_")[1].lower()))
     try:
         _write_run(cell, rows, folder, mode)
     except (CommError, UsageError) as error:
-        print(f"W&B cannot be reached ({str(error).splitlines()[0]}): runs are kept offline, for `wandb sync`")
+        print(
+            f"W&B cannot be reached ({str(error).splitlines()[0]}): runs are kept offline, for "
+            "`wandb sync`"
+        )
         import_wandb().teardown()  # else the process that could not connect keeps the run's id
         mode = "offline"
         _write_run(cell, rows, folder, mode)
@@ -73,7 +83,9 @@ def push(cell: Cell, rows: Sequence[Row], mode: Mode | None = None) -> Mode:
 
 def import_wandb() -> ModuleType:
     """The package wandb, which costs a second and is only needed where runs are written."""
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read at import: its own telemetry would wait for a network
+    os.environ.setdefault(
+        "WANDB_ERROR_REPORTING", "false"
+    )  # read at import: its own telemetry would wait for a network
     import wandb
 
     return wandb
@@ -121,7 +133,9 @@ def run_config(cell: Cell, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def layer_points(rows: Sequence[Row]) -> list[dict[str, float]]:
-    """One point per layer: its scores on val and test with intervals, and its learned weight at start and end."""
+    """One point per layer: its scores on val and test with intervals, and its learned weight at
+    start and end.
+    """
     points: dict[int, dict[str, float]] = {}
     for row in rows:
         if row.layer is not None:
@@ -129,24 +143,35 @@ def layer_points(rows: Sequence[Row]) -> list[dict[str, float]]:
             name = f"probe/{row.split}_{row.metric}"
             point |= {name: row.value, f"{name}_low": row.ci_low, f"{name}_high": row.ci_high}
         elif row.split == "test" and row.weights_start is not None and row.weights_end is not None:
-            for layer, (start, end) in enumerate(zip(row.weights_start, row.weights_end, strict=True), start=1):
-                points.setdefault(layer, {"layer": layer}).update({"weights/start": start, "weights/end": end})
+            for layer, (start, end) in enumerate(
+                zip(row.weights_start, row.weights_end, strict=True), start=1
+            ):
+                points.setdefault(layer, {"layer": layer}).update(
+                    {"weights/start": start, "weights/end": end}
+                )
     return [points[layer] for layer in sorted(points)]
 
 
 def run_summary(rows: Sequence[Row]) -> Mapping[str, float]:
-    """The numbers of the runs table: the layer chosen on val with its test score, the test oracle, the weighted sum.
+    """The numbers of the runs table: the layer chosen on val with its test score, the test oracle,
+    the weighted sum.
 
     Where a task has several metrics, the names of all but the first start with the metric.
     """
     summary: dict[str, float] = {}
     for number, (metric, scores) in enumerate(by_metric(rows).items()):
         chosen, oracle = best_layer(scores, "val"), best_layer(scores, "test")
-        found = {"best/layer": chosen.layer or 0, "best/test": chosen.value, "oracle/layer": oracle.layer or 0}
+        found = {
+            "best/layer": chosen.layer or 0,
+            "best/test": chosen.value,
+            "oracle/layer": oracle.layer or 0,
+        }
         found |= {"oracle/test": oracle.value, "n_test": chosen.n_tracks}
         found |= {f"{row.head}/test": row.value for row in head_rows(scores, "test", single=False)}
         found |= {} if chosen.majority is None else {"majority": chosen.majority}
-        summary |= {name if number == 0 else f"{metric}/{name}": value for name, value in found.items()}
+        summary |= {
+            name if number == 0 else f"{metric}/{name}": value for name, value in found.items()
+        }
     return summary
 
 
@@ -160,13 +185,17 @@ def _has_key() -> bool:
 
 
 def track(cells: Sequence[Cell], *, again: bool = False) -> None:
-    """Writes the W&B runs of the cells that have rows but no run; with `again` of all that have rows."""
+    """Writes the W&B runs of the cells that have rows but no run; with `again` of all that have
+    rows.
+    """
     waiting = [cell for cell in cells if is_done(cell.folder) and (again or not is_tracked(cell))]
     if not waiting:
         return
 
     mode = choose_mode(waiting[0])
     for cell in waiting:
-        mode = push(cell, read_rows(cell.folder), mode)  # once offline, always offline: each try waits for its time-out
+        mode = push(
+            cell, read_rows(cell.folder), mode
+        )  # once offline, always offline: each try waits for its time-out
     if mode != "disabled":
         console().print(f"W&B: {len(waiting)} runs, {mode}, in {waiting[0].paths.runs}/wandb")

@@ -1,10 +1,11 @@
 """Scores of predictions, over tracks.
 
-Conventions: logits of a track are the mean of the logits of its clips (MARBLE v1's rule), or on request those of the mean of
-their probabilities (MARBLE v2's). A metric is computed once per
-split over all tracks, never averaged over batches, so it does not depend on the batch size. More is better, and scores are
-fractions (0.855, not 85.5). Every metric takes weights of the tracks, ones for the score itself and the counts of a bootstrap
-resample for its interval, so one definition serves both. H heads, N tracks, R weightings, C classes, tags or dimensions.
+Conventions: logits of a track are the mean of the logits of its clips (MARBLE v1's rule), or on
+request those of the mean of their probabilities (MARBLE v2's). A metric is computed once per split
+over all tracks, never averaged over batches, so it does not depend on the batch size. More is
+better, and scores are fractions (0.855, not 85.5). Every metric takes weights of the tracks, ones
+for the score itself and the counts of a bootstrap resample for its interval, so one definition
+serves both. H heads, N tracks, R weightings, C classes, tags or dimensions.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +33,8 @@ class TrackMetric:
 
 
 def predict(kind: Kind, said: Tensor) -> Tensor:
-    """What is scored: (H, N) classes, (H, N, C) probabilities or (H, N, C) values, from (H, N, C) logits.
+    """What is scored: (H, N) classes, (H, N, C) probabilities or (H, N, C) values, from (H, N, C)
+    logits.
 
     The (H, N, C, C) confusion of frames is scored as it is.
     """
@@ -43,7 +45,9 @@ def predict(kind: Kind, said: Tensor) -> Tensor:
 
 def score_once(metric: TrackMetric, predicted: Tensor, target: Tensor) -> Tensor:
     """(H,) scores over all tracks: (H, N, ...), (N, ...) -> (H,)."""
-    return metric.score(predicted, target, torch.ones(1, len(target), dtype=torch.float64, device=target.device))[:, 0]
+    return metric.score(
+        predicted, target, torch.ones(1, len(target), dtype=torch.float64, device=target.device)
+    )[:, 0]
 
 
 def accuracy(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
@@ -56,10 +60,12 @@ def accuracy(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
 
 
 def key_weighted(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """MIREX key score, mean over tracks: the paper's Refined_Acc (Raffel et al. 2014, mir_eval.key.weighted_score).
+    """MIREX key score, mean over tracks: the paper's Refined_Acc (Raffel et al. 2014,
+    mir_eval.key.weighted_score).
 
-    1 for the key; 0.5 for a fifth above it in the same mode; 0.3 for the relative key; 0.2 for the parallel key; else 0.
-    Classes are the 12 major keys by semitone, then the 12 minor keys. A fifth below scores 0, as in mir_eval.
+    1 for the key; 0.5 for a fifth above it in the same mode; 0.3 for the relative key; 0.2 for the
+    parallel key; else 0. Classes are the 12 major keys by semitone, then the 12 minor keys. A fifth
+    below scores 0, as in mir_eval.
 
     >>> key_weighted(torch.tensor([[0, 7, 21, 12, 5]]), torch.tensor([0, 0, 0, 0, 0]), torch.ones(1, 5))
     tensor([[0.4000]])
@@ -73,7 +79,9 @@ def key_table() -> Tensor:
     true, estimate = torch.meshgrid(torch.arange(24), torch.arange(24), indexing="ij")
     interval = (estimate - true) % 12
     same_mode = true // 12 == estimate // 12
-    relative = torch.where(true < 12, 9, 3)  # the minor key a sixth above a major one, the major a third above a minor one
+    relative = torch.where(
+        true < 12, 9, 3
+    )  # the minor key a sixth above a major one, the major a third above a minor one
     table = torch.zeros(24, 24)
     table[same_mode & (interval == 0)] = 1.0
     table[same_mode & (interval == 7)] = 0.5
@@ -88,12 +96,16 @@ def r2(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     >>> r2(torch.tensor([[[1.0], [2.0], [4.0]]]), torch.tensor([[1.0], [2.0], [3.0]]), torch.ones(1, 3))
     tensor([[0.5000]])
     """
-    return torch.stack([_r2(predicted[..., c], target[..., c], weights) for c in range(target.shape[1])]).mean(dim=0)
+    return torch.stack(
+        [_r2(predicted[..., c], target[..., c], weights) for c in range(target.shape[1])]
+    ).mean(dim=0)
 
 
 def r2_of(dimension: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """`r2` of one dimension."""
-    return lambda predicted, target, weights: _r2(predicted[..., dimension], target[..., dimension], weights)
+    return lambda predicted, target, weights: _r2(
+        predicted[..., dimension], target[..., dimension], weights
+    )
 
 
 def _r2(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
@@ -111,7 +123,8 @@ def _mean(scores: Tensor, weights: Tensor) -> Tensor:
 
 
 def frame_accuracy(confusion: Tensor, _counts: Tensor, weights: Tensor) -> Tensor:
-    """Share of all labelled frames whose class is right (micro): long tracks count more. See `TrackConfusion`.
+    """Share of all labelled frames whose class is right (micro): long tracks count more. See
+    `TrackConfusion`.
 
     >>> confusion = torch.tensor([[[[3, 1], [0, 0]], [[1, 1], [2, 2]]]])  # one head, two tracks, two classes
     >>> frame_accuracy(confusion, torch.tensor([[4, 0], [2, 4]]), torch.ones(1, 2))
@@ -123,7 +136,8 @@ def frame_accuracy(confusion: Tensor, _counts: Tensor, weights: Tensor) -> Tenso
 
 
 def frame_accuracy_macro(confusion: Tensor, _counts: Tensor, weights: Tensor) -> Tensor:
-    """Mean over classes of the share of a class's frames that are found; classes without frames are left out.
+    """Mean over classes of the share of a class's frames that are found; classes without frames are
+    left out.
 
     >>> confusion = torch.tensor([[[[3, 1], [0, 0]], [[1, 1], [2, 2]]]])
     >>> frame_accuracy_macro(confusion, torch.tensor([[4, 0], [2, 4]]), torch.ones(1, 2))
@@ -131,7 +145,9 @@ def frame_accuracy_macro(confusion: Tensor, _counts: Tensor, weights: Tensor) ->
     """
     weights = weights.to(torch.float64)
     right = torch.einsum("hnc,rn->hrc", confusion.diagonal(dim1=2, dim2=3).double(), weights)
-    return torch.nanmean(right / torch.einsum("hnc,rn->hrc", confusion.sum(dim=3).double(), weights), dim=2).float()
+    return torch.nanmean(
+        right / torch.einsum("hnc,rn->hrc", confusion.sum(dim=3).double(), weights), dim=2
+    ).float()
 
 
 METRICS: Mapping[str, TrackMetric] = {
@@ -154,5 +170,7 @@ def metric_named(name: str) -> TrackMetric:
         UserError: there is none of that name.
     """
     if name not in METRICS:
-        raise UserError(f"unknown metric {name!r} in the task's configuration. Known: {', '.join(METRICS)}")
+        raise UserError(
+            f"unknown metric {name!r} in the task's configuration. Known: {', '.join(METRICS)}"
+        )
     return METRICS[name]

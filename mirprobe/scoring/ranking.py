@@ -10,7 +10,8 @@ from torch import Tensor
 def roc_auc(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """Area under the ROC curve, mean over tags; ties count half.
 
-    A tag without positives or without negatives has no area and is left out of the mean (torchmetrics counts it as 0).
+    A tag without positives or without negatives has no area and is left out of the mean
+    (torchmetrics counts it as 0).
 
     >>> roc_auc(torch.tensor([[[0.1], [0.4], [0.35], [0.8]]]), torch.tensor([[0.0], [0], [1], [1]]), torch.ones(1, 4))
     tensor([[0.7500]])
@@ -29,12 +30,15 @@ def average_precision(predicted: Tensor, target: Tensor, weights: Tensor) -> Ten
 
 @dataclass(frozen=True)
 class _Ranking:
-    """Of one head and tag, R weightings: what stands where among the P positives, highest score first.
+    """Of one head and tag, R weightings: what stands where among the P positives, highest score
+    first.
 
     Attributes:
         positive: (P, R) weights of the positives.
-        above: (P, R) weight of everything that stands strictly above a positive, `found` the share of it that is positive.
-        level: (P, R) the same down to and with what is tied with it, `found_level` the positive share.
+        above: (P, R) weight of everything that stands strictly above a positive, `found` the share
+            of it that is positive.
+        level: (P, R) the same down to and with what is tied with it, `found_level` the positive
+            share.
         total: (R,) weight of all tracks.
     """
 
@@ -46,12 +50,21 @@ class _Ranking:
     total: Tensor
 
 
-def _per_tag(predicted: Tensor, target: Tensor, weights: Tensor, score: Callable[[_Ranking], Tensor]) -> Tensor:
-    """Mean over tags of a score of the ranking; only the positives are looked at, which are few, after one sum over all."""
+def _per_tag(
+    predicted: Tensor, target: Tensor, weights: Tensor, score: Callable[[_Ranking], Tensor]
+) -> Tensor:
+    """Mean over tags of a score of the ranking; only the positives are looked at, which are few,
+    after one sum over all.
+    """
     by_track = weights.double().T.contiguous()  # (N, R)
     total = by_track.sum(dim=0)
     positives = [truth.nonzero()[:, 0] for truth in target.T]
-    scores = torch.full((len(predicted), target.shape[1], len(weights)), torch.nan, dtype=torch.float64, device=weights.device)
+    scores = torch.full(
+        (len(predicted), target.shape[1], len(weights)),
+        torch.nan,
+        dtype=torch.float64,
+        device=weights.device,
+    )
     for h, head in enumerate(predicted):
         values, order = torch.sort(-head, dim=0)
         for tag, rows in enumerate(positives):
@@ -79,7 +92,9 @@ def _sums(weights: Tensor) -> Tensor:
 
 
 def _auc(ranking: _Ranking) -> Tensor:
-    """(R,) share of pairs in which the positive stands higher, ties half; NaN without positives or negatives."""
+    """(R,) share of pairs in which the positive stands higher, ties half; NaN without positives or
+    negatives.
+    """
     n_positive = ranking.positive.sum(dim=0)
     n_negative = ranking.total - n_positive
     negative_above = ranking.above - ranking.found

@@ -14,7 +14,9 @@ def head_rows(rows: Sequence[Row], split: Split, *, single: bool) -> list[Row]:
 
 def best_layer(rows: Sequence[Row], chosen_on: Split) -> Row:
     """The test row of the layer with the best score on `chosen_on`; of equals the lowest layer."""
-    best = max(head_rows(rows, chosen_on, single=True), key=lambda row: row.value)  # max keeps the first of equals
+    best = max(
+        head_rows(rows, chosen_on, single=True), key=lambda row: row.value
+    )  # max keeps the first of equals
     return next(row for row in head_rows(rows, "test", single=True) if row.layer == best.layer)
 
 

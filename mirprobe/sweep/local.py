@@ -1,8 +1,8 @@
 """Where work runs. Local: this process for one device, one process per device for several.
 
-Conventions: several processes are started on one immutable file, the cell's `config.yaml`, as `mirprobe extract --cell FILE`;
-Lightning starts the other ranks with the same command. They form a process group of their own, and a signal to this process
-goes to all of them.
+Conventions: several processes are started on one immutable file, the cell's `config.yaml`, as
+`mirprobe extract --cell FILE`; Lightning starts the other ranks with the same command. They form a
+process group of their own, and a signal to this process goes to all of them.
 """
 
 import os

@@ -13,10 +13,14 @@ def pending(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def cells_by_model(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells that share a backbone; the baseline comes last, so that missing weights are said before any work."""
+    """Cells that share a backbone; the baseline comes last, so that missing weights are said before
+    any work.
+    """
     by_model: dict[tuple[bool, str], list[Cell]] = {}
     for cell in cells:
-        by_model.setdefault((cell.is_baseline, repr(sorted(cell.model.items(), key=str))), []).append(cell)
+        by_model.setdefault(
+            (cell.is_baseline, repr(sorted(cell.model.items(), key=str))), []
+        ).append(cell)
     return [by_model[name] for name in sorted(by_model)]
 
 

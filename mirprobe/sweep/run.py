@@ -1,7 +1,8 @@
 """The main job: which cells are pending, and how each becomes rows.
 
-Conventions: what is done is what is on disk (stores for features, `rows.jsonl` for cells), so the same command goes on where
-it was stopped and prints the table when nothing is left. Nothing heavy is imported unless there is work.
+Conventions: what is done is what is on disk (stores for features, `rows.jsonl` for cells), so the
+same command goes on where it was stopped and prints the table when nothing is left. Nothing heavy
+is imported unless there is work.
 """
 
 import os
@@ -61,10 +62,15 @@ def print_scores(cell: Cell, rows: Sequence[Row], seconds: float) -> None:
     """One line for each metric of a cell that is done."""
     for metric, scores in by_metric(rows).items():
         chosen = best_layer(scores, "val")
-        weighted = "".join(f", weighted sum {100 * row.value:.1f}" for row in head_rows(scores, "test", single=False))
+        weighted = "".join(
+            f", weighted sum {100 * row.value:.1f}"
+            for row in head_rows(scores, "test", single=False)
+        )
         console().print(
-            f"{cell.model_name} {cell.task.name}: layer {chosen.layer} chosen on val, test {metric} {100 * chosen.value:.1f} "
-            f"[{100 * chosen.ci_low:.1f}, {100 * chosen.ci_high:.1f}], n={chosen.n_tracks}{weighted} ({seconds:.0f} s)",
+            f"{cell.model_name} {cell.task.name}: layer {chosen.layer} chosen on val, test "
+            f"{metric} {100 * chosen.value:.1f} "
+            f"[{100 * chosen.ci_low:.1f}, {100 * chosen.ci_high:.1f}], "
+            f"n={chosen.n_tracks}{weighted} ({seconds:.0f} s)",
             soft_wrap=True,
         )
 
@@ -79,7 +85,9 @@ def probe_all(cells: Sequence[Cell]) -> None:
         backbone = make_backbone(same_model[0])
         for cell in same_model:
             start = time.monotonic()
-            print_scores(cell, run_probes(cell, store_key_of(cell, backbone)), time.monotonic() - start)
+            print_scores(
+                cell, run_probes(cell, store_key_of(cell, backbone)), time.monotonic() - start
+            )
 
 
 def extract_cell(cell: Cell) -> None:

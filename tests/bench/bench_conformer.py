@@ -1,15 +1,19 @@
-"""Speed of mirprobe's Conformer beside a straightforward eager one and transformers' encoder, in one run.
+"""Speed of mirprobe's Conformer beside a straightforward eager one and transformers' encoder, in
+one run.
 
-    python tests/bench/bench_conformer.py [--seconds 10] [--batch 1] [--threads 2] [--dtype float32|bfloat16]
-                                          [--repeat 3] [--device cpu|cuda] [--compile default|reduce-overhead|max-autotune]
+    python tests/bench/bench_conformer.py [--seconds 10] [--batch 1] [--threads 2] [--dtype
+                                          float32|bfloat16] [--repeat 3] [--device cpu|cuda]
+                                          [--compile default|reduce-overhead|max-autotune]
 
-Conventions: all rivals hold the same weights (golden recipe, MusicFM), hear the same audio and take turns, so that what
-disturbs the machine disturbs all of them; the time of each is its best of `repeat`. Work is counted once, on the eager
-implementation, with 2 FLOP per multiply-add. `plain` is written from ../shared/facts/backbones.md as the published code
-runs: NCHW, BatchNorm and each projection apart, softmax attention. In bfloat16 it and transformers run under autocast, as
-MARBLE runs them. `x float32` is the speed relative to `plain` in float32, `x plain` relative to `plain` in the dtype
-asked for. Errors are against `plain` in float32. The ceiling is the time the same convolutions and matrix products
-would take at the speed of one large convolution and one large matrix product, both measured here.
+Conventions: all rivals hold the same weights (golden recipe, MusicFM), hear the same audio and take
+turns, so that what disturbs the machine disturbs all of them; the time of each is its best of
+`repeat`. Work is counted once, on the eager implementation, with 2 FLOP per multiply-add. `plain`
+is written from ../shared/facts/backbones.md as the published code
+runs: NCHW, BatchNorm and each projection apart, softmax attention. In bfloat16 it and transformers
+run under autocast, as MARBLE runs them. `x float32` is the speed relative to `plain` in float32, `x
+plain` relative to `plain` in the dtype asked for. Errors are against `plain` in float32. The
+ceiling is the time the same convolutions and matrix products would take at the speed of one large
+convolution and one large matrix product, both measured here.
 """
 
 import argparse
@@ -57,7 +61,10 @@ class PlainFeedForward(nn.Module):
 
     def __init__(self, dim: int, ffn_dim: int) -> None:
         super().__init__()
-        self.intermediate_dense, self.output_dense = nn.Linear(dim, ffn_dim), nn.Linear(ffn_dim, dim)
+        self.intermediate_dense, self.output_dense = (
+            nn.Linear(dim, ffn_dim),
+            nn.Linear(ffn_dim, dim),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.output_dense(F.silu(self.intermediate_dense(x)))
@@ -85,7 +92,9 @@ class PlainAttention(nn.Module):
         parts = (self.linear_q(rotated), self.linear_k(rotated), self.linear_v(x))
         query, key, value = (part.view(heads.shape).transpose(1, 2) for part in parts)
         weights = torch.softmax(query @ key.transpose(-2, -1) / (2 * half) ** 0.5, dim=-1)
-        y: Tensor = self.linear_out((weights @ value).transpose(1, 2).reshape(n_clips, n_frames, dim))
+        y: Tensor = self.linear_out(
+            (weights @ value).transpose(1, 2).reshape(n_clips, n_frames, dim)
+        )
         return y
 
 
@@ -96,7 +105,9 @@ class PlainConvolution(nn.Module):
         super().__init__()
         self.layer_norm = nn.LayerNorm(dim)
         self.pointwise_conv1 = nn.Conv1d(dim, 2 * dim, 1, bias=False)
-        self.depthwise_conv = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim, bias=False)
+        self.depthwise_conv = nn.Conv1d(
+            dim, dim, kernel, padding=kernel // 2, groups=dim, bias=False
+        )
         self.batch_norm = nn.BatchNorm1d(dim)
         self.pointwise_conv2 = nn.Conv1d(dim, dim, 1, bias=False)
 
@@ -112,7 +123,10 @@ class PlainLayer(nn.Module):
     def __init__(self, size: ConformerSize) -> None:
         super().__init__()
         self.ffn1_layer_norm, self.ffn2_layer_norm = nn.LayerNorm(size.dim), nn.LayerNorm(size.dim)
-        self.self_attn_layer_norm, self.final_layer_norm = nn.LayerNorm(size.dim), nn.LayerNorm(size.dim)
+        self.self_attn_layer_norm, self.final_layer_norm = (
+            nn.LayerNorm(size.dim),
+            nn.LayerNorm(size.dim),
+        )
         self.ffn1, self.ffn2 = (PlainFeedForward(size.dim, size.ffn_dim) for _ in range(2))
         self.self_attn = PlainAttention(size.dim, size.n_heads)
         self.conv_module = PlainConvolution(size.dim, size.kernel)
@@ -130,7 +144,9 @@ class PlainFrontEnd(nn.Module):
 
     def __init__(self, size: ConformerSize) -> None:
         super().__init__()
-        self.conv = nn.Sequential(PlainBlock(1, size.conv_dim), PlainBlock(size.conv_dim, size.conv_dim))
+        self.conv = nn.Sequential(
+            PlainBlock(1, size.conv_dim), PlainBlock(size.conv_dim, size.conv_dim)
+        )
         self.linear = nn.Linear(size.conv_dim * (size.n_mels // 4), size.dim)
 
     def forward(self, mel: Tensor) -> Tensor:
@@ -155,7 +171,9 @@ class PlainEncoder(nn.Module):
 
 def build_published_encoder(size: ConformerSize) -> nn.Module:
     """transformers' Wav2Vec2ConformerEncoder in the configuration that both published packages use."""
-    published = importlib.import_module("transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer")
+    published = importlib.import_module(
+        "transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer"
+    )
     config = published.Wav2Vec2ConformerConfig(
         hidden_size=size.dim,
         num_hidden_layers=size.n_layers,
@@ -172,7 +190,9 @@ def build_published_encoder(size: ConformerSize) -> nn.Module:
 
 
 def run_published_encoder(encoder: Any, x: Tensor) -> list[Tensor]:
-    """L + 1 states from a loop over the encoder's layers, since from transformers 5.16 on it returns none."""
+    """L + 1 states from a loop over the encoder's layers, since from transformers 5.16 on it
+    returns none.
+    """
     states, positions = [x], encoder.embed_positions(x)
     for layer in encoder.layers:
         out = layer(states[-1], relative_position_embeddings=positions)
@@ -181,9 +201,13 @@ def run_published_encoder(encoder: Any, x: Tensor) -> list[Tensor]:
 
 
 class Rival(nn.Module):
-    """Log-mel, plain front end and an encoder, with weights in the published layout: (B, S) -> (B, L+1, T, D)."""
+    """Log-mel, plain front end and an encoder, with weights in the published layout: (B, S) -> (B,
+    L+1, T, D).
+    """
 
-    def __init__(self, size: ConformerSize, state: Mapping[str, Tensor], *, published: bool = False) -> None:
+    def __init__(
+        self, size: ConformerSize, state: Mapping[str, Tensor], *, published: bool = False
+    ) -> None:
         super().__init__()
         self.mel = LogMel(size.n_mels, MSD_STATISTICS, {})
         self.conv = PlainFrontEnd(size)
@@ -191,7 +215,11 @@ class Rival(nn.Module):
         self.run = run_published_encoder if published else nn.Module.__call__
         missing, unknown = self.load_state_dict(state, strict=False, assign=True)
         not_drawn = ("mel.", "conformer.pos_conv_embed.", "conformer.embed_positions.")
-        left = [key for key in missing if not key.startswith(not_drawn) and not key.endswith("num_batches_tracked")]
+        left = [
+            key
+            for key in missing
+            if not key.startswith(not_drawn) and not key.endswith("num_batches_tracked")
+        ]
         if left or unknown:
             raise RuntimeError(f"weights do not fit: missing {left[:3]}, unknown {unknown[:3]}")
         self.eval().requires_grad_(False)
@@ -202,7 +230,9 @@ class Rival(nn.Module):
         return torch.stack(self.run(self.conformer, self.conv(mel)), dim=1)
 
 
-def best_times(rivals: Mapping[str, Callable[[], object]], *, repeat: int, device: str) -> dict[str, float]:
+def best_times(
+    rivals: Mapping[str, Callable[[], object]], *, repeat: int, device: str
+) -> dict[str, float]:
     """Best time of each in seconds, taken in turns after one warm-up each."""
     times: dict[str, list[float]] = {name: [] for name in rivals}
     for turn in range(repeat + 1):
@@ -225,7 +255,10 @@ def count_flops(call: Callable[[], object]) -> tuple[float, float]:
     """GFLOP of the convolutions and of the matrix products of one call."""
     with FlopCounterMode(display=False) as counter:
         call()
-    counts = {str(operation): flops / 1e9 for operation, flops in counter.get_flop_counts()["Global"].items()}
+    counts = {
+        str(operation): flops / 1e9
+        for operation, flops in counter.get_flop_counts()["Global"].items()
+    }
     convolutions = sum(flops for operation, flops in counts.items() if "conv" in operation)
     return convolutions, sum(counts.values()) - convolutions
 
@@ -235,11 +268,15 @@ MATMUL_GFLOP = 2 * 2048**3 / 1e9
 
 
 def build_ceilings(dtype: torch.dtype, device: str) -> dict[str, Callable[[], object]]:
-    """One large 3x3 convolution and one large matrix product, each in two ways, of which the faster counts."""
+    """One large 3x3 convolution and one large matrix product, each in two ways, of which the faster
+    counts.
+    """
     linear = Linear(2048, 2048, bias=False).to(device, dtype).requires_grad_(False)
     shapes = ((1, 512, 64, 256), (512, 512, 3, 3), (2048, 2048))
     maps, kernel, matrix = (torch.randn(shape).to(device, dtype) for shape in shapes)
-    maps_last, kernel_last = (tensor.to(memory_format=torch.channels_last) for tensor in (maps, kernel))
+    maps_last, kernel_last = (
+        tensor.to(memory_format=torch.channels_last) for tensor in (maps, kernel)
+    )
     return {
         "conv nchw": lambda: F.conv2d(maps, kernel, padding=1),
         "conv nhwc": lambda: F.conv2d(maps_last, kernel_last, padding=1),
@@ -256,7 +293,9 @@ def build_rivals(options: argparse.Namespace, audio: Tensor) -> dict[str, Callab
         state = {key: tensor.cuda() for key, tensor in state.items()}
     plain = Rival(backbone_class.size, state).to(options.device)
     half = options.dtype == "bfloat16"
-    backbone = backbone_class(weights="random", precision="bf16" if half else "float32").to(options.device)
+    backbone = backbone_class(weights="random", precision="bf16" if half else "float32").to(
+        options.device
+    )
 
     def autocast(model: nn.Module) -> Callable[[], Tensor]:
         def call() -> Tensor:
@@ -290,11 +329,16 @@ def report(options: argparse.Namespace, rivals: Mapping[str, Callable[[], Tensor
     matmul_ceiling = MATMUL_GFLOP / min(times["matmul"], times["linear"])
     ideal = convolutions / conv_ceiling + products / matmul_ceiling
     audio_seconds = options.batch * options.seconds
-    print(f"{options.dtype} on {options.device}, {options.threads} threads, {options.batch} clips of {options.seconds:g} s")
+    print(
+        f"{options.dtype} on {options.device}, {options.threads} threads, {options.batch} clips of "
+        f"{options.seconds:g} s"
+    )
     print(f"work: {convolutions:.1f} GFLOP in convolutions, {products:.1f} in matrix products")
     print(f"ceilings: {conv_ceiling:.0f} and {matmul_ceiling:.0f} GFLOP/s, together {ideal:.3f} s")
     exact, same = times["plain float32"], times.get("plain bf16 autocast", times["plain float32"])
-    print(f"{'':36}   time  x float32  x plain  x real time  GFLOP/s  of ceiling  max error      rms")
+    print(
+        f"{'':36}   time  x float32  x plain  x real time  GFLOP/s  of ceiling  max error      rms"
+    )
     for name in rivals:
         seconds, error = times[name], errors[name]
         print(
@@ -306,7 +350,9 @@ def report(options: argparse.Namespace, rivals: Mapping[str, Callable[[], Tensor
 
 def main() -> None:
     """Reads the options, builds the rivals and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip")
     parser.add_argument("--batch", type=int, default=1, help="clips in a batch")
     parser.add_argument("--threads", type=int, default=2, help="threads on the CPU")
@@ -314,7 +360,11 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="timed calls of each rival")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--size", choices=("full", "small"), default="full")
-    parser.add_argument("--compile", choices=("default", "reduce-overhead", "max-autotune"), help="add a compiled one")
+    parser.add_argument(
+        "--compile",
+        choices=("default", "reduce-overhead", "max-autotune"),
+        help="add a compiled one",
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -31,8 +31,9 @@ HALF = 200_000
 class Server:
     """Serves `files`; `plan` says how each request is answered, the last entry for ever.
 
-    ok, drop (HALF of what is wanted, then the connection breaks), stall (the same, but it stays open), whole (no ranges),
-    unsized (no Content-Length), cut (unsized, and only HALF), or a status.
+    ok, drop (HALF of what is wanted, then the connection breaks), stall (the same, but it stays
+    open), whole (no ranges), unsized (no Content-Length), cut (unsized, and only HALF), or a
+    status.
     """
 
     def __init__(self) -> None:
@@ -54,7 +55,9 @@ class Server:
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.handle_error = lambda *_: None  # of killed clients
         self.url = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         mode = self.plan.pop(0) if len(self.plan) > 1 else self.plan[0]
@@ -63,7 +66,11 @@ class Server:
         body = self.files[request.path.removeprefix("/").partition("?")[0]]
         if mode.isdecimal():
             return self.send(request, int(mode), {"Retry-After": "3"}, b"")
-        first = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and mode != "whole" else 0
+        first = (
+            int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if wanted and mode != "whole"
+            else 0
+        )
         if first >= len(body):
             return self.send(request, 416, {"Content-Range": f"bytes */{len(body)}"}, b"")
         headers = {"Content-Range": f"bytes {first}-{len(body) - 1}/{len(body)}"} if first else {}
@@ -71,7 +78,14 @@ class Server:
             headers["Connection"] = "close"
         return self.send(request, 206 if first else 200, headers, body[first:], mode)
 
-    def send(self, request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes, mode: str = "ok") -> None:
+    def send(
+        self,
+        request: BaseHTTPRequestHandler,
+        status: int,
+        headers: dict[str, str],
+        body: bytes,
+        mode: str = "ok",
+    ) -> None:
         request.send_response(status)
         for name, value in headers.items():
             request.send_header(name, value)
@@ -106,9 +120,20 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-def publish(server: Server, content: bytes, path: str = "a.bin", *, n_bytes: int | None = None, md5: bool = False) -> Archive:
+def publish(
+    server: Server,
+    content: bytes,
+    path: str = "a.bin",
+    *,
+    n_bytes: int | None = None,
+    md5: bool = False,
+) -> Archive:
     server.files[Path(path).name] = content
-    checksum = {"md5": hashlib.md5(content).hexdigest()} if md5 else {"sha256": hashlib.sha256(content).hexdigest()}
+    checksum = (
+        {"md5": hashlib.md5(content).hexdigest()}
+        if md5
+        else {"sha256": hashlib.sha256(content).hexdigest()}
+    )
     return Archive(f"{server.url}/{Path(path).name}?download=1", path, n_bytes=n_bytes, **checksum)
 
 
@@ -135,7 +160,8 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     }
 
 
@@ -143,18 +169,24 @@ def hidden(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob(".*")} - {".fetch.lock"}
 
 
-# -- downloads ---------------------------------------------------------------------------------------------------------
+# -- downloads -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("md5", [False, True])
-def test_file_comes_whole_and_is_not_asked_for_again(server: Server, tmp_path: Path, md5: bool) -> None:
+def test_file_comes_whole_and_is_not_asked_for_again(
+    server: Server, tmp_path: Path, md5: bool
+) -> None:
     archive = publish(server, CONTENT, "sub/a.bin", n_bytes=len(CONTENT), md5=md5)
     seen: list[tuple[int, int]] = []
     assert not is_fetched([archive], tmp_path / "new")
-    fetch_archives([archive], tmp_path / "new", progress=lambda done, total: seen.append((done, total)))
+    fetch_archives(
+        [archive], tmp_path / "new", progress=lambda done, total: seen.append((done, total))
+    )
     assert tree(tmp_path / "new") == {"sub/a.bin": CONTENT}
     assert hidden(tmp_path / "new") == {".a.bin.ok"}
-    assert seen[-1] == (len(CONTENT), len(CONTENT)) and all(total == len(CONTENT) for _, total in seen)
+    assert seen[-1] == (len(CONTENT), len(CONTENT)) and all(
+        total == len(CONTENT) for _, total in seen
+    )
     assert is_fetched([archive], tmp_path / "new")
     fetch_archives([archive], tmp_path / "new")
     assert server.asked == [""]
@@ -179,12 +211,17 @@ def test_file_that_is_there_is_checked_without_a_request(server: Server, tmp_pat
 def test_other_file_of_that_name_is_kept_and_named(server: Server, tmp_path: Path) -> None:
     archive = publish(server, CONTENT)
     (tmp_path / "a.bin").write_bytes(b"mine")
-    with pytest.raises(UserError, match=r"^a\.bin is not the file published at .*: its SHA-256 is .*; remove it, or put"):
+    with pytest.raises(
+        UserError,
+        match=r"^a\.bin is not the file published at .*: its SHA-256 is .*; remove it, or put",
+    ):
         fetch_archives([archive], tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == b"mine" and server.asked == []
 
 
-def test_dropped_connection_is_taken_up_where_it_broke(server: Server, tmp_path: Path, waits: list[float]) -> None:
+def test_dropped_connection_is_taken_up_where_it_broke(
+    server: Server, tmp_path: Path, waits: list[float]
+) -> None:
     archive = publish(server, CONTENT)
     server.plan = ["drop", "drop", "ok"]
     said: list[str] = []
@@ -236,7 +273,9 @@ def test_whole_part_is_only_checked(server: Server, tmp_path: Path) -> None:
     assert tree(tmp_path) == {"a.bin": CONTENT} and server.n_sent == 0
 
 
-def test_part_that_is_too_long_is_started_anew(server: Server, tmp_path: Path, waits: list[float]) -> None:
+def test_part_that_is_too_long_is_started_anew(
+    server: Server, tmp_path: Path, waits: list[float]
+) -> None:
     archive = publish(server, CONTENT)
     (tmp_path / ".a.bin.part").write_bytes(CONTENT + b"more")  # 416
     fetch_archives([archive], tmp_path)
@@ -249,7 +288,8 @@ def test_wrong_bytes_are_deleted_and_named(server: Server, tmp_path: Path) -> No
     with pytest.raises(UserError) as caught:
         fetch_archives([archive], tmp_path)
     assert str(caught.value) == (
-        f"a.bin is not the file published at {archive.url}: its SHA-256 is {hashlib.sha256(CONTENT[::-1]).hexdigest()}, expected "
+        f"a.bin is not the file published at {archive.url}: its SHA-256 is "
+        f"{hashlib.sha256(CONTENT[::-1]).hexdigest()}, expected "
         f"{archive.sha256}; it was deleted. Run the same command again, or get the dataset by hand"
     )
     assert tree(tmp_path) == {} and hidden(tmp_path) == set()
@@ -267,7 +307,8 @@ def test_part_of_another_file_is_caught_by_the_checksum(server: Server, tmp_path
 def test_other_size_is_said_before_the_download(server: Server, tmp_path: Path) -> None:
     archive = publish(server, CONTENT, n_bytes=1234)
     with pytest.raises(
-        UserError, match=r"not the published file any more: it has 512,000 bytes instead of 1,234. Get it by hand"
+        UserError,
+        match=r"not the published file any more: it has 512,000 bytes instead of 1,234. Get it by hand",
     ):
         fetch_archives([archive], tmp_path)
     assert hidden(tmp_path) == set()
@@ -278,11 +319,16 @@ def test_gone_file_is_one_line_at_once(server: Server, tmp_path: Path, waits: li
     server.plan = ["404"]
     with pytest.raises(UserError) as caught:
         fetch_archives([archive], tmp_path)
-    assert str(caught.value) == f"cannot download {archive.url}: the server answers 404 Not Found. Get it by hand"
+    assert (
+        str(caught.value)
+        == f"cannot download {archive.url}: the server answers 404 Not Found. Get it by hand"
+    )
     assert waits == []
 
 
-def test_busy_server_is_asked_again_after_the_time_it_wants(server: Server, tmp_path: Path, waits: list[float]) -> None:
+def test_busy_server_is_asked_again_after_the_time_it_wants(
+    server: Server, tmp_path: Path, waits: list[float]
+) -> None:
     archive = publish(server, CONTENT)
     server.plan = ["503", "429", "ok"]
     fetch_archives([archive], tmp_path)
@@ -292,7 +338,10 @@ def test_busy_server_is_asked_again_after_the_time_it_wants(server: Server, tmp_
 def test_broken_server_is_given_up(server: Server, tmp_path: Path, waits: list[float]) -> None:
     archive = publish(server, CONTENT)
     server.plan = ["500"]
-    with pytest.raises(UserError, match=r"the server answers 500 Internal Server Error. Check the network and run the same comm"):
+    with pytest.raises(
+        UserError,
+        match=r"the server answers 500 Internal Server Error. Check the network and run the same comm",
+    ):
         fetch_archives([archive], tmp_path)
     assert len(server.asked) == download.ATTEMPTS and waits == [3.0, 3.0, 4.0, 8.0]
 
@@ -300,13 +349,16 @@ def test_broken_server_is_given_up(server: Server, tmp_path: Path, waits: list[f
 def test_no_network_is_one_line(server: Server, tmp_path: Path, waits: list[float]) -> None:
     archive = Archive("http://127.0.0.1:1/a.bin", "a.bin", sha256="0" * 64)
     with pytest.raises(
-        UserError, match=r"^cannot download http://127.0.0.1:1/a.bin: .*refused.*Check the network and run"
+        UserError,
+        match=r"^cannot download http://127.0.0.1:1/a.bin: .*refused.*Check the network and run",
     ) as caught:
         fetch_archives([archive], tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_silent_server_ends_the_attempt(server: Server, tmp_path: Path, waits: list[float], monkeypatch) -> None:
+def test_silent_server_ends_the_attempt(
+    server: Server, tmp_path: Path, waits: list[float], monkeypatch
+) -> None:
     monkeypatch.setattr(download, "_TIMEOUT", download.httpx2.Timeout(0.3))
     archive = publish(server, CONTENT)
     server.plan = ["stall", "ok"]
@@ -314,11 +366,16 @@ def test_silent_server_ends_the_attempt(server: Server, tmp_path: Path, waits: l
     assert tree(tmp_path) == {"a.bin": CONTENT} and server.n_sent == len(CONTENT)
 
 
-def test_small_disk_is_said_before_the_download(server: Server, tmp_path: Path, monkeypatch) -> None:
+def test_small_disk_is_said_before_the_download(
+    server: Server, tmp_path: Path, monkeypatch
+) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 400_000))
     archive = publish(server, CONTENT)
-    with pytest.raises(UserError, match=r"^a.bin needs 0.0 GB more, .* has 0.0 GB free: free some, or set another data.root$"):
+    with pytest.raises(
+        UserError,
+        match=r"^a.bin needs 0.0 GB more, .* has 0.0 GB free: free some, or set another data.root$",
+    ):
         fetch_archives([archive], tmp_path)
     (tmp_path / ".a.bin.part").write_bytes(CONTENT[:HALF])  # only the rest counts
     fetch_archives([archive], tmp_path)
@@ -330,26 +387,32 @@ def test_full_disk_and_closed_folder_are_one_line(server: Server, tmp_path: Path
     full = Path("/dev/full")
     if full.exists():
         (tmp_path / ".a.bin.part").symlink_to(full)
-        with pytest.raises(UserError, match=r"no space left under .*: free some and run the same command again"):
+        with pytest.raises(
+            UserError, match=r"no space left under .*: free some and run the same command again"
+        ):
             fetch_archives([publish(server, CONTENT)], tmp_path)
 
 
 def test_second_process_is_kept_out(server: Server, tmp_path: Path) -> None:
     with (
         download._only_fetcher(tmp_path),
-        pytest.raises(UserError, match=r"another process is fetching into .*: wait for it, or stop it"),
+        pytest.raises(
+            UserError, match=r"another process is fetching into .*: wait for it, or stop it"
+        ),
     ):
         fetch_archives([publish(server, CONTENT)], tmp_path)
 
 
-# -- archives ----------------------------------------------------------------------------------------------------------
+# -- archives --------------------------------------------------------------------------------------
 
 FILES = {"top/a.txt": b"a", "top/deep/b.txt": b"b" * 5000, "c.txt": b"c"}
 JUNK = {"__MACOSX/top/._a.txt": b"x", "top/._a.txt": b"x", "top/.DS_Store": b"x"}
 
 
 @pytest.mark.parametrize(("name", "pack"), [("x.zip", zipped), ("x.tar.gz", tarball)])
-def test_archive_is_unpacked_without_junk_and_deleted(server: Server, tmp_path: Path, name: str, pack) -> None:
+def test_archive_is_unpacked_without_junk_and_deleted(
+    server: Server, tmp_path: Path, name: str, pack
+) -> None:
     archive = publish(server, pack({**FILES, **JUNK}), f"in/{name}")
     said: list[str] = []
     fetch_archives([archive], tmp_path, say=said.append)
@@ -365,11 +428,21 @@ def test_archive_is_unpacked_without_junk_and_deleted(server: Server, tmp_path: 
 def test_volumes_are_joined(server: Server, tmp_path: Path) -> None:
     packed = zipped(FILES)
     pieces = [packed[:1000], packed[1000:3000], packed[3000:]]
-    volumes = [publish(server, piece, f"mp3/m.zip.{i:03d}", n_bytes=len(piece)) for i, piece in enumerate(pieces, 1)]
+    volumes = [
+        publish(server, piece, f"mp3/m.zip.{i:03d}", n_bytes=len(piece))
+        for i, piece in enumerate(pieces, 1)
+    ]
     table = publish(server, b"t", "t.csv")
     seen: list[tuple[int, int]] = []
-    fetch_archives([volumes[1], table, volumes[0], volumes[2]], tmp_path, progress=lambda *now: seen.append(now))
-    assert tree(tmp_path) == {"t.csv": b"t", **{f"mp3/{name}": content for name, content in FILES.items()}}
+    fetch_archives(
+        [volumes[1], table, volumes[0], volumes[2]],
+        tmp_path,
+        progress=lambda *now: seen.append(now),
+    )
+    assert tree(tmp_path) == {
+        "t.csv": b"t",
+        **{f"mp3/{name}": content for name, content in FILES.items()},
+    }
     assert hidden(tmp_path) == {".m.zip.ok", ".t.csv.ok"}
     assert seen[-1] == (len(packed) + 1, len(packed) + 1)
     assert is_fetched([*volumes, table], tmp_path) and len(server.asked) == 4
@@ -394,7 +467,9 @@ def test_folder_that_exists_is_filled_up(server: Server, tmp_path: Path) -> None
         (download, "_left_over", 1),  # before the archive is deleted
     ],
 )
-def test_unpacking_that_is_killed_goes_on(server: Server, tmp_path: Path, monkeypatch, module, function: str, nth: int) -> None:
+def test_unpacking_that_is_killed_goes_on(
+    server: Server, tmp_path: Path, monkeypatch, module, function: str, nth: int
+) -> None:
     archive = publish(server, tarball(FILES), "x.tar.gz")
     called, left = getattr(module, function), nth
 
@@ -425,7 +500,9 @@ def test_kill_9_while_unpacking_goes_on(server: Server, tmp_path: Path) -> None:
         process.kill()
         process.wait()
     fetch_archives([archive], tmp_path)
-    assert tree(tmp_path) == files and hidden(tmp_path) == {".x.tar.gz.ok"} and len(server.asked) == 1
+    assert (
+        tree(tmp_path) == files and hidden(tmp_path) == {".x.tar.gz.ok"} and len(server.asked) == 1
+    )
 
 
 def linked(target: str) -> bytes:
@@ -440,22 +517,40 @@ def linked(target: str) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("x.zip", zipped({"a.txt": b"a", "../evil.txt": b"x"}), "../evil.txt leads out of the folder"),
+        (
+            "x.zip",
+            zipped({"a.txt": b"a", "../evil.txt": b"x"}),
+            "../evil.txt leads out of the folder",
+        ),
         ("x.zip", zipped({"/evil.txt": b"x"}), "/evil.txt leads out of the folder"),
-        ("x.tar.gz", tarball({"a/../../evil.txt": b"x"}), "a/../../evil.txt leads out of the folder"),
+        (
+            "x.tar.gz",
+            tarball({"a/../../evil.txt": b"x"}),
+            "a/../../evil.txt leads out of the folder",
+        ),
         ("x.tar.gz", tarball({"/evil.txt": b"x"}), "/evil.txt leads out of the folder"),
         ("x.tar.gz", linked("/etc"), "link is neither a file nor a folder"),
         ("x.zip", b"no zip", "File is not a zip file"),
         ("x.tar.gz", tarball(FILES)[:-40], ""),
         ("x.tar", b"no tar", ""),
     ],
-    ids=["zip-parent", "zip-absolute", "tar-parent", "tar-absolute", "tar-link", "no-zip", "tar-cut", "no-tar"],
+    ids=[
+        "zip-parent",
+        "zip-absolute",
+        "tar-parent",
+        "tar-absolute",
+        "tar-link",
+        "no-zip",
+        "tar-cut",
+        "no-tar",
+    ],
 )
 def test_archive_that_cannot_be_unpacked_is_one_line(
     server: Server, tmp_path: Path, name: str, content: bytes, reason: str
 ) -> None:
     with pytest.raises(
-        UserError, match=f"^{name} cannot be unpacked .*{re.escape(reason)}.*: get the dataset by hand$"
+        UserError,
+        match=f"^{name} cannot be unpacked .*{re.escape(reason)}.*: get the dataset by hand$",
     ) as caught:
         fetch_archives([publish(server, content, f"in/{name}")], tmp_path)
     assert "\n" not in str(caught.value)
@@ -463,14 +558,16 @@ def test_archive_that_cannot_be_unpacked_is_one_line(
     assert hidden(tmp_path) == set()
 
 
-# -- cards -------------------------------------------------------------------------------------------------------------
+# -- cards -----------------------------------------------------------------------------------------
 
 CONF = Path(__file__).parents[2] / "conf/task"
 
 
 @pytest.mark.parametrize("task", sorted(path.stem for path in CONF.glob("*.yaml")))
 def test_every_dataset_has_a_card_with_checked_archives(task: str) -> None:
-    target = re.search(r"^_target_: (\S+)\.(\w+)", (CONF / f"{task}.yaml").read_text(), flags=re.MULTILINE)
+    target = re.search(
+        r"^_target_: (\S+)\.(\w+)", (CONF / f"{task}.yaml").read_text(), flags=re.MULTILINE
+    )
     card: Card = getattr(importlib.import_module(target[1]), target[2]).card
     for text in (card.title, card.licence, card.citation, card.obtain):
         assert text.strip() == text and text
@@ -479,7 +576,9 @@ def test_every_dataset_has_a_card_with_checked_archives(task: str) -> None:
     assert len(set(paths)) == len(paths)
     for archive in card.archives:
         assert re.fullmatch(r"https?://[a-z0-9.]+\.[a-z]+/\S+", archive.url)
-        assert re.fullmatch(r"[0-9a-f]{64}|", archive.sha256) and re.fullmatch(r"[0-9a-f]{32}|", archive.md5)
+        assert re.fullmatch(r"[0-9a-f]{64}|", archive.sha256) and re.fullmatch(
+            r"[0-9a-f]{32}|", archive.md5
+        )
         assert archive.sha256 or archive.md5
         assert not Path(archive.path).is_absolute() and ".." not in archive.path
         assert archive.n_bytes is None or archive.n_bytes > 0

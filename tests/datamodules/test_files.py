@@ -48,8 +48,13 @@ def test_two_writers_of_one_file_do_not_share_a_temporary_file(tmp_path: Path) -
     assert everything(tmp_path) == ["a.txt"]
 
 
-@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), SystemExit(143), PermissionError(errno.EACCES, "no")])
-def test_an_error_in_the_block_leaves_no_file_and_is_passed_on(tmp_path: Path, error: BaseException) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("bad"), KeyboardInterrupt(), SystemExit(143), PermissionError(errno.EACCES, "no")],
+)
+def test_an_error_in_the_block_leaves_no_file_and_is_passed_on(
+    tmp_path: Path, error: BaseException
+) -> None:
     with pytest.raises(type(error)), atomic(tmp_path / "a.bin") as temporary:
         temporary.write_bytes(b"half")
         raise error
@@ -67,7 +72,10 @@ def test_an_error_in_the_block_keeps_the_old_file(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' always full device")
 def test_a_full_disk_is_a_user_error_that_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no space left while writing .*a\.txt: free some space"), atomic(tmp_path / "a.txt"):
+    with (
+        pytest.raises(UserError, match=r"no space left while writing .*a\.txt: free some space"),
+        atomic(tmp_path / "a.txt"),
+    ):
         Path("/dev/full").write_text("x")
     assert everything(tmp_path) == []
 
@@ -78,7 +86,9 @@ def test_disk_quota_and_size_limit_all_count_as_no_space(tmp_path: Path, code: i
         raise OSError(code, os.strerror(code))
 
 
-def test_a_disk_that_is_full_at_flushing_is_a_user_error_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_at_flushing_is_a_user_error_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -88,7 +98,9 @@ def test_a_disk_that_is_full_at_flushing_is_a_user_error_too(tmp_path: Path, mon
     assert everything(tmp_path) == []
 
 
-def test_a_disk_that_is_full_at_making_the_folder_is_a_user_error_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_at_making_the_folder_is_a_user_error_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_args: object, **_options: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -111,7 +123,12 @@ def test_a_file_size_limit_is_met_for_real(tmp_path: Path) -> None:
 
 
 def test_disk_full_is_recognised_in_hdf5s_words_and_not_in_others() -> None:
-    assert is_disk_full(OSError("Can't write data (file write failed: errno = 28, error message = 'No space left on device')"))
+    assert is_disk_full(
+        OSError(
+            "Can't write data (file write failed: errno = 28, error message = 'No space left on "
+            "device')"
+        )
+    )
     assert not is_disk_full(OSError(errno.EACCES, os.strerror(errno.EACCES)))
     assert not is_disk_full(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
 
@@ -119,7 +136,12 @@ def test_disk_full_is_recognised_in_hdf5s_words_and_not_in_others() -> None:
 def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     deeper = tmp_path / "deeper"
     deeper.mkdir()
-    kept = [tmp_path / "part-1.h5", tmp_path / "notes.tmp", tmp_path / ".lock", deeper / ".a.txt.12345678.tmp"]
+    kept = [
+        tmp_path / "part-1.h5",
+        tmp_path / "notes.tmp",
+        tmp_path / ".lock",
+        deeper / ".a.txt.12345678.tmp",
+    ]
     for path in [*kept, tmp_path / ".part-2.h5.12345678.tmp"]:
         path.touch()
     remove_temporary(tmp_path)
@@ -135,7 +157,9 @@ def test_kill_9_while_writing_leaves_the_old_file_and_one_temporary_file(tmp_pat
         "with atomic(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half'); print('writing', flush=True); time.sleep(60)\n"
     )
-    writer = subprocess.Popen([sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE, text=True
+    )
     assert writer.stdout is not None
     assert writer.stdout.readline() == "writing\n"
     writer.kill()

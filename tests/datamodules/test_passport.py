@@ -35,19 +35,39 @@ def write_wav(path: Path, seed: int, seconds: float = 0.5) -> None:
 
 
 def make_manifest(folder: Path, exclude: Sequence[str] = (), lines: Sequence[str] = ()) -> Manifest:
-    """Nine files: a copy of one in another split, a stereo one at an odd rate, a broken one, an empty one, an excluded one."""
+    """Nine files: a copy of one in another split, a stereo one at an odd rate, a broken one, an
+    empty one, an excluded one.
+    """
     for seed, name in enumerate("abcdefg"):
         write_wav(folder / f"{name}.wav", seed)
     (folder / "copy.wav").write_bytes((folder / "a.wav").read_bytes())
     (folder / "twin.wav").write_bytes((folder / "b.wav").read_bytes())
-    soundfile.write(folder / "odd.wav", np.random.default_rng(9).uniform(-0.5, 0.5, (11025, 2)), 11025)
+    soundfile.write(
+        folder / "odd.wav", np.random.default_rng(9).uniform(-0.5, 0.5, (11025, 2)), 11025
+    )
     (folder / "broken.wav").write_bytes(b"RIFF\x24\x08")
     soundfile.write(folder / "silent.wav", np.zeros(0), RATE)
     rows = [
-        *("a,rock,train,ann", "b,jazz,train,ann", "twin,rock,train,tom", "c,jazz,train,", "d,rock,val,bob", "e,jazz,val,bob"),
-        *("copy,rock,test,kim", "odd,jazz,test,", "broken,rock,train,", "silent,rock,train,", "f,rock,train,", "g,rock,train,"),
+        *(
+            "a,rock,train,ann",
+            "b,jazz,train,ann",
+            "twin,rock,train,tom",
+            "c,jazz,train,",
+            "d,rock,val,bob",
+            "e,jazz,val,bob",
+        ),
+        *(
+            "copy,rock,test,kim",
+            "odd,jazz,test,",
+            "broken,rock,train,",
+            "silent,rock,train,",
+            "f,rock,train,",
+            "g,rock,train,",
+        ),
     ]
-    text = "".join(f"{name}.wav,{rest}\n" for name, rest in (row.split(",", 1) for row in [*rows, *lines]))
+    text = "".join(
+        f"{name}.wav,{rest}\n" for name, rest in (row.split(",", 1) for row in [*rows, *lines])
+    )
     (folder / "my.csv").write_text("path,label,split,group\n" + text)
     return Manifest(Path("/nowhere"), ClipRule(), exclude, file=str(folder / "my.csv"))
 
@@ -72,19 +92,29 @@ def toy_track(name: str, split: Split, target: int = 0, group: str | None = None
     return Track(name, Path(f"{name}.wav"), split, target, group)
 
 
-# -- counts -----------------------------------------------------------------------------------------------------------
+# -- counts ----------------------------------------------------------------------------------------
 
 
 def test_tracks_hours_and_classes_are_counted_per_split(tmp_path: Path) -> None:
     passport = read_passport(make_manifest(tmp_path, exclude=["g.wav"]))
-    assert (passport.kind, passport.classes, passport.is_demo) == ("classification", ("jazz", "rock"), False)
-    assert {split: facts.found for split, facts in passport.splits.items()} == {"train": 7, "val": 2, "test": 2}
+    assert (passport.kind, passport.classes, passport.is_demo) == (
+        "classification",
+        ("jazz", "rock"),
+        False,
+    )
+    assert {split: facts.found for split, facts in passport.splits.items()} == {
+        "train": 7,
+        "val": 2,
+        "test": 2,
+    }
     assert {split: facts.per_class for split, facts in passport.splits.items()} == {
         "train": (2, 5),
         "val": (1, 1),
         "test": (1, 1),
     }
-    assert passport.splits["train"].seconds == pytest.approx(5 * 0.5)  # broken and silent ones give none
+    assert passport.splits["train"].seconds == pytest.approx(
+        5 * 0.5
+    )  # broken and silent ones give none
     assert passport.durations_s == pytest.approx((0.5, 0.5, 1.0))
     assert passport.excluded == ("g.wav",)
 
@@ -97,11 +127,20 @@ def test_rates_and_channels_are_those_of_the_files(tmp_path: Path) -> None:
 
 def test_tracks_that_are_parts_of_files_count_their_part(tmp_path: Path) -> None:
     write_wav(tmp_path / "long.wav", 1, seconds=2.0)
-    lines = ["long.wav,a,train,,0.5", "long.wav,b,train,0.5,0.75", "long.wav,a,val,1.5,", "long.wav,a,test,0.75,1.5"]
+    lines = [
+        "long.wav,a,train,,0.5",
+        "long.wav,b,train,0.5,0.75",
+        "long.wav,a,val,1.5,",
+        "long.wav,a,test,0.75,1.5",
+    ]
     rows = "".join(f"{line},g{number}\n" for number, line in enumerate(lines))
     (tmp_path / "my.csv").write_text("path,label,split,start,end,group\n" + rows)
     passport = read_passport(Manifest(tmp_path, ClipRule(), file=str(tmp_path / "my.csv")))
-    assert {split: facts.seconds for split, facts in passport.splits.items()} == {"train": 0.75, "val": 0.5, "test": 0.75}
+    assert {split: facts.seconds for split, facts in passport.splits.items()} == {
+        "train": 0.75,
+        "val": 0.5,
+        "test": 0.75,
+    }
     assert passport.durations_s == (0.25, 0.5, 0.75)
     assert passport.sample_rates == {RATE: 1}
     assert passport.duplicates == ()
@@ -120,34 +159,52 @@ def test_expected_numbers_are_those_of_the_dataset_and_unknown_for_a_demo(tmp_pa
 
 def test_positives_are_counted_for_tags(tmp_path: Path) -> None:
     targets = {"a": (1.0, 1.0, 0.0), "b": (1.0, 0.0, 0.0), "c": (0.0, 0.0, 1.0)}
-    data = Toy(tmp_path, [Track(name, Path(f"{name}.wav"), "train", target) for name, target in targets.items()])
+    data = Toy(
+        tmp_path,
+        [Track(name, Path(f"{name}.wav"), "train", target) for name, target in targets.items()],
+    )
     data.kind = "multilabel"
     assert read_passport(data).splits["train"].per_class == (2, 1, 1)
 
 
 def test_values_of_regression_are_summarised_per_dimension(tmp_path: Path) -> None:
     targets = {"a": (1.0, 0.0, 2.0), "b": (3.0, 0.0, -2.0)}
-    data = Toy(tmp_path, [Track(name, Path(f"{name}.wav"), "train", target) for name, target in targets.items()])
+    data = Toy(
+        tmp_path,
+        [Track(name, Path(f"{name}.wav"), "train", target) for name, target in targets.items()],
+    )
     data.kind = "regression"
     facts = read_passport(data).splits
     assert facts["train"].values == (Values(2, 1, 1, 3), Values(0, 0, 0, 0), Values(0, 2, -2, 2))
     assert (facts["train"].per_class, facts["val"].values) == ((), ())
 
 
-def test_seconds_of_each_class_are_counted_for_frames_up_to_the_end_of_the_audio(tmp_path: Path) -> None:
-    segments = (Segment(0.01, 0.04, 0), Segment(0.05, 0.06, 2), Segment(0.06, math.inf, 0), Segment(0.5, 0.7, 1))
+def test_seconds_of_each_class_are_counted_for_frames_up_to_the_end_of_the_audio(
+    tmp_path: Path,
+) -> None:
+    segments = (
+        Segment(0.01, 0.04, 0),
+        Segment(0.05, 0.06, 2),
+        Segment(0.06, math.inf, 0),
+        Segment(0.5, 0.7, 1),
+    )
     data = Toy(tmp_path, [Track("a", Path("a.wav"), "val", segments)])
     data.kind = "frames"
     assert read_passport(data).splits["val"].per_class == pytest.approx((0.07, 0.0, 0.01))
 
 
 def test_classes_that_train_lacks_are_named(tmp_path: Path) -> None:
-    passport = read_passport(Toy(tmp_path, [toy_track("a", "train", 0), toy_track("b", "val", 0), toy_track("c", "test", 2)]))
+    passport = read_passport(
+        Toy(
+            tmp_path,
+            [toy_track("a", "train", 0), toy_track("b", "val", 0), toy_track("c", "test", 2)],
+        )
+    )
     assert passport.classes_train_lacks == ["z"]
     assert passport.classes_without("val") == ["y", "z"]
 
 
-# -- what is wrong ----------------------------------------------------------------------------------------------------
+# -- what is wrong ---------------------------------------------------------------------------------
 
 
 def test_files_that_cannot_be_read_are_all_named_with_reasons(tmp_path: Path) -> None:
@@ -157,7 +214,9 @@ def test_files_that_cannot_be_read_are_all_named_with_reasons(tmp_path: Path) ->
         "silent.wav": "holds no samples",
     }
     assert passport.complaint is not None
-    assert passport.complaint.startswith(f"2 of 12 {passport.dataset} files cannot be read: broken.wav, silent.wav. Replace them")
+    assert passport.complaint.startswith(
+        f"2 of 12 {passport.dataset} files cannot be read: broken.wav, silent.wav. Replace them"
+    )
     assert "data.exclude=[broken.wav,silent.wav]" in passport.complaint
     sound = read_passport(make_manifest(tmp_path, exclude=["broken.wav", "silent.wav"]))
     assert (sound.unreadable, sound.complaint) == ((), None)
@@ -178,10 +237,15 @@ def test_missing_folders_and_wrong_targets_are_errors(tmp_path: Path) -> None:
         read_passport(Toy(tmp_path, [toy_track("a", "train", 3)]))
 
 
-def test_equal_files_are_found_by_their_bytes_and_those_across_splits_come_first(tmp_path: Path) -> None:
+def test_equal_files_are_found_by_their_bytes_and_those_across_splits_come_first(
+    tmp_path: Path,
+) -> None:
     passport = read_passport(make_manifest(tmp_path))
     found = [[(track.track_id, track.split) for track in same] for same in passport.duplicates]
-    assert found == [[("a.wav", "train"), ("copy.wav", "test")], [("b.wav", "train"), ("twin.wav", "train")]]
+    assert found == [
+        [("a.wav", "train"), ("copy.wav", "test")],
+        [("b.wav", "train"), ("twin.wav", "train")],
+    ]
 
 
 def test_files_of_one_size_with_the_same_middle_are_no_duplicates(tmp_path: Path) -> None:
@@ -190,7 +254,9 @@ def test_files_of_one_size_with_the_same_middle_are_no_duplicates(tmp_path: Path
     for number, name in enumerate("abc"):
         audio[0] = (number + 1) // 2 / 10
         (tmp_path / f"{name}.wav").write_bytes(wav_bytes(audio, RATE))
-    assert [[track.track_id for track in same] for same in read_passport(data).duplicates] == [["b", "c"]]
+    assert [[track.track_id for track in same] for same in read_passport(data).duplicates] == [
+        ["b", "c"]
+    ]
 
 
 def test_groups_in_more_than_one_split_are_leaks_the_largest_first(tmp_path: Path) -> None:
@@ -198,14 +264,19 @@ def test_groups_in_more_than_one_split_are_leaks_the_largest_first(tmp_path: Pat
         "a": ("train", "ann"), "b": ("val", "ann"), "c": ("train", "bob|cat"), "d": ("test", "cat"), "e": ("test", "cat|cat"),
         "f": ("train", "eve"), "g": ("train", "eve"), "h": ("val", None),
     }  # fmt: skip
-    passport = read_passport(Toy(tmp_path, [toy_track(name, split, group=group) for name, (split, group) in groups.items()]))
+    passport = read_passport(
+        Toy(
+            tmp_path,
+            [toy_track(name, split, group=group) for name, (split, group) in groups.items()],
+        )
+    )
     assert passport.group_leaks == {"cat": {"train": 1, "test": 2}, "ann": {"train": 1, "val": 1}}
     assert list(passport.group_leaks) == ["cat", "ann"]
     assert passport.groups["eve"] == {"train": 2}
     assert passport.grouped == {"train": 4, "val": 1, "test": 2}
 
 
-# -- what can be compared ---------------------------------------------------------------------------------------------
+# -- what can be compared --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -219,18 +290,24 @@ def test_groups_in_more_than_one_split_are_leaks_the_largest_first(tmp_path: Pat
         (lambda track: replace(track, target=(0.1 + 0.2, -1e-17)), False),
     ],
 )
-def test_the_list_hash_tells_other_lists_apart(change: Callable[[Track], Track], same: bool) -> None:
+def test_the_list_hash_tells_other_lists_apart(
+    change: Callable[[Track], Track], same: bool
+) -> None:
     tracks = [toy_track("a", "train", 1), toy_track("b", "test", 0)]
     assert (hash_list([tracks[1], change(tracks[0])]) == hash_list(tracks)) == same
 
 
 def test_the_list_hash_does_not_see_rounding() -> None:
-    exact, rounded = (Track("a", Path("a"), "train", target) for target in ((0.3, 0.0), (0.1 + 0.2, -1e-17)))
+    exact, rounded = (
+        Track("a", Path("a"), "train", target) for target in ((0.3, 0.0), (0.1 + 0.2, -1e-17))
+    )
     assert hash_list([exact]) == hash_list([rounded])
 
 
 def test_the_list_hash_sees_segments() -> None:
-    one, other = (Track("a", Path("a"), "train", (Segment(0.0, end, 1),)) for end in (math.inf, 2.0))
+    one, other = (
+        Track("a", Path("a"), "train", (Segment(0.0, end, 1),)) for end in (math.inf, 2.0)
+    )
     assert hash_list([one]) != hash_list([other])
 
 
@@ -241,7 +318,7 @@ def test_progress_ends_with_all_files(tmp_path: Path) -> None:
     assert steps[-1][0] == steps[-1][1] > 12
 
 
-# -- known bad files, and groups, of each dataset -----------------------------------------------------------------------
+# -- known bad files, and groups, of each dataset --------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -255,8 +332,17 @@ def gtzan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_gtzan_is_complete_where_jazz_54_is_sound(gtzan: Path) -> None:
     passport = read_passport(GTZANGenre(gtzan, ClipRule()))
-    assert [(facts.found, facts.expected) for facts in passport.splits.values()] == [(443, 443), (197, 197), (290, 290)]
-    assert (passport.left_out, passport.unreadable, passport.duplicates, passport.groups) == ((), (), (), {})
+    assert [(facts.found, facts.expected) for facts in passport.splits.values()] == [
+        (443, 443),
+        (197, 197),
+        (290, 290),
+    ]
+    assert (passport.left_out, passport.unreadable, passport.duplicates, passport.groups) == (
+        (),
+        (),
+        (),
+        {},
+    )
     assert passport.splits["train"].per_class == (46, 48, 45, 42, 47, 43, 44, 41, 43, 44)
 
 
@@ -269,16 +355,23 @@ def test_gtzan_leaves_jazz_54_out_where_it_cannot_be_read(gtzan: Path) -> None:
     finally:
         path.write_bytes(sound)
     assert (passport.splits["train"].found, passport.splits["train"].expected) == (442, 443)
-    assert [(item.name, item.listed) for item in passport.left_out] == [("jazz.00054", "2026-11-24")]
+    assert [(item.name, item.listed) for item in passport.left_out] == [
+        ("jazz.00054", "2026-11-24")
+    ]
     assert passport.unreadable == ()
 
 
 def test_emomusic_groups_are_artists(tmp_path: Path) -> None:
     (tmp_path / "songs_info.csv").write_text(
-        "song_id,Artist,Mediaeval 2013 set\n2, Tom  WAITS ,development\n3,Ella,development\n4,,evaluation\n"
+        "song_id,Artist,Mediaeval 2013 set\n2, Tom  WAITS "
+        ",development\n3,Ella,development\n4,,evaluation\n"
     )
-    (tmp_path / "static_annotations.csv").write_text("song_id,mean_arousal,mean_valence\n2,3,4\n3,5,6\n4,2,2\n")
-    groups = {track.track_id: track.group for track in EmoMusicEmotion(tmp_path, ClipRule()).read_tracks()}
+    (tmp_path / "static_annotations.csv").write_text(
+        "song_id,mean_arousal,mean_valence\n2,3,4\n3,5,6\n4,2,2\n"
+    )
+    groups = {
+        track.track_id: track.group for track in EmoMusicEmotion(tmp_path, ClipRule()).read_tracks()
+    }
     assert groups == {"2": "tom waits", "3": "ella", "4": None}
 
 
@@ -290,7 +383,9 @@ def test_giantsteps_groups_are_all_artists_and_unknown_for_test(tmp_path: Path) 
     mtg.mkdir(parents=True)
     (mtg / "beatport_metadata.txt").write_text("ID\tARTIST\n2\tAnn, Bob\n3\tAnn\n")
     (mtg / "annotations.txt").write_text("ID\tMANUAL KEY\tC\n2\tC major\t2\n3\tD minor\t2\n")
-    groups = {track.track_id: track.group for track in GiantStepsKey(tmp_path, ClipRule()).read_tracks()}
+    groups = {
+        track.track_id: track.group for track in GiantStepsKey(tmp_path, ClipRule()).read_tracks()
+    }
     assert groups == {"1": None, "2": "Ann|Bob", "3": "Ann"}
 
 
@@ -300,7 +395,10 @@ def test_vocalset_groups_are_singers_for_the_technique_task_only(tmp_path: Path)
             path = tmp_path / "FULL" / singer / "scales" / "belt" / f"{name}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    techniques, singers = VocalSetTechnique(tmp_path, ClipRule()), VocalSetSinger(tmp_path, ClipRule())
+    techniques, singers = (
+        VocalSetTechnique(tmp_path, ClipRule()),
+        VocalSetSinger(tmp_path, ClipRule()),
+    )
     assert all(track.group == track.track_id.split("/")[0] for track in techniques.read_tracks())
     assert {track.group for track in singers.read_tracks()} == {None}
     assert techniques.left_out() == singers.left_out()
@@ -312,13 +410,16 @@ def test_nsynth_groups_are_instruments(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         entry = {"instrument_family": 0, "instrument_str": "bass_synthetic_009"}
         (tmp_path / folder / "examples.json").write_text(json.dumps({f"{folder}-note": entry}))
-    assert {track.group for track in NSynthInstrument(tmp_path, ClipRule()).read_tracks()} == {"bass_synthetic_009"}
+    assert {track.group for track in NSynthInstrument(tmp_path, ClipRule()).read_tracks()} == {
+        "bass_synthetic_009"
+    }
 
 
 def test_magnatagatune_groups_are_artists_and_corrupt_clips_are_left_out(tmp_path: Path) -> None:
     zeros = "\t0" * len(TAGS)
     (tmp_path / "annotations_final.csv").write_text(
-        "\t".join(("clip_id", "mp3_path", *TAGS)) + f"\n7\tf/some_one-an_album-01-title-0-29.mp3{zeros}\n"
+        "\t".join(("clip_id", "mp3_path", *TAGS))
+        + f"\n7\tf/some_one-an_album-01-title-0-29.mp3{zeros}\n"
     )
     data = MagnaTagATuneTags(tmp_path, ClipRule())
     assert [track.group for track in data.read_tracks()] == ["some_one"]
@@ -326,8 +427,12 @@ def test_magnatagatune_groups_are_artists_and_corrupt_clips_are_left_out(tmp_pat
 
 
 def test_musictaste_groups_are_artists_where_they_are_known(tmp_path: Path) -> None:
-    (tmp_path / "ratings.csv").write_text("track,rater,mpc,rd,sqc,artist\na,1,1,1,1,Ann\nb,1,1,1,1,\n")
-    assert {track.track_id: track.group for track in MusicTasteRap(tmp_path, ClipRule()).read_tracks()} == {"a": "ann", "b": None}
+    (tmp_path / "ratings.csv").write_text(
+        "track,rater,mpc,rd,sqc,artist\na,1,1,1,1,Ann\nb,1,1,1,1,\n"
+    )
+    assert {
+        track.track_id: track.group for track in MusicTasteRap(tmp_path, ClipRule()).read_tracks()
+    } == {"a": "ann", "b": None}
 
 
 def test_manifest_groups_are_those_of_the_table(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""What `mirprobe data` prints: a passport that names every flaw, or how to obtain the data, and the exit code."""
+"""What `mirprobe data` prints: a passport that names every flaw, or how to obtain the data, and the
+exit code.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,10 @@ CARD = Card("Toys (2001)", "CC0", "A. Nobody: Toys, 2001", "Write to A. Nobody.\
 
 
 def make_passport(**changes: object) -> Passport:
-    facts = {split: SplitFacts(n, 4, 3600.0 * n, (float(n), 0.0)) for n, split in enumerate(SPLITS, start=1)}
+    facts = {
+        split: SplitFacts(n, 4, 3600.0 * n, (float(n), 0.0))
+        for n, split in enumerate(SPLITS, start=1)
+    }
     fields: dict[str, object] = {
         "dataset": "toys", "root": Path("/data/Toys"), "is_demo": False, "card": CARD, "kind": "classification",
         "classes": ("cat", "dog"), "splits": facts, "durations_s": (1.0, 2.0, 3.5), "sample_rates": {8000: 5, 44100: 1},
@@ -38,7 +43,9 @@ def fact(name: str, **changes: object) -> list[str]:
     lines = lines_of(**changes)
     start = next(number for number, line in enumerate(lines) if line.startswith(f"  {name}  "))
     rest = lines[start + 1 :]
-    more = next((number for number, line in enumerate(rest) if not line.startswith(" " * 15)), len(rest))
+    more = next(
+        (number for number, line in enumerate(rest) if not line.startswith(" " * 15)), len(rest)
+    )
     return [line[15:] for line in lines[start : start + 1 + more]]
 
 
@@ -59,7 +66,8 @@ def test_a_clean_passport_is_short_and_says_what_was_looked_for() -> None:
         "  dog                0      0      0",
         "  empty        all splits dog",
         "  train lacks  none of the classes of val and test",
-        "  audio        6.00 h; a track lasts 1.00 to 3.50 s, median 2.00 s (as the headers say: no sample was decoded)",
+        "  audio        6.00 h; a track lasts 1.00 to 3.50 s, median 2.00 s (as the headers say: "
+        "no sample was decoded)",
         "  rates        8000 Hz: 5 files, 44100 Hz: 1 files",
         "  channels     1: 6 files",
         "  missing      none",
@@ -88,7 +96,11 @@ def test_a_demo_says_so_and_how_to_obtain_the_real_data() -> None:
 
 def test_many_classes_are_summarised_and_neighbours_without_tracks_taken_together() -> None:
     classes = tuple(str(number) for number in range(30))
-    counts = {"train": [0, 0, 0, *range(1, 28)], "val": [0, 0, 0, 4, *([1] * 25), 0], "test": [0, 0, 2, *([1] * 27)]}
+    counts = {
+        "train": [0, 0, 0, *range(1, 28)],
+        "val": [0, 0, 0, 4, *([1] * 25), 0],
+        "test": [0, 0, 2, *([1] * 27)],
+    }
     splits = {split: SplitFacts(9, None, 0.0, tuple(map(float, counts[split]))) for split in SPLITS}
     lines = lines_of(classes=classes, splits=splits)
     assert "  fewest per class      0      0      0" in lines
@@ -96,7 +108,9 @@ def test_many_classes_are_summarised_and_neighbours_without_tracks_taken_togethe
     assert "  most per class       27      4      2" in lines
     assert not any(line.startswith("  17 ") for line in lines)
     assert fact("empty", classes=classes, splits=splits) == ["train 2; val 2, 29; all splits 0, 1"]
-    assert fact("train lacks", classes=classes, splits=splits) == ["2 of the classes of val and test"]
+    assert fact("train lacks", classes=classes, splits=splits) == [
+        "2 of the classes of val and test"
+    ]
 
 
 def test_neighbours_are_written_as_a_run() -> None:
@@ -106,7 +120,10 @@ def test_neighbours_are_written_as_a_run() -> None:
 
 def test_regression_shows_the_dimensions_and_no_classes() -> None:
     values = (Values(0.5, 1.25, -2.0, 3.0),)
-    splits = {split: SplitFacts(2, None, 60.0, values=values if split != "test" else ()) for split in SPLITS}
+    splits = {
+        split: SplitFacts(2, None, 60.0, values=values if split != "test" else ())
+        for split in SPLITS
+    }
     lines = lines_of(kind="regression", classes=("valence",), splits=splits)
     assert lines[0].endswith("1 dimensions, in /data/Toys")
     assert "  valence, mean (sd)    0.50 (1.25)    0.50 (1.25)              -" in lines
@@ -120,9 +137,16 @@ def test_frames_are_counted_in_seconds() -> None:
 
 def test_every_file_that_is_not_used_is_named_with_its_reason() -> None:
     broken = [UnusableFile(f"t{number}", Path("x"), "is empty (0 bytes)") for number in range(30)]
-    shown = fact("unreadable", unreadable=(*broken, UnusableFile("u", Path("x"), "holds no samples")))
-    assert shown == ["30 files, is empty (0 bytes): " + ", ".join(f"t{n}" for n in range(30)), "1 files, holds no samples: u"]
-    assert fact("left out", left_out=(LeftOut("x", "corrupt", "2021"),)) == ["x: corrupt (listed 2021)"]
+    shown = fact(
+        "unreadable", unreadable=(*broken, UnusableFile("u", Path("x"), "holds no samples"))
+    )
+    assert shown == [
+        "30 files, is empty (0 bytes): " + ", ".join(f"t{n}" for n in range(30)),
+        "1 files, holds no samples: u",
+    ]
+    assert fact("left out", left_out=(LeftOut("x", "corrupt", "2021"),)) == [
+        "x: corrupt (listed 2021)"
+    ]
     assert fact("excluded", excluded=("a", "b")) == ["a (data.exclude)", "b (data.exclude)"]
     missing = tuple(track(f"m{number:02d}", "val") for number in range(22))
     (line,) = fact("missing", missing=missing)
@@ -130,7 +154,10 @@ def test_every_file_that_is_not_used_is_named_with_its_reason() -> None:
 
 
 def test_duplicates_name_tracks_and_splits() -> None:
-    across, within = (track("a", "train"), track("b", "test", 1)), (track("c", "val"), track("d", "val"))
+    across, within = (
+        (track("a", "train"), track("b", "test", 1)),
+        (track("c", "val"), track("d", "val")),
+    )
     assert fact("duplicates", duplicates=(across, within)) == [
         "2 sets of files with the same bytes, 1 of them across splits",
         "across splits, with different targets: a (train), b (test)",
@@ -142,7 +169,8 @@ def test_duplicates_name_tracks_and_splits() -> None:
 def test_group_leaks_name_groups_splits_and_tracks() -> None:
     groups = {"ann": {"train": 3, "test": 2}, "bob": {"train": 1}, "cat": {"val": 1, "test": 1}}
     assert fact("groups", groups=groups, grouped={"train": 4, "val": 1, "test": 3}) == [
-        "3, known of train 4, val 1, test 3 tracks; in more than one split: train+test 1, val+test 1",
+        "3, known of train 4, val 1, test 3 tracks; in more than one split: train+test 1, val+test "
+        "1",
         "in train+test: ann (train 3, test 2)",
         "in val+test: cat (val 1, test 1)",
     ]
@@ -151,13 +179,17 @@ def test_group_leaks_name_groups_splits_and_tracks() -> None:
     ]
 
 
-def test_names_are_not_taken_for_markup_and_lines_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
-    print_lines(passport_lines("toy_task", make_passport(excluded=("[bold]x[/bold]", ":cat:", "y" * 300))))
+def test_names_are_not_taken_for_markup_and_lines_are_not_broken(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_lines(
+        passport_lines("toy_task", make_passport(excluded=("[bold]x[/bold]", ":cat:", "y" * 300)))
+    )
     text = capsys.readouterr().out
     assert "[bold]x[/bold] (data.exclude)" in text and ":cat:" in text and "y" * 300 in text
 
 
-# -- the command --------------------------------------------------------------------------------------------------------
+# -- the command -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -167,10 +199,23 @@ def table(tmp_path: Path) -> Path:
         noise = np.random.default_rng(seed).uniform(-0.5, 0.5, 4000).astype(np.float32)
         (tmp_path / f"{name}.wav").write_bytes(wav_bytes(noise, 8000))
     (tmp_path / "copy.wav").write_bytes((tmp_path / "a.wav").read_bytes())
-    soundfile.write(tmp_path / "odd.wav", np.random.default_rng(9).uniform(-0.5, 0.5, (11025, 2)), 11025)
+    soundfile.write(
+        tmp_path / "odd.wav", np.random.default_rng(9).uniform(-0.5, 0.5, (11025, 2)), 11025
+    )
     (tmp_path / "broken.wav").write_bytes(b"RIFF\x24\x08")
-    rows = ["a,x,train", "b,y,train", "broken,x,train", "c,x,val", "d,y,val", "e,x,test", "copy,x,test", "odd,y,test"]
-    (tmp_path / "my.csv").write_text("path,label,split\n" + "".join(f"{row.replace(',', '.wav,', 1)}\n" for row in rows))
+    rows = [
+        "a,x,train",
+        "b,y,train",
+        "broken,x,train",
+        "c,x,val",
+        "d,y,val",
+        "e,x,test",
+        "copy,x,test",
+        "odd,y,test",
+    ]
+    (tmp_path / "my.csv").write_text(
+        "path,label,split\n" + "".join(f"{row.replace(',', '.wav,', 1)}\n" for row in rows)
+    )
     return tmp_path / "my.csv"
 
 
@@ -185,11 +230,21 @@ def test_flaws_are_printed_before_the_error(
     assert data(settings, *manifest) == 2
     shown = capsys.readouterr()
     assert "manifest: train 3, val 2, test 3 tracks, 2 classes" in shown.out
-    for words in ("11025 Hz: 1 files", "2: 1 files", "across splits: a.wav (train), copy.wav (test)", "Your own data"):
+    for words in (
+        "11025 Hz: 1 files",
+        "2: 1 files",
+        "across splits: a.wav (train), copy.wav (test)",
+        "Your own data",
+    ):
         assert words in shown.out
-    assert "unreadable   1 files, cannot be decoded (Format not recognised): broken.wav\n" in shown.out
+    assert (
+        "unreadable   1 files, cannot be decoded (Format not recognised): broken.wav\n" in shown.out
+    )
     assert shown.err.startswith("mirprobe: 1 of 8 manifest-") and shown.err.count("\n") == 1
-    assert "files cannot be read: broken.wav. Replace them, or leave them out with data.exclude=[broken.wav]" in shown.err
+    assert (
+        "files cannot be read: broken.wav. Replace them, or leave them out with "
+        "data.exclude=[broken.wav]" in shown.err
+    )
     assert data(settings, *manifest, "data.exclude=[broken.wav]") == 0
     assert "excluded     broken.wav (data.exclude)\n" in capsys.readouterr().out
 
@@ -201,7 +256,11 @@ def test_missing_audio_is_printed_and_said(
     assert data(settings, "task=manifest", f"task.options.file={table}") == 2
     shown = capsys.readouterr()
     assert "missing      1 tracks: c.wav\n" in shown.out
-    assert "cannot be read: broken.wav" in shown.err and "1 of 8" in shown.err and "have no audio" in shown.err
+    assert (
+        "cannot be read: broken.wav" in shown.err
+        and "1 of 8" in shown.err
+        and "have no audio" in shown.err
+    )
 
 
 def test_a_dataset_that_is_not_there_is_described(
@@ -226,7 +285,18 @@ def test_several_tasks_are_all_shown_and_the_problems_said_at_once(
 ) -> None:
     assert data(settings, "task=nsynth_pitch,gtzan_genre,emomusic_emotion") == 2
     shown = capsys.readouterr()
-    assert "nsynth_pitch: train 48/289205, val 24/12678, test 24/4096 tracks, 128 classes" in shown.out
-    assert "gtzan_genre: no data to read" in shown.out and "emomusic_emotion: no data to read" in shown.out
-    assert shown.err.startswith("mirprobe: data of 2 of 3 tasks cannot be used as it is. ") and shown.err.count("\n") == 1
-    assert "gtzan_genre: no gtzan data" in shown.err and "emomusic_emotion: no emomusic data" in shown.err
+    assert (
+        "nsynth_pitch: train 48/289205, val 24/12678, test 24/4096 tracks, 128 classes" in shown.out
+    )
+    assert (
+        "gtzan_genre: no data to read" in shown.out
+        and "emomusic_emotion: no data to read" in shown.out
+    )
+    assert (
+        shown.err.startswith("mirprobe: data of 2 of 3 tasks cannot be used as it is. ")
+        and shown.err.count("\n") == 1
+    )
+    assert (
+        "gtzan_genre: no gtzan data" in shown.err
+        and "emomusic_emotion: no emomusic data" in shown.err
+    )

@@ -40,7 +40,10 @@ class Toy(TaskDataModule):
     classes: ClassVar[tuple[str, ...]] = ("a", "b", "c")
 
     def read_tracks(self) -> list[Track]:
-        tracks = [Track(name, self.root / f"{name}.wav", split, TARGETS[name]) for name, (split, _) in PLAN.items()]
+        tracks = [
+            Track(name, self.root / f"{name}.wav", split, TARGETS[name])
+            for name, (split, _) in PLAN.items()
+        ]
         return tracks[::-1]  # in no good order
 
 
@@ -74,7 +77,7 @@ def ids(items: list[Clip | UnusableFile]) -> list[tuple[str, int]]:
 EVERY_CLIP = {(name, index) for name, n_clips in N_CLIPS.items() for index in range(n_clips)}
 
 
-# -- tracks -----------------------------------------------------------------------------------------------------------
+# -- tracks ----------------------------------------------------------------------------------------
 
 
 def test_tracks_are_sorted_by_id(root: Path) -> None:
@@ -89,19 +92,25 @@ def test_excluded_tracks_are_left_out(root: Path) -> None:
 
 
 def test_unknown_excluded_tracks_are_counted_and_the_first_is_named(root: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.exclude names 2 tracks that toy does not have \(first: t77\)"):
+    with pytest.raises(
+        UserError, match=r"data\.exclude names 2 tracks that toy does not have \(first: t77\)"
+    ):
         Toy(root, RULE, exclude=["t8", "t77", "t1"]).tracks()
 
 
 def test_a_missing_folder_is_named_with_the_key_to_set(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no toy data: .*/nowhere is not a folder\. Set data\.root"):
+    with pytest.raises(
+        UserError, match=r"no toy data: .*/nowhere is not a folder\. Set data\.root"
+    ):
         Toy(tmp_path / "nowhere", RULE).tracks()
 
 
 def test_missing_files_are_counted_and_named_and_the_way_out_is_said(root: Path) -> None:
     for name in ("t6", "t1"):
         (root / f"{name}.wav").unlink()
-    pattern = r"2 of 7 toy tracks have no audio under .* \(first: .*t1\.wav\).* data\.exclude=\[t1,t6\]"
+    pattern = (
+        r"2 of 7 toy tracks have no audio under .* \(first: .*t1\.wav\).* data\.exclude=\[t1,t6\]"
+    )
     with pytest.raises(UserError, match=pattern):
         Toy(root, RULE).tracks()
 
@@ -114,7 +123,9 @@ def test_many_missing_files_are_left_out_by_one_word(root: Path) -> None:
 
 
 def test_a_split_without_tracks_is_refused(root: Path) -> None:
-    with pytest.raises(UserError, match=r"toy under .* has no tracks for val: complete the dataset"):
+    with pytest.raises(
+        UserError, match=r"toy under .* has no tracks for val: complete the dataset"
+    ):
         Toy(root, RULE, exclude=["t3", "t6"]).tracks()
 
 
@@ -127,7 +138,7 @@ def test_a_demo_corpus_may_hold_a_part_of_the_list(root: Path) -> None:
     assert [track.track_id for track in data.tracks()] == ["t0", "t1", "t2", "t3", "t5", "t6"]
 
 
-# -- audio ------------------------------------------------------------------------------------------------------------
+# -- audio -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 9])
@@ -212,7 +223,9 @@ def _spoil(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["empty", "NaN", "no samples", "decoded", "too short"])
-def test_an_unusable_file_is_reported_with_its_reason_and_the_others_go_on(root: Path, how: str) -> None:
+def test_an_unusable_file_is_reported_with_its_reason_and_the_others_go_on(
+    root: Path, how: str
+) -> None:
     _spoil(root / "t3.wav", how)
     items = items_of(feed(Toy(root, RULE)))
     reports = [item for item in items if isinstance(item, UnusableFile)]
@@ -222,7 +235,11 @@ def test_an_unusable_file_is_reported_with_its_reason_and_the_others_go_on(root:
 
 
 def test_a_track_that_is_too_short_says_how_long_it_is_and_what_is_needed(root: Path) -> None:
-    reports = [item for item in items_of(feed(Toy(root, ClipRule()), min_samples=1000)) if isinstance(item, UnusableFile)]
+    reports = [
+        item
+        for item in items_of(feed(Toy(root, ClipRule()), min_samples=1000))
+        if isinstance(item, UnusableFile)
+    ]
     assert [report.track_id for report in reports] == ["t2", "t5"]
     assert reports[0].reason == "is too short (800 samples at 8000 Hz, the backbone needs 1000)"
 
@@ -232,13 +249,15 @@ def test_an_unreadable_first_file_does_not_stop_the_loader(root: Path) -> None:
     assert len(ids(items_of(feed(Toy(root, RULE))))) == len(EVERY_CLIP) - 3
 
 
-# -- features ---------------------------------------------------------------------------------------------------------
+# -- features --------------------------------------------------------------------------------------
 
 
 def made_features(data: TaskDataModule) -> Features:
     """Two layers of width 3 whose numbers say layer, track and clip."""
     names = [track.track_id for track in data.tracks()]
-    places = [(position, clip) for position, name in enumerate(names) for clip in range(N_CLIPS[name])]
+    places = [
+        (position, clip) for position, name in enumerate(names) for clip in range(N_CLIPS[name])
+    ]
     values = np.zeros((2, len(places), 3), np.float16)
     for row, (position, clip) in enumerate(places):
         for layer in range(2):
@@ -257,7 +276,11 @@ def fed(root: Path) -> Callable[..., Toy]:
 
 
 def clips_of(batches: list[FeatureBatch]) -> list[tuple[str, int]]:
-    return [(f"t{int(name)}", int(clip)) for batch in batches for _, name, clip in batch["features"][0].tolist()]
+    return [
+        (f"t{int(name)}", int(clip))
+        for batch in batches
+        for _, name, clip in batch["features"][0].tolist()
+    ]
 
 
 def of_split(split: str) -> set[tuple[str, int]]:
@@ -266,20 +289,27 @@ def of_split(split: str) -> set[tuple[str, int]]:
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
-def test_each_split_gives_each_of_its_clips_once_and_no_others(fed: Callable[..., Toy], split: str, batch_size: int) -> None:
+def test_each_split_gives_each_of_its_clips_once_and_no_others(
+    fed: Callable[..., Toy], split: str, batch_size: int
+) -> None:
     loader = getattr(fed(batch_size), f"{split}_dataloader")()
     clips = clips_of(list(loader))
     assert Counter(clips) == Counter(of_split(split))
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_features_targets_and_track_positions_belong_together(fed: Callable[..., Toy], split: Split) -> None:
+def test_features_targets_and_track_positions_belong_together(
+    fed: Callable[..., Toy], split: Split
+) -> None:
     data = fed()
     members = data.split(split)
     for batch in getattr(data, f"{split}_dataloader")():
         assert batch["features"].dtype == torch.float16
         assert batch["features"].shape == (2, len(batch["target"]), 3)
-        assert batch["features"][:, :, 0].tolist() == [[0.0] * len(batch["target"]), [1.0] * len(batch["target"])]
+        assert batch["features"][:, :, 0].tolist() == [
+            [0.0] * len(batch["target"]),
+            [1.0] * len(batch["target"]),
+        ]
         for row, (name, _) in enumerate(clips_of([batch])):
             assert batch["target"][row] == TARGETS[name]
             assert members.track_ids[int(batch["track"][row])] == name
@@ -289,7 +319,9 @@ def test_splits_share_no_track_and_leave_none_out(fed: Callable[..., Toy]) -> No
     data = fed()
     members = {split: data.split(split).track_ids for split in SPLITS}
     assert members == {"train": ("t0", "t2", "t4"), "val": ("t3", "t6"), "test": ("t1", "t5")}
-    assert data.split("train").track_target.tolist() == [TARGETS[name] for name in ("t0", "t2", "t4")]
+    assert data.split("train").track_target.tolist() == [
+        TARGETS[name] for name in ("t0", "t2", "t4")
+    ]
 
 
 def test_training_order_follows_the_seed_and_changes_every_epoch(fed: Callable[..., Toy]) -> None:

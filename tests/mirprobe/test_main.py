@@ -22,7 +22,16 @@ def test_help_names_every_verb_and_every_setting(capsys: pytest.CaptureFixture[s
         main(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    for word in (*VERBS, "fcpe", "fbank_chroma", "nsynth_pitch", "giantsteps_key", "mlp512", "local", "wandb"):
+    for word in (
+        *VERBS,
+        "fcpe",
+        "fbank_chroma",
+        "nsynth_pitch",
+        "giantsteps_key",
+        "mlp512",
+        "local",
+        "wandb",
+    ):
         assert word in text
 
 
@@ -43,15 +52,24 @@ def test_list_names_models_and_tasks(capsys: pytest.CaptureFixture[str]) -> None
         (["sweep"], "'sweep' is not a setting: write key=value"),
         (["data.root=/nowhere"], "no nsynth data: /nowhere/NSynth is not a folder. Set data.root"),
         (["model.checkpoint=/nowhere.pt"], "no weights for model fcpe: /nowhere.pt does not exist"),
-        (["data.exclude=[nobody]"], "data.exclude names 1 tracks that nsynth does not have (first: nobody)"),
-        (["launcher.accelerator=tpu"], "unknown launcher.accelerator 'tpu'. Known: auto, cpu, gpu, mps"),
+        (
+            ["data.exclude=[nobody]"],
+            "data.exclude names 1 tracks that nsynth does not have (first: nobody)",
+        ),
+        (
+            ["launcher.accelerator=tpu"],
+            "unknown launcher.accelerator 'tpu'. Known: auto, cpu, gpu, mps",
+        ),
         (["seed=-1"], "seed must be from 0 to 4294967295, found -1"),
         (["paths.features=/proc/none"], "cannot make the folder /proc/none"),
         (["launcher.devices=0"], "launcher.devices must be auto or a number of processes, found 0"),
     ],
 )
 def test_user_errors_are_one_line_and_exit_code_2(
-    arguments: list[str], expected: str, settings: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    expected: str,
+    settings: Callable[..., list[str]],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["sweep", *settings("task=nsynth_pitch", "baseline=null"), *arguments]) == 2
     error = capsys.readouterr().err
@@ -65,18 +83,33 @@ def test_fetch_of_unknown_weights_is_an_error(capsys: pytest.CaptureFixture[str]
 
 
 def test_fetch_of_data_downloads_what_the_loader_reads(
-    notes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    notes_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     served, archives = tmp_path / "served", []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(served)))
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(served))
+    )
     for split in ("train", "valid", "test"):
-        path = Path(shutil.make_archive(str(served / split), "gztar", notes_root / "NSynth", f"nsynth-{split}"))
+        path = Path(
+            shutil.make_archive(
+                str(served / split), "gztar", notes_root / "NSynth", f"nsynth-{split}"
+            )
+        )
         url = f"http://127.0.0.1:{server.server_port}/{path.name}"
-        archives.append(Archive(url, path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
-    monkeypatch.setattr(NSynthPitch, "card", Card("Notes", "CC0", "nobody", "by hand", tuple(archives)))
+        archives.append(
+            Archive(url, path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        )
+    monkeypatch.setattr(
+        NSynthPitch, "card", Card("Notes", "CC0", "nobody", "by hand", tuple(archives))
+    )
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    ).start()
     asked = ["task=nsynth_pitch", f"data.root={tmp_path / 'data'}"]
     assert main(["fetch", *asked]) == 0
     server.shutdown()
@@ -89,16 +122,21 @@ def test_fetch_of_data_downloads_what_the_loader_reads(
 
 def test_fetch_of_data_wants_a_place_and_an_archive(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fetch", "task=nsynth_pitch,nsynth_instrument"]) == 2
-    assert capsys.readouterr().err.startswith("mirprobe: datasets need a place: add data.root=DIR, the folder in which")
+    assert capsys.readouterr().err.startswith(
+        "mirprobe: datasets need a place: add data.root=DIR, the folder in which"
+    )
     assert main(["fetch", "task=musictaste_rap,giantsteps_key"]) == 2
     shown = capsys.readouterr()
     assert "MusicTaste/ratings.csv" in shown.out and "giantsteps-mtg-key-dataset" in shown.out
     assert shown.err == (
-        "mirprobe: no public archive to download for musictaste_rap, giantsteps_key: how to get it by hand is said above\n"
+        "mirprobe: no public archive to download for musictaste_rap, giantsteps_key: how to get it "
+        "by hand is said above\n"
     )
 
 
-def test_report_before_a_sweep_says_what_to_run(settings: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_before_a_sweep_says_what_to_run(
+    settings: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["report", *settings("task=nsynth_pitch")]) == 2
     assert "2 of 2 cells have no results (first: " in capsys.readouterr().err
 
@@ -110,10 +148,25 @@ def test_broken_label_file_is_named(
         folder = tmp_path / "broken" / "NSynth" / f"nsynth-{split}"
         folder.mkdir(parents=True)
         (folder / "examples.json").write_text("{oops")
-    assert main(["sweep", *settings("task=nsynth_pitch", "baseline=null"), f"data.root={tmp_path / 'broken'}"]) == 2
+    assert (
+        main(
+            [
+                "sweep",
+                *settings("task=nsynth_pitch", "baseline=null"),
+                f"data.root={tmp_path / 'broken'}",
+            ]
+        )
+        == 2
+    )
     assert "nsynth-train/examples.json is not valid JSON" in capsys.readouterr().err
 
 
 def test_works_as_a_module_from_any_folder(tmp_path: Path) -> None:
-    ran = subprocess.run([sys.executable, "-m", "mirprobe", "list"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-m", "mirprobe", "list"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "nsynth_pitch" in ran.stdout and not list(tmp_path.iterdir())

@@ -23,12 +23,16 @@ ROW = Row(
     weights_start=None, weights_end=None, demo=False, config_hash="0123456789ab", store_hash="ba9876543210",
     versions={"torch": "2.11.0"},
 )  # fmt: skip
-WEIGHTED = replace(ROW, head="weighted", layer=None, weights_start=[1 / 3] * 3, weights_end=[0.1, 0.2, 0.7])
+WEIGHTED = replace(
+    ROW, head="weighted", layer=None, weights_start=[1 / 3] * 3, weights_end=[0.1, 0.2, 0.7]
+)
 
 
 def layers(split: str, *values: float) -> list[Row]:
     return [
-        replace(ROW, head=f"layer_{layer:02d}", layer=layer, split=split, value=value, epoch=layer + 1)
+        replace(
+            ROW, head=f"layer_{layer:02d}", layer=layer, split=split, value=value, epoch=layer + 1
+        )
         for layer, value in enumerate(values)
     ]
 
@@ -38,7 +42,7 @@ def cell(tmp_path: Path) -> Cell:
     return compose_cell([f"paths.runs={tmp_path}"])
 
 
-# -- files ------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def test_rows_come_back_equal(tmp_path: Path) -> None:
@@ -83,13 +87,25 @@ def test_rows_that_break_off_while_writing_leave_the_old_ones(tmp_path: Path) ->
         lambda text: "<html>\n",
         lambda text: "",  # a file of no rows is not a cell that is done
     ],
-    ids=["truncated", "empty object", "renamed field", "missing field", "list", "no json", "no rows"],
+    ids=[
+        "truncated",
+        "empty object",
+        "renamed field",
+        "missing field",
+        "list",
+        "no json",
+        "no rows",
+    ],
 )
-def test_a_broken_file_is_named_and_told_to_be_deleted(tmp_path: Path, spoil: Callable[[str], str]) -> None:
+def test_a_broken_file_is_named_and_told_to_be_deleted(
+    tmp_path: Path, spoil: Callable[[str], str]
+) -> None:
     write_rows(tmp_path, [ROW, WEIGHTED])
     path = tmp_path / FILE
     path.write_text(spoil(path.read_text()))
-    with pytest.raises(UserError, match=r"rows\.jsonl is not a list of result rows .*delete it and run the same") as error:
+    with pytest.raises(
+        UserError, match=r"rows\.jsonl is not a list of result rows .*delete it and run the same"
+    ) as error:
         read_rows(tmp_path)
     assert "\n" not in str(error.value)
 
@@ -105,7 +121,7 @@ def test_a_cell_is_pending_until_its_rows_are_there(tmp_path: Path, cell: Cell) 
     assert pending([cell, other]) == [other]
 
 
-# -- choice of layer --------------------------------------------------------------------------------------------------
+# -- choice of layer -------------------------------------------------------------------------------
 
 
 def test_heads_of_a_split_come_sorted_by_layer_and_apart_from_weighted_sums() -> None:
@@ -118,7 +134,11 @@ def test_heads_of_a_split_come_sorted_by_layer_and_apart_from_weighted_sums() ->
 
 
 def test_the_layer_chosen_on_val_is_reported_on_test() -> None:
-    rows = [*layers("val", 0.5, 0.9, 0.7), *layers("test", 0.4, 0.6, 0.8), replace(WEIGHTED, value=0.99)]
+    rows = [
+        *layers("val", 0.5, 0.9, 0.7),
+        *layers("test", 0.4, 0.6, 0.8),
+        replace(WEIGHTED, value=0.99),
+    ]
     chosen = best_layer(rows, "val")
     assert (chosen.layer, chosen.split, chosen.value, chosen.epoch) == (1, "test", 0.6, 2)
 
@@ -138,6 +158,11 @@ def test_of_equal_layers_the_lowest_is_chosen_whatever_the_order_of_rows(seed: i
 
 
 def test_a_weighted_sum_is_never_the_best_layer() -> None:
-    rows = [*layers("val", 0.1), replace(WEIGHTED, split="val", value=0.9), *layers("test", 0.2), replace(WEIGHTED, value=0.9)]
+    rows = [
+        *layers("val", 0.1),
+        replace(WEIGHTED, split="val", value=0.9),
+        *layers("test", 0.2),
+        replace(WEIGHTED, value=0.9),
+    ]
     assert best_layer(rows, "val").head == "layer_00"
     assert best_layer(rows, "test").head == "layer_00"

@@ -1,4 +1,6 @@
-"""Settings: what a command line composes to, what it is told when it is wrong, and what identifies a cell."""
+"""Settings: what a command line composes to, what it is told when it is wrong, and what identifies
+a cell.
+"""
 
 import importlib
 import re
@@ -21,7 +23,13 @@ MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MIRPROBE_DATA", "MIRPROBE_CACHE", "MIRPROBE_RUNS", "WANDB_PROJECT", "WANDB_ENTITY"):
+    for name in (
+        "MIRPROBE_DATA",
+        "MIRPROBE_CACHE",
+        "MIRPROBE_RUNS",
+        "WANDB_PROJECT",
+        "WANDB_ENTITY",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -37,16 +45,19 @@ def names(*overrides: str) -> list[tuple[str, str, int]]:
     return [(cell.model_name, cell.task.name, cell.seed) for cell in compose_cells(overrides)]
 
 
-# -- the files --------------------------------------------------------------------------------------------------------
+# -- the files -------------------------------------------------------------------------------------
 
 
 def uncommented_keys(text: str) -> list[str]:
-    """Keys with a value that have no comment on their line, on the line above, or on the line of the mapping around them.
+    """Keys with a value that have no comment on their line, on the line above, or on the line of
+    the mapping around them.
 
     Hydra's `_target_` is a class path everywhere and needs none.
     """
     missing: list[str] = []
-    sections: list[tuple[int, bool]] = []  # indent of each open mapping, and whether its line has a comment
+    sections: list[
+        tuple[int, bool]
+    ] = []  # indent of each open mapping, and whether its line has a comment
     above = False
     for line in text.splitlines():
         entry = re.match(r"( *)(?:- )?([\w.]+):( |$)", line)
@@ -55,7 +66,12 @@ def uncommented_keys(text: str) -> list[str]:
             indent = len(entry.group(1))
             sections = [section for section in sections if section[0] < indent]
             value = re.sub(r"(^| )#.*", "", line[entry.end() :]).strip()
-            if value and not commented and not any(around for _, around in sections) and entry.group(2) != "_target_":
+            if (
+                value
+                and not commented
+                and not any(around for _, around in sections)
+                and entry.group(2) != "_target_"
+            ):
                 missing.append(entry.group(2))
             if not value:
                 sections.append((indent, commented))
@@ -73,7 +89,9 @@ def test_every_key_has_a_comment(name: str) -> None:
     assert uncommented_keys((CONF / name).read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.startswith(("model/", "task/", "protocol/"))])
+@pytest.mark.parametrize(
+    "name", [name for name in FILES if name.startswith(("model/", "task/", "protocol/"))]
+)
 def test_a_file_bears_the_name_it_gives(name: str) -> None:
     assert yaml.safe_load((CONF / name).read_text(encoding="utf-8"))["name"] == Path(name).stem
 
@@ -96,7 +114,9 @@ def test_every_model_composes_and_says_its_licence(model: str) -> None:
     assert cell.model["_target_"].startswith("mirprobe.backbones.")
 
 
-def test_the_settings_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_are_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert compose_cell([]).model_name == "fcpe"
     assert (conf_dir() / "config.yaml").is_file()
@@ -108,20 +128,43 @@ def test_known_names_are_the_files_of_the_group(group: str) -> None:
     assert known(group) == sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-# -- composing --------------------------------------------------------------------------------------------------------
+# -- composing -------------------------------------------------------------------------------------
 
 
 def test_defaults_are_those_of_the_paper_and_of_marble() -> None:
     cell = compose_cell([])
-    assert (cell.model_name, cell.task.name, cell.protocol.name, cell.seed) == ("fcpe", "nsynth_pitch", "mlp512", 0)
+    assert (cell.model_name, cell.task.name, cell.protocol.name, cell.seed) == (
+        "fcpe",
+        "nsynth_pitch",
+        "mlp512",
+        0,
+    )
     protocol = cell.protocol
-    assert (protocol.hidden, protocol.dropout, protocol.lr, protocol.batch_size) == (512, 0.2, 1e-3, 64)
+    assert (protocol.hidden, protocol.dropout, protocol.lr, protocol.batch_size) == (
+        512,
+        0.2,
+        1e-3,
+        64,
+    )
     assert (cell.is_demo, cell.baseline, cell.logger.mode) == (True, "fbank_chroma", "auto")
 
 
 def test_an_override_reaches_its_key_with_its_type() -> None:
-    cell = compose_cell(["protocol.lr=3e-4", "protocol.hidden=64", "data.exclude=[jazz.00054,a-b]", "data.root=/d", "seed=7"])
-    assert (cell.protocol.lr, cell.protocol.hidden, cell.data.exclude, cell.seed) == (3e-4, 64, ["jazz.00054", "a-b"], 7)
+    cell = compose_cell(
+        [
+            "protocol.lr=3e-4",
+            "protocol.hidden=64",
+            "data.exclude=[jazz.00054,a-b]",
+            "data.root=/d",
+            "seed=7",
+        ]
+    )
+    assert (cell.protocol.lr, cell.protocol.hidden, cell.data.exclude, cell.seed) == (
+        3e-4,
+        64,
+        ["jazz.00054", "a-b"],
+        7,
+    )
     assert (cell.data.root, cell.is_demo) == ("/d", False)
 
 
@@ -141,8 +184,15 @@ def test_random_weights_are_a_model_of_their_own_name() -> None:
 
 
 def test_comma_lists_are_multiplied() -> None:
-    cells = compose_cells(["seed=0,1", "protocol.lr=1e-3,3e-4", "task=nsynth_pitch", "baseline=null"])
-    assert {(cell.seed, cell.protocol.lr) for cell in cells} == {(0, 1e-3), (0, 3e-4), (1, 1e-3), (1, 3e-4)}
+    cells = compose_cells(
+        ["seed=0,1", "protocol.lr=1e-3,3e-4", "task=nsynth_pitch", "baseline=null"]
+    )
+    assert {(cell.seed, cell.protocol.lr) for cell in cells} == {
+        (0, 1e-3),
+        (0, 3e-4),
+        (1, 1e-3),
+        (1, 3e-4),
+    }
     assert len(cells) == 4
 
 
@@ -154,7 +204,11 @@ def test_a_comma_inside_brackets_is_no_comma_list() -> None:
 def test_task_all_is_every_task_and_no_task_is_the_list_of_the_settings() -> None:
     everything = sorted(task for model, task, _ in names("task=all") if model == "fcpe")
     assert everything == [task for task in TASKS if task != "manifest"]
-    assert [task for model, task, _ in names() if model == "fcpe"] == ["nsynth_pitch", "nsynth_instrument", "giantsteps_key"]
+    assert [task for model, task, _ in names() if model == "fcpe"] == [
+        "nsynth_pitch",
+        "nsynth_instrument",
+        "giantsteps_key",
+    ]
     assert {task for _, task, _ in names("tasks=[gtzan_genre]")} == {"gtzan_genre"}
 
 
@@ -179,17 +233,25 @@ def test_the_baseline_can_be_left_out() -> None:
 
 
 def test_the_same_cell_asked_for_twice_is_one_cell() -> None:
-    assert names("task=nsynth_pitch,nsynth_pitch", "seed=0,0", "baseline=null") == [("fcpe", "nsynth_pitch", 0)]
+    assert names("task=nsynth_pitch,nsynth_pitch", "seed=0,0", "baseline=null") == [
+        ("fcpe", "nsynth_pitch", 0)
+    ]
 
 
-# -- what is wrong ----------------------------------------------------------------------------------------------------
+# -- what is wrong ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("override", "pattern"),
     [
-        ("model=fcp", r"unknown model 'fcp', did you mean 'fcpe'\?.*Known: fbank_chroma, fcpe, muq, musicfm"),
-        ("task=nsynth_pich", r"unknown task 'nsynth_pich', did you mean 'nsynth_pitch'\?.*Known: .*gtzan_genre"),
+        (
+            "model=fcp",
+            r"unknown model 'fcp', did you mean 'fcpe'\?.*Known: fbank_chroma, fcpe, muq, musicfm",
+        ),
+        (
+            "task=nsynth_pich",
+            r"unknown task 'nsynth_pich', did you mean 'nsynth_pitch'\?.*Known: .*gtzan_genre",
+        ),
         ("task=nsynth_pitch,gtzan", r"unknown task 'gtzan', did you mean 'gtzan_genre'\?"),
         ("launcher=slrum", r"unknown launcher 'slrum'.*Known: .*local"),
         ("protocol=mlp", r"unknown protocol 'mlp', did you mean 'mlp512'\?"),
@@ -197,14 +259,22 @@ def test_the_same_cell_asked_for_twice_is_one_cell() -> None:
         ("baseline=fbank_chrom", r"unknown model 'fbank_chrom', did you mean 'fbank_chroma'\?"),
         ("tasks=[gtzan_gendre]", r"unknown task 'gtzan_gendre', did you mean 'gtzan_genre'\?"),
         ("protocol.lrr=1", r"unknown setting 'protocol\.lrr', did you mean 'protocol\.lr'\?"),
-        ("protocol.max_epoch=1", r"unknown setting 'protocol\.max_epoch', did you mean 'protocol\.max_epochs'\?"),
+        (
+            "protocol.max_epoch=1",
+            r"unknown setting 'protocol\.max_epoch', did you mean 'protocol\.max_epochs'\?",
+        ),
         ("sead=1", r"unknown setting 'sead', did you mean 'seed'\?"),
         ("extract.batch=1", r"unknown setting 'extract\.batch'"),
-        ("model.weigths=random", r"unknown setting 'model\.weigths', did you mean 'model\.weights'\?"),
+        (
+            "model.weigths=random",
+            r"unknown setting 'model\.weigths', did you mean 'model\.weights'\?",
+        ),
         ("+protocol.foo=1", r"'foo'.*protocol"),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest_known_one(override: str, pattern: str) -> None:
+def test_an_unknown_name_is_answered_with_the_nearest_known_one(
+    override: str, pattern: str
+) -> None:
     assert re.search(pattern, refusal(override))
 
 
@@ -246,13 +316,17 @@ def test_a_value_of_the_wrong_type_names_its_key(override: str, key: str) -> Non
         ("logger.mode=onlin", "logger.mode"),
     ],
 )
-def test_a_value_that_nothing_can_use_names_its_key_and_what_was_found(override: str, key: str) -> None:
+def test_a_value_that_nothing_can_use_names_its_key_and_what_was_found(
+    override: str, key: str
+) -> None:
     text = refusal(override, "task=nsynth_pitch")
     assert key in text
     assert override.partition("=")[2].lstrip("-").split("e")[0][:3] in text
 
 
-@pytest.mark.parametrize("word", ["fcpe", "--model", "model", "=1", "protocol.lr='", "a=b=c", "seed=0,"])
+@pytest.mark.parametrize(
+    "word", ["fcpe", "--model", "model", "=1", "protocol.lr='", "a=b=c", "seed=0,"]
+)
 def test_a_word_that_is_no_setting_is_refused(word: str) -> None:
     assert refusal(word)
 
@@ -261,7 +335,7 @@ def test_a_word_without_equals_is_told_how_to_write_it() -> None:
     assert refusal("fcpe") == "'fcpe' is not a setting: write key=value, such as model=fcpe"
 
 
-# -- identity ---------------------------------------------------------------------------------------------------------
+# -- identity --------------------------------------------------------------------------------------
 
 BASE = ["task=giantsteps_key"]
 
@@ -290,24 +364,38 @@ def test_the_hash_changes_with_what_changes_results(override: str, base_hash: st
         ["paths.runs=/elsewhere", "paths.features=/elsewhere", "paths.data=/elsewhere"],
         ["launcher.devices=2", "launcher.accelerator=cpu"],
         ["logger=none", "logger.project=mine", "logger.mode=offline"],
-        ["extract.batch_seconds=1", "extract.n_workers=3", "extract.shard_clips=7", "extract.shard_seconds=1"],
+        [
+            "extract.batch_seconds=1",
+            "extract.n_workers=3",
+            "extract.shard_clips=7",
+            "extract.shard_seconds=1",
+        ],
         ["task.label=Tonart", "model.card.note=hello", "baseline=null", "tasks=[gtzan_genre]"],
         ["protocol.lr=0.001", "seed=0"],  # other spellings of the defaults
     ],
     ids=["paths", "launcher", "logger", "extract", "words", "defaults"],
 )
-def test_the_hash_does_not_change_with_what_only_changes_speed_or_place(overrides: list[str], base_hash: str) -> None:
+def test_the_hash_does_not_change_with_what_only_changes_speed_or_place(
+    overrides: list[str], base_hash: str
+) -> None:
     assert compose_cell([*BASE, *overrides]).hash == base_hash
 
 
 def test_the_hash_ignores_the_order_of_excluded_tracks_and_the_scale_of_an_unused_demo() -> None:
     assert compose_cell(["data.exclude=[a,b]"]).hash == compose_cell(["data.exclude=[b,a]"]).hash
-    assert compose_cell(["data.root=/d", "data.scale=2"]).hash == compose_cell(["data.root=/d"]).hash
+    assert (
+        compose_cell(["data.root=/d", "data.scale=2"]).hash == compose_cell(["data.root=/d"]).hash
+    )
 
 
-def test_a_root_is_the_same_root_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_root_is_the_same_root_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    cells = [compose_cell([f"data.root={root}"]) for root in ("d", "./d", f"{tmp_path}/d", f"{tmp_path}/d/")]
+    cells = [
+        compose_cell([f"data.root={root}"])
+        for root in ("d", "./d", f"{tmp_path}/d", f"{tmp_path}/d/")
+    ]
     assert len({cell.hash for cell in cells}) == 1
 
 
@@ -317,7 +405,7 @@ def test_the_folder_of_a_cell_names_model_task_protocol_seed_and_hash() -> None:
     assert re.fullmatch("[0-9a-f]{12}", cell.hash)
 
 
-# -- cell files -------------------------------------------------------------------------------------------------------
+# -- cell files ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -339,7 +427,19 @@ def test_a_cell_file_gives_the_same_cell_again(tmp_path: Path, overrides: list[s
 
 
 @pytest.mark.parametrize(
-    "text", ["", "- a\n", "7\n", "seed: 0\n", "seed: x\n", "sead: 0\n", "model: fcpe\n", "{{{", "a: b: c", "\x00"]
+    "text",
+    [
+        "",
+        "- a\n",
+        "7\n",
+        "seed: 0\n",
+        "seed: x\n",
+        "sead: 0\n",
+        "model: fcpe\n",
+        "{{{",
+        "a: b: c",
+        "\x00",
+    ],
 )
 def test_a_file_that_is_no_cell_is_named_in_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"

@@ -1,9 +1,10 @@
 """Short songs by rule, with a genre and a key that are exact because the song is made from them.
 
-Conventions: a tonic is a pitch class, 0 = C; times are seconds; a song is a list of notes for `SoundFont.render`. Every random
-choice comes from the generator that the caller passes. Velocities and lengths take few values on purpose: equal notes are
-rendered once. The scale is the major or the natural minor one, with the leading tone raised over the dominant in minor, so that
-a minor key does not sound like its relative major.
+Conventions: a tonic is a pitch class, 0 = C; times are seconds; a song is a list of notes for
+`SoundFont.render`. Every random choice comes from the generator that the caller passes. Velocities
+and lengths take few values on purpose: equal notes are rendered once. The scale is the major or the
+natural minor one, with the leading tone raised over the dominant in minor, so that a minor key does
+not sound like its relative major.
 """
 
 from collections.abc import Iterator
@@ -21,10 +22,20 @@ _SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 _HARMONIC_MINOR = (0, 2, 3, 5, 7, 8, 11)
 _DOMINANT = 4
 _STEPS = 16
-_DRUM_KEYS = (("kick", 36, 100), ("snare", 38, 90), ("hat", 42, 60), ("open_hat", 46, 60), ("ride", 51, 70))
+_DRUM_KEYS = (
+    ("kick", 36, 100),
+    ("snare", 38, 90),
+    ("hat", 42, 60),
+    ("open_hat", 46, 60),
+    ("ride", 51, 70),
+)
 _GAINS = {"drums": 0.3, "chords": 0.4, "bass": 0.45, "lead": 0.5}
 _LEAD_RANGE = (64, 84)
-_LEAD_SHARES = (0.5, 0.25, 0.25)  # of the lead's notes: tones of the chord, of the tonic chord, of the scale
+_LEAD_SHARES = (
+    0.5,
+    0.25,
+    0.25,
+)  # of the lead's notes: tones of the chord, of the tonic chord, of the scale
 _PEAK = 0.8
 
 
@@ -52,7 +63,9 @@ class _Band:
 
 @dataclass(frozen=True)
 class _Bar:
-    """One bar: onset of each step in s, and the chord as pitch classes, root first, within its scale."""
+    """One bar: onset of each step in s, and the chord as pitch classes, root first, within its
+    scale.
+    """
 
     onsets: tuple[float, ...]
     step_s: float
@@ -77,14 +90,21 @@ def compose(
         seconds: length of the song.
         tonic: 0 .. 11; drawn if None.
         mode: drawn if None, with the style's share of minor.
-        blur: chance of each of tempo, drums and the programs of the three parts to come from any genre instead of this one;
-            at 0 a genre is told by its instruments alone, at 1 only rhythm and harmony are left.
+        blur: chance of each of tempo, drums and the programs of the three parts to come from any
+            genre instead of this one; at 0 a genre is told by its instruments alone, at 1 only
+            rhythm and harmony are left.
     """
     style = _blurred(rng, STYLES[genre], blur)
     tonic = int(rng.integers(12)) if tonic is None else tonic
     drawn: Mode = "minor" if rng.random() < style.minor_share else "major"
     mode = mode or drawn
-    band = _Band(style, *(int(rng.choice(p)) for p in (style.chord_programs, style.bass_programs, style.lead_programs)))
+    band = _Band(
+        style,
+        *(
+            int(rng.choice(p))
+            for p in (style.chord_programs, style.bass_programs, style.lead_programs)
+        ),
+    )
     tempo = round(float(rng.uniform(*style.tempo)))
     progressions = style.major if mode == "major" else style.minor
     progression = progressions[int(rng.integers(len(progressions)))]
@@ -96,7 +116,9 @@ def compose(
         lead = list(_lead(rng, band, bar, lead_pitch))
         lead_pitch = lead[-1].pitch if lead else lead_pitch
         notes += [*_drums(style, bar), *_chords(band, bar), *_bass(rng, band, bar), *lead]
-    return Song(tuple(note for note in notes if note.onset_s < seconds), seconds, genre, tonic, mode, tempo)
+    return Song(
+        tuple(note for note in notes if note.onset_s < seconds), seconds, genre, tonic, mode, tempo
+    )
 
 
 def render_song(song: Song, sample_rate: int) -> Audio:
@@ -106,7 +128,9 @@ def render_song(song: Song, sample_rate: int) -> Audio:
 
 
 def _blurred(rng: np.random.Generator, style: Style, blur: float) -> Style:
-    """The style with each of its five surface traits taken from a random genre with probability `blur`."""
+    """The style with each of its five surface traits taken from a random genre with probability
+    `blur`.
+    """
     genres = sorted(STYLES)
     for trait in ("tempo", "drums", "chord_programs", "bass_programs", "lead_programs"):
         other = STYLES[genres[int(rng.integers(len(genres)))]]
@@ -121,7 +145,9 @@ def _bar(index: int, degree: int, *, tempo: float, swing: float, tonic: int, mod
     onsets = tuple((4 * index + step // 4 + within[step % 4]) * beat_s for step in range(_STEPS))
     steps = _HARMONIC_MINOR if mode == "minor" and degree == _DOMINANT else _SCALES[mode]
     scale = tuple((tonic + step) % 12 for step in steps)
-    return _Bar(onsets, beat_s / 4, tuple(scale[(degree + third) % 7] for third in (0, 2, 4, 6)), scale)
+    return _Bar(
+        onsets, beat_s / 4, tuple(scale[(degree + third) % 7] for third in (0, 2, 4, 6)), scale
+    )
 
 
 def _strokes(pattern: str) -> Iterator[tuple[int, str]]:
@@ -138,11 +164,15 @@ def _chords(band: _Band, bar: _Bar) -> Iterator[Note]:
     steps = [step for step, _ in _strokes(band.style.chords)]
     root = 48 + bar.chord[0]
     above = [(pitch_class - bar.chord[0]) % 12 for pitch_class in bar.chord]
-    intervals = {"triad": above[:3], "seventh": above, "power": [0, above[2], 12]}[band.style.voicing]
+    intervals = {"triad": above[:3], "seventh": above, "power": [0, above[2], 12]}[
+        band.style.voicing
+    ]
     for step, following in zip(steps, [*steps[1:], steps[0] + _STEPS], strict=True):
         hold_s = min(following - step, 8) * bar.step_s * band.style.chord_length
         for interval in intervals:
-            yield Note(bar.onsets[step], hold_s, band.chord_program, root + interval, 80, _GAINS["chords"])
+            yield Note(
+                bar.onsets[step], hold_s, band.chord_program, root + interval, 80, _GAINS["chords"]
+            )
 
 
 def _bass(rng: np.random.Generator, band: _Band, bar: _Bar) -> Iterator[Note]:
@@ -164,5 +194,8 @@ def _lead(rng: np.random.Generator, band: _Band, bar: _Bar, pitch: int) -> Itera
             continue
         allowed = tones[int(rng.choice(len(tones), p=_LEAD_SHARES))]
         aim = pitch + int(rng.integers(-5, 6))
-        pitch = min((p for p in range(*_LEAD_RANGE) if p % 12 in allowed), key=lambda candidate: abs(candidate - aim))
+        pitch = min(
+            (p for p in range(*_LEAD_RANGE) if p % 12 in allowed),
+            key=lambda candidate: abs(candidate - aim),
+        )
         yield Note(bar.onsets[step], 1.8 * bar.step_s, band.lead_program, pitch, 90, _GAINS["lead"])

@@ -1,8 +1,9 @@
 """Ten styles of accompaniment, one per GTZAN genre: what a genre is made of in the demo corpus.
 
-Conventions: a bar has 16 steps; in a pattern `x` is a stroke and `.` a rest. Bass patterns name what is played: `r` root, `f`
-fifth, `o` octave, `w` any chord tone. Harmony is in degrees of the scale counted from 0, so 0 is the tonic and 4 the dominant;
-every progression starts on the tonic. Programs are General MIDI, counted from 0. Swing is where the off-beat eighth falls
+Conventions: a bar has 16 steps; in a pattern `x` is a stroke and `.` a rest. Bass patterns name
+what is played: `r` root, `f` fifth, `o` octave, `w` any chord tone. Harmony is in degrees of the
+scale counted from 0, so 0 is the tonic and 4 the dominant; every progression starts on the tonic.
+Programs are General MIDI, counted from 0. Swing is where the off-beat eighth falls
 within a beat: 0.5 is straight, 0.66 a triplet.
 """
 

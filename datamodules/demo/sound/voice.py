@@ -1,9 +1,11 @@
-"""A singing voice by rule: a pulsing glottis and breath, through the five resonances of a vocal tract.
+"""A singing voice by rule: a pulsing glottis and breath, through the five resonances of a vocal
+tract.
 
-Conventions: pitches are MIDI numbers, frequencies Hz, times s. A `Voice` is what a singer cannot change, a `Manner` what a
-technique changes of it; all else (melody, drift, pulse rates) is drawn from the generator that the caller passes. The source
-is one period of the derivative of Rosenberg's glottal flow (1971), read at a varying speed and limited to harmonics below the
-Nyquist frequency of the highest note; the vowels are the formants that Peterson & Barney (1952) measured on men.
+Conventions: pitches are MIDI numbers, frequencies Hz, times s. A `Voice` is what a singer cannot
+change, a `Manner` what a technique changes of it; all else (melody, drift, pulse rates) is drawn
+from the generator that the caller passes. The source is one period of the derivative of Rosenberg's
+glottal flow (1971), read at a varying speed and limited to harmonics below the Nyquist frequency of
+the highest note; the vowels are the formants that Peterson & Barney (1952) measured on men.
 """
 
 from collections.abc import Iterator, Mapping
@@ -136,7 +138,14 @@ MANNERS: Mapping[str, Manner] = {
 
 
 def sing(
-    rng: np.random.Generator, voice: Voice, technique: str, *, context: str, vowel: str, seconds: float, sample_rate: int
+    rng: np.random.Generator,
+    voice: Voice,
+    technique: str,
+    *,
+    context: str,
+    vowel: str,
+    seconds: float,
+    sample_rate: int,
 ) -> NDArray[np.float32]:
     """One recording, (S,) float32 in [-1, 1] at `sample_rate` Hz.
 
@@ -153,7 +162,11 @@ def sing(
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     frequency = _frequency(rng, voice, manner, MELODIES[context], time)
     source = _source(rng, voice, manner, frequency, sample_rate)
-    vowels = list(rng.choice(list(VOWELS), round(seconds * _SYLLABLES_PER_S))) if manner.pitch == "spoken" else [vowel]
+    vowels = (
+        list(rng.choice(list(VOWELS), round(seconds * _SYLLABLES_PER_S)))
+        if manner.pitch == "spoken"
+        else [vowel]
+    )
     audio = _through_tract(source * _loudness(rng, manner, time), voice, vowels, sample_rate)
     audio *= rng.uniform(0.4, 0.9) / np.abs(audio).max()
     return (audio + _FLOOR * rng.standard_normal(len(time))).astype(np.float32)
@@ -165,14 +178,27 @@ def _wander(rng: np.random.Generator, time: Curve, rate_hz: float) -> Curve:
     return np.interp(time * rate_hz, np.arange(n_values), rng.standard_normal(n_values))
 
 
-def _frequency(rng: np.random.Generator, voice: Voice, manner: Manner, melody: tuple[int, ...], time: Curve) -> Curve:
+def _frequency(
+    rng: np.random.Generator, voice: Voice, manner: Manner, melody: tuple[int, ...], time: Curve
+) -> Curve:
     if manner.pitch == "fry":
-        return np.asarray(rng.uniform(*_FRY_HZ) * np.clip(1 + 0.2 * _wander(rng, time, 25), 0.5, 1.7))
+        return np.asarray(
+            rng.uniform(*_FRY_HZ) * np.clip(1 + 0.2 * _wander(rng, time, 25), 0.5, 1.7)
+        )
     if manner.pitch == "spoken":
         phrase = rng.uniform(1.2, 1.9)  # s; each phrase falls
-        return np.asarray(voice.speech_hz * (1.15 - 0.3 * (time % phrase) / phrase) * (1 + 0.06 * _wander(rng, time, 8)))
+        return np.asarray(
+            voice.speech_hz
+            * (1.15 - 0.3 * (time % phrase) / phrase)
+            * (1 + 0.06 * _wander(rng, time, 8))
+        )
     pitch = voice.lowest + manner.shift + rng.integers(0, 6) + _melody(melody, time)
-    pitch += manner.vibrato * voice.vibrato_depth * _wave(rng, time, voice.vibrato_hz) * np.clip(time / 0.4, 0, 1)
+    pitch += (
+        manner.vibrato
+        * voice.vibrato_depth
+        * _wave(rng, time, voice.vibrato_hz)
+        * np.clip(time / 0.4, 0, 1)
+    )
     pitch += manner.trill / 2 * np.tanh(4 * _wave(rng, time, rng.uniform(*manner.trill_hz)))
     pitch += 0.04 * _wander(rng, time, 2) + manner.unsteady * _wander(rng, time, 40)
     return np.asarray(440 * 2 ** ((pitch - 69) / 12) * (1 + voice.jitter * _wander(rng, time, 100)))
@@ -182,7 +208,11 @@ def _melody(steps: tuple[int, ...], time: Curve) -> Curve:
     """The steps one after the other, 40 ms from one to the next."""
     starts = np.arange(1, len(steps)) * (time[-1] / len(steps))
     edges = np.repeat(starts, 2) + np.tile([-0.02, 0.02], len(starts))
-    return np.interp(time, edges, np.repeat(steps, 2)[1:-1]) if len(steps) > 1 else np.full(len(time), float(steps[0]))
+    return (
+        np.interp(time, edges, np.repeat(steps, 2)[1:-1])
+        if len(steps) > 1
+        else np.full(len(time), float(steps[0]))
+    )
 
 
 def _wave(rng: np.random.Generator, time: Curve, rate_hz: float) -> Curve:
@@ -193,28 +223,41 @@ def _loudness(rng: np.random.Generator, manner: Manner, time: Curve) -> Curve:
     fade_in, fade_out = _FADE_S
     loudness = np.clip(np.minimum(time / fade_in, (time[-1] - time) / fade_out), 0, 1)
     if manner.pitch == "spoken":
-        loudness = loudness * np.clip(0.45 + 0.4 * _wander(rng, time, 2 * _SYLLABLES_PER_S), 0.02, 1)
+        loudness = loudness * np.clip(
+            0.45 + 0.4 * _wander(rng, time, 2 * _SYLLABLES_PER_S), 0.02, 1
+        )
     if manner.pulse_hz:
         gate = 0.5 + 0.5 * np.tanh(3 * _wave(rng, time, rng.uniform(*manner.pulse_hz)))
         loudness = loudness * (manner.pulse_floor + (1 - manner.pulse_floor) * gate)
     return np.asarray(loudness)
 
 
-def _source(rng: np.random.Generator, voice: Voice, manner: Manner, frequency: Curve, sample_rate: int) -> Curve:
+def _source(
+    rng: np.random.Generator, voice: Voice, manner: Manner, frequency: Curve, sample_rate: int
+) -> Curve:
     """Glottal pulses, and breath that is louder while the glottis is open."""
     open_quotient = min(voice.open_quotient * manner.open_quotient, 0.9)
     n_harmonics = int(0.5 * sample_rate / frequency.max())
     pulse = _glottal_pulse(open_quotient, voice.brightness * manner.brightness, n_harmonics)
     phase = np.cumsum(frequency / sample_rate) % 1
     breath = rng.standard_normal(len(phase)) * np.where(phase < open_quotient, 1.0, 0.4)
-    return np.asarray(manner.voiced * pulse[(phase * _TABLE).astype(int)] + (voice.breath + manner.breath) * breath)
+    return np.asarray(
+        manner.voiced * pulse[(phase * _TABLE).astype(int)]
+        + (voice.breath + manner.breath) * breath
+    )
 
 
 def _glottal_pulse(open_quotient: float, brightness: float, n_harmonics: int) -> Curve:
-    """One period with peak 1: the flow rises for two thirds of the open time, falls for the last, its derivative is heard."""
+    """One period with peak 1: the flow rises for two thirds of the open time, falls for the last,
+    its derivative is heard.
+    """
     phase, rise = np.arange(_TABLE) / _TABLE, open_quotient * 2 / 3
     fall = np.cos(0.5 * np.pi * (phase - rise) / (open_quotient - rise))
-    flow = np.where(phase < rise, 0.5 * (1 - np.cos(np.pi * phase / rise)), np.where(phase < open_quotient, fall, 0.0))
+    flow = np.where(
+        phase < rise,
+        0.5 * (1 - np.cos(np.pi * phase / rise)),
+        np.where(phase < open_quotient, fall, 0.0),
+    )
     spectrum = np.fft.rfft(np.diff(flow, prepend=flow[-1]))
     harmonic = np.arange(len(spectrum))
     spectrum *= (harmonic <= n_harmonics) / (1 + (harmonic / brightness) ** 2)
@@ -223,10 +266,14 @@ def _glottal_pulse(open_quotient: float, brightness: float, n_harmonics: int) ->
 
 
 def _through_tract(source: Curve, voice: Voice, vowels: list[str], sample_rate: int) -> Curve:
-    """The source through the resonances of one vowel after the other, equally long, without a break between them."""
+    """The source through the resonances of one vowel after the other, equally long, without a break
+    between them.
+    """
     pieces, state = [], np.zeros((len(_BANDWIDTHS), 2))
     for vowel, piece in zip(vowels, np.array_split(source, len(vowels)), strict=True):
-        filtered, state = sosfilt(np.array(list(_resonances(voice, vowel, sample_rate))), piece, zi=state)
+        filtered, state = sosfilt(
+            np.array(list(_resonances(voice, vowel, sample_rate))), piece, zi=state
+        )
         pieces.append(filtered)
     return np.concatenate(pieces)
 

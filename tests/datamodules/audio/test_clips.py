@@ -28,7 +28,9 @@ def test_a_rule_without_seconds_takes_the_whole_track_as_one_clip(n_samples: int
         (95, [(0, 30), (30, 30), (60, 30)]),
     ],
 )
-def test_clips_follow_each_other_and_a_rest_is_dropped(n_samples: int, positions: list[tuple[int, int]]) -> None:
+def test_clips_follow_each_other_and_a_rest_is_dropped(
+    n_samples: int, positions: list[tuple[int, int]]
+) -> None:
     assert cut_positions(n_samples, 10, THREE) == positions
 
 
@@ -42,7 +44,9 @@ def test_clips_follow_each_other_and_a_rest_is_dropped(n_samples: int, positions
         (20, [(0, 20)]),
     ],
 )
-def test_a_rest_of_at_least_tail_seconds_is_a_clip(n_samples: int, positions: list[tuple[int, int]]) -> None:
+def test_a_rest_of_at_least_tail_seconds_is_a_clip(
+    n_samples: int, positions: list[tuple[int, int]]
+) -> None:
     assert cut_positions(n_samples, 10, ClipRule(seconds=3.0, tail_seconds=1.0)) == positions
 
 
@@ -53,9 +57,16 @@ def test_a_tail_of_zero_seconds_keeps_every_rest_and_makes_no_empty_clip() -> No
 
 
 def test_giantsteps_previews_give_as_many_clips_as_marble_counts() -> None:
-    """facts/tasks 3.4: two minutes give 4 clips of 30 s; the short test files of 45, 62 and 77 s give 1, 2 and 2."""
+    """facts/tasks 3.4: two minutes give 4 clips of 30 s; the short test files of 45, 62 and 77 s
+    give 1, 2 and 2.
+    """
     rule = ClipRule(seconds=30.0)
-    assert [len(cut_positions(seconds * 16000, 16000, rule)) for seconds in (120, 45, 62, 77)] == [4, 1, 2, 2]
+    assert [len(cut_positions(seconds * 16000, 16000, rule)) for seconds in (120, 45, 62, 77)] == [
+        4,
+        1,
+        2,
+        2,
+    ]
 
 
 @pytest.mark.parametrize("tail_seconds", [None, 0.0, 0.25, 1.0])
@@ -80,7 +91,9 @@ def test_clips_hold_the_right_samples_and_know_their_place() -> None:
     audio = np.arange(70, dtype=np.float32)
     rule = ClipRule(seconds=3.0, tail_seconds=1.0)
     clips = cut_clips(audio, 10, rule, track_id="blues.00029", file_bytes=1234)
-    assert [(clip.track_id, clip.index, clip.n_clips, clip.start_s, clip.file_bytes) for clip in clips] == [
+    assert [
+        (clip.track_id, clip.index, clip.n_clips, clip.start_s, clip.file_bytes) for clip in clips
+    ] == [
         ("blues.00029", 0, 3, 0.0, 1234),
         ("blues.00029", 1, 3, 3.0, 1234),
         ("blues.00029", 2, 3, 6.0, 1234),

@@ -12,11 +12,15 @@ RATE = 44100
 
 
 def tone(frequency: float, seconds: float, rate: int = RATE, amplitude: float = 0.5) -> np.ndarray:
-    return (amplitude * np.sin(2 * np.pi * frequency * np.arange(round(rate * seconds)) / rate)).astype(np.float32)
+    return (
+        amplitude * np.sin(2 * np.pi * frequency * np.arange(round(rate * seconds)) / rate)
+    ).astype(np.float32)
 
 
 def spectrum_peak(audio: np.ndarray, rate: int) -> tuple[float, float]:
-    """Frequency in Hz and amplitude of the strongest partial, from the middle half, by a Hann window."""
+    """Frequency in Hz and amplitude of the strongest partial, from the middle half, by a Hann
+    window.
+    """
     middle = audio[len(audio) // 4 : -len(audio) // 4]
     window = np.hanning(len(middle))
     spectrum = np.abs(np.fft.rfft(middle * window)) / window.sum() * 2
@@ -33,7 +37,9 @@ def test_lossless_files_come_back_as_they_were_written(tmp_path: Path, name: str
     np.testing.assert_array_equal(audio, samples / np.float32(32768))
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("a.ogg", 0.02), ("a.mp3", 0.02), ("a.flac", 0.001)])
+@pytest.mark.parametrize(
+    ("name", "tolerance"), [("a.ogg", 0.02), ("a.mp3", 0.02), ("a.flac", 0.001)]
+)
 def test_compressed_files_keep_the_tone(tmp_path: Path, name: str, tolerance: float) -> None:
     soundfile.write(tmp_path / name, tone(1000, 2.0), RATE)
     audio = load_audio(tmp_path / name, RATE)
@@ -46,11 +52,18 @@ def test_compressed_files_keep_the_tone(tmp_path: Path, name: str, tolerance: fl
 def test_stereo_becomes_the_mean_of_its_channels(tmp_path: Path) -> None:
     left, right = np.array([0.5, 0.5, -0.25], np.float32), np.array([0.25, -0.5, 0.25], np.float32)
     soundfile.write(tmp_path / "a.wav", np.stack([left, right], axis=1), 16000, subtype="FLOAT")
-    np.testing.assert_array_equal(load_audio(tmp_path / "a.wav", 16000), np.array([0.375, 0.0, 0.0], np.float32))
+    np.testing.assert_array_equal(
+        load_audio(tmp_path / "a.wav", 16000), np.array([0.375, 0.0, 0.0], np.float32)
+    )
 
 
-@pytest.mark.parametrize(("file_rate", "rate"), [(44100, 16000), (22050, 24000), (16000, 24000), (48000, 44100), (11025, 16000)])
-def test_resampling_keeps_frequency_amplitude_and_length(tmp_path: Path, file_rate: int, rate: int) -> None:
+@pytest.mark.parametrize(
+    ("file_rate", "rate"),
+    [(44100, 16000), (22050, 24000), (16000, 24000), (48000, 44100), (11025, 16000)],
+)
+def test_resampling_keeps_frequency_amplitude_and_length(
+    tmp_path: Path, file_rate: int, rate: int
+) -> None:
     soundfile.write(tmp_path / "a.wav", tone(1000, 1.5, file_rate), file_rate, subtype="FLOAT")
     audio = load_audio(tmp_path / "a.wav", rate)
     frequency, amplitude = spectrum_peak(audio, rate)
@@ -75,7 +88,9 @@ def test_what_a_lower_rate_cannot_hold_is_removed_and_not_folded(tmp_path: Path)
 def test_an_mp3_named_wav_is_decoded_for_what_it_is(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.mp3", tone(1000, 1.0), RATE)
     (tmp_path / "a.mp3").rename(tmp_path / "a.wav")
-    assert spectrum_peak(load_audio(tmp_path / "a.wav", RATE), RATE)[0] == pytest.approx(1000, abs=2)
+    assert spectrum_peak(load_audio(tmp_path / "a.wav", RATE), RATE)[0] == pytest.approx(
+        1000, abs=2
+    )
 
 
 def test_a_truncated_mp3_is_what_can_be_decoded_not_what_its_header_says(tmp_path: Path) -> None:
@@ -133,8 +148,12 @@ def test_a_header_without_samples_is_refused(tmp_path: Path) -> None:
         load_audio(tmp_path / "a.wav", 16000)
 
 
-@pytest.mark.parametrize("content", [b"RIFF\x00\x00", b"this is a web page, not audio\n" * 100, b"\x00" * 211])
-def test_what_is_no_audio_cannot_be_decoded_and_is_said_in_one_line(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content", [b"RIFF\x00\x00", b"this is a web page, not audio\n" * 100, b"\x00" * 211]
+)
+def test_what_is_no_audio_cannot_be_decoded_and_is_said_in_one_line(
+    tmp_path: Path, content: bytes
+) -> None:
     (tmp_path / "jazz.00054.wav").write_bytes(content)
     with pytest.raises(AudioError, match="cannot be decoded") as problem:
         load_audio(tmp_path / "jazz.00054.wav", 16000)

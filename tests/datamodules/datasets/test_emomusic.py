@@ -1,4 +1,6 @@
-"""EmoMusic: the artist rule, targets standardised over train and val, and tables as they are distributed."""
+"""EmoMusic: the artist rule, targets standardised over train and val, and tables as they are
+distributed.
+"""
 
 import csv
 import hashlib
@@ -20,7 +22,14 @@ from datamodules.errors import UserError
 from datamodules.tracks import Track, UnusableFile
 
 SONG_HEADER = [
-    *("song_id", "file_name", "Artist", "Song title", "start of the segment (min.sec)", "end of the segment (min.sec)"),
+    *(
+        "song_id",
+        "file_name",
+        "Artist",
+        "Song title",
+        "start of the segment (min.sec)",
+        "end of the segment (min.sec)",
+    ),
     *("Genre", "Mediaeval 2013 set"),
 ]
 RATING_HEADER = ["song_id", "mean_arousal", "std_arousal", "mean_valence", "std_valence"]
@@ -37,7 +46,10 @@ SONGS: dict[str, tuple[str, str, float, float]] = {  # artist, set, arousal, val
     "999": ("Someone", " evaluation", 9.0, 1.0),
     "1000": ("Jónsi", "evaluation", 1.0, 9.0),
 }
-SPLITS = {song: "test" if "evaluation" in kind else "val" if song == "5" else "train" for song, (_, kind, _, _) in SONGS.items()}
+SPLITS = {
+    song: "test" if "evaluation" in kind else "val" if song == "5" else "train"
+    for song, (_, kind, _, _) in SONGS.items()
+}
 RULE = ClipRule(5.0)
 
 
@@ -48,17 +60,42 @@ def write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
 
 
 def write_tree(
-    root: Path, songs: Mapping[str, tuple[str, str, Any, Any]] = SONGS, *, folder: str = ".", suffix: str = ".mp3"
+    root: Path,
+    songs: Mapping[str, tuple[str, str, Any, Any]] = SONGS,
+    *,
+    folder: str = ".",
+    suffix: str = ".mp3",
 ) -> Path:
     rows = [
-        [song, f"{song}.mp3\t", artist, f'Title, "{song}" ', "0.4" if song == "2" else "1.33", "1.25", " Rock", kind]
+        [
+            song,
+            f"{song}.mp3\t",
+            artist,
+            f'Title, "{song}" ',
+            "0.4" if song == "2" else "1.33",
+            "1.25",
+            " Rock",
+            kind,
+        ]
         for song, (artist, kind, _, _) in songs.items()
     ]
     write_csv(root / folder / "songs_info.csv", SONG_HEADER, rows)
-    ratings = [[song, f" {arousal}", 1.5, f"{valence} ", 1.5] for song, (_, _, arousal, valence) in songs.items()]
+    ratings = [
+        [song, f" {arousal}", 1.5, f"{valence} ", 1.5]
+        for song, (_, _, arousal, valence) in songs.items()
+    ]
     write_csv(root / folder / "static_annotations.csv", RATING_HEADER, ratings)
-    for name in ("valence_cont_average", "valence_cont_std", "arousal_cont_average", "arousal_cont_std"):
-        write_csv(root / folder / f"{name}.csv", ["song_id", "sample_15000ms"], [[song, 0.1] for song in songs])
+    for name in (
+        "valence_cont_average",
+        "valence_cont_std",
+        "arousal_cont_average",
+        "arousal_cont_std",
+    ):
+        write_csv(
+            root / folder / f"{name}.csv",
+            ["song_id", "sample_15000ms"],
+            [[song, 0.1] for song in songs],
+        )
     (root / "clips_45seconds").mkdir(exist_ok=True)
     for song in songs:
         (root / "clips_45seconds" / f"{song}{suffix}").touch()
@@ -84,7 +121,7 @@ def bucket(name: str) -> int:
     return int(hashlib.sha1(name.encode()).hexdigest(), 16) % 10
 
 
-# -- the split --------------------------------------------------------------------------------------------------------
+# -- the split -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -99,17 +136,29 @@ def bucket(name: str) -> int:
         ("Sinéad O\u2019Connor", "sinad oconnor", 9),
         ("blink-182", "blink", 0),
         ("AC/DC", "acdc", 0),
-        ("cd\u00a0cd", "cdcd", 9),  # a blank that is not ASCII is dropped, with a blank it would be 6
-        ("\u212aiss", "kiss", 9),  # the Kelvin sign is an ASCII k once it is lower-cased, without it would be 3
+        (
+            "cd\u00a0cd",
+            "cdcd",
+            9,
+        ),  # a blank that is not ASCII is dropped, with a blank it would be 6
+        (
+            "\u212aiss",
+            "kiss",
+            9,
+        ),  # the Kelvin sign is an ASCII k once it is lower-cased, without it would be 3
         ("東京事変", "", 5),
     ],
 )
-def test_development_songs_go_by_the_hash_of_the_artists_ascii_letters(artist: str, hashed: str, golden: int) -> None:
+def test_development_songs_go_by_the_hash_of_the_artists_ascii_letters(
+    artist: str, hashed: str, golden: int
+) -> None:
     assert bucket(hashed) == golden
     assert development_split(artist) == ("train" if golden < 8 else "val")
 
 
-def test_evaluation_songs_are_test_whoever_the_artist_is_and_the_rest_follow_the_artist(root: Path) -> None:
+def test_evaluation_songs_are_test_whoever_the_artist_is_and_the_rest_follow_the_artist(
+    root: Path,
+) -> None:
     assert {song: track.split for song, track in tracks(root).items()} == SPLITS
     assert SPLITS["500"] == "test" != SPLITS["2"]  # both Tom Waits
 
@@ -119,7 +168,7 @@ def test_sizes_of_the_complete_set_are_those_of_jukemir() -> None:
     assert sum(EmoMusicEmotion.expected.values()) == 744
 
 
-# -- targets ----------------------------------------------------------------------------------------------------------
+# -- targets ---------------------------------------------------------------------------------------
 
 
 def test_dimensions_are_arousal_then_valence(root: Path) -> None:
@@ -137,10 +186,12 @@ def test_targets_are_standardised_over_train_and_val_only(root: Path) -> None:
     development = [found[song].target for song in SONGS if found[song].split != "test"]
     np.testing.assert_allclose(np.mean(development, axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(np.std(development, axis=0), 1, atol=1e-12)
-    # by hand: arousal 2 4 6 8 5 3 7.5 1.6 has mean 37.1 / 8 = 4.6375 and variance 212.81 / 8 - 4.6375^2 = 5.09484375
+    # by hand: arousal 2 4 6 8 5 3 7.5 1.6 has mean 37.1 / 8 = 4.6375 and variance 212.81 / 8 -
+    # 4.6375^2 = 5.09484375
     assert found["2"].target[0] == pytest.approx((2.0 - 4.6375) / 5.09484375**0.5)
     assert found["1000"].target[0] == pytest.approx((1.0 - 4.6375) / 5.09484375**0.5)
-    # valence 7 5 3 1.5 6.5 2 8 4 has mean 37 / 8 = 4.625 and variance 211.5 / 8 - 4.625^2 = 5.046875
+    # valence 7 5 3 1.5 6.5 2 8 4 has mean 37 / 8 = 4.625 and variance 211.5 / 8 - 4.625^2 =
+    # 5.046875
     assert found["2"].target[1] == pytest.approx((7.0 - 4.625) / 5.046875**0.5)
 
 
@@ -166,17 +217,23 @@ def test_leaving_out_a_song_moves_no_target(root: Path) -> None:
 def test_columns_are_found_by_name(root: Path) -> None:
     before = tracks(root)
     rows = [[valence, 1.5, arousal, 1.5, song] for song, (_, _, arousal, valence) in SONGS.items()]
-    write_csv(root / "static_annotations.csv", ["mean_valence", "std_valence", "mean_arousal", "std_arousal", " song_id"], rows)
+    write_csv(
+        root / "static_annotations.csv",
+        ["mean_valence", "std_valence", "mean_arousal", "std_arousal", " song_id"],
+        rows,
+    )
     assert tracks(root) == before
 
 
-# -- layouts ----------------------------------------------------------------------------------------------------------
+# -- layouts ---------------------------------------------------------------------------------------
 
 
 def test_files_bear_the_number_without_zeros(root: Path) -> None:
     found = tracks(root)
     assert set(found) == set(SONGS)
-    assert all(track.path == root / "clips_45seconds" / f"{song}.mp3" for song, track in found.items())
+    assert all(
+        track.path == root / "clips_45seconds" / f"{song}.mp3" for song, track in found.items()
+    )
 
 
 def test_tables_may_lie_in_annotations_and_audio_may_be_wav(root: Path, tmp_path: Path) -> None:
@@ -188,11 +245,15 @@ def test_tables_may_lie_in_annotations_and_audio_may_be_wav(root: Path, tmp_path
     assert all(track.path.suffix == ".wav" for track in found.values())
 
 
-def test_padded_ids_windows_line_ends_a_byte_order_mark_and_empty_lines_change_nothing(root: Path) -> None:
+def test_padded_ids_windows_line_ends_a_byte_order_mark_and_empty_lines_change_nothing(
+    root: Path,
+) -> None:
     before = tracks(root)
     table = root / "static_annotations.csv"
     header, *lines = table.read_text(encoding="utf-8").splitlines()
-    table.write_bytes(("\ufeff" + "\r\n".join([header, *(f"00{line}" for line in lines), "", ""])).encode())
+    table.write_bytes(
+        ("\ufeff" + "\r\n".join([header, *(f"00{line}" for line in lines), "", ""])).encode()
+    )
     assert tracks(root) == before
 
 
@@ -205,31 +266,42 @@ def test_junk_beside_the_files_is_ignored(root: Path) -> None:
     assert tracks(root) == before
 
 
-# -- what is missing or broken ----------------------------------------------------------------------------------------
+# -- what is missing or broken ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["songs_info.csv", "static_annotations.csv"])
 def test_a_missing_table_is_named_with_both_places(root: Path, name: str) -> None:
     (root / name).unlink()
     assert refusal(root) == (
-        f"no EmoMusic labels: {root} has no {name} and no annotations/{name}. Unpack annotations.tar.gz there"
+        f"no EmoMusic labels: {root} has no {name} and no annotations/{name}. Unpack "
+        "annotations.tar.gz there"
     )
 
 
 @pytest.mark.parametrize(
     ("name", "column"),
-    [("songs_info.csv", "Artist"), ("songs_info.csv", "Mediaeval 2013 set"), ("static_annotations.csv", "mean_valence")],
+    [
+        ("songs_info.csv", "Artist"),
+        ("songs_info.csv", "Mediaeval 2013 set"),
+        ("static_annotations.csv", "mean_valence"),
+    ],
 )
 def test_a_missing_column_is_named(root: Path, name: str, column: str) -> None:
     path = root / name
     path.write_text(path.read_text(encoding="utf-8").replace(column, "Something"), encoding="utf-8")
-    assert f"{name} has no column {column}: expected a comma-separated table with song_id, " in refusal(root)
+    assert (
+        f"{name} has no column {column}: expected a comma-separated table with song_id, "
+        in refusal(root)
+    )
 
 
 @pytest.mark.parametrize("text", ["", "song_id\tmean_arousal\tmean_valence\n2\t5\t5\n"])
 def test_an_empty_table_and_a_wrong_delimiter_lack_columns(root: Path, text: str) -> None:
     (root / "static_annotations.csv").write_text(text)
-    assert "static_annotations.csv has no column song_id: expected a comma-separated table" in refusal(root)
+    assert (
+        "static_annotations.csv has no column song_id: expected a comma-separated table"
+        in refusal(root)
+    )
 
 
 @pytest.mark.parametrize("row", ["2,5", "x,5,1,5,1", "-2,5,1,5,1", ",5,1,5,1"])
@@ -240,24 +312,42 @@ def test_a_broken_row_is_named_by_its_number(root: Path, row: str) -> None:
     assert "row 4 of " in refusal(root)
 
 
-def test_a_song_without_ratings_and_ratings_without_a_song_are_counted(root: Path, tmp_path: Path) -> None:
-    fewer = write_tree(tmp_path / "fewer", {song: row for song, row in SONGS.items() if song not in ("7", "12")})
+def test_a_song_without_ratings_and_ratings_without_a_song_are_counted(
+    root: Path, tmp_path: Path
+) -> None:
+    fewer = write_tree(
+        tmp_path / "fewer", {song: row for song, row in SONGS.items() if song not in ("7", "12")}
+    )
     shutil.copy(root / "songs_info.csv", fewer)
-    assert "2 songs of songs_info.csv are not in static_annotations.csv (first: 7)" in refusal(fewer)
+    assert "2 songs of songs_info.csv are not in static_annotations.csv (first: 7)" in refusal(
+        fewer
+    )
     shutil.copy(fewer / "valence_cont_std.csv", fewer / "songs_info.csv")
-    write_csv(fewer / "songs_info.csv", SONG_HEADER, [["2", "", "Tom Waits", "", "", "", "", "development"]])
-    assert "8 songs of static_annotations.csv are not in songs_info.csv (first: 3)" in refusal(fewer)
+    write_csv(
+        fewer / "songs_info.csv",
+        SONG_HEADER,
+        [["2", "", "Tom Waits", "", "", "", "", "development"]],
+    )
+    assert "8 songs of static_annotations.csv are not in songs_info.csv (first: 3)" in refusal(
+        fewer
+    )
 
 
 @pytest.mark.parametrize("value", ["", "high", "nan", "inf", "0.5", "9.5", "5,5"])
 def test_a_rating_that_is_no_number_from_1_to_9_is_named(tmp_path: Path, value: str) -> None:
     root = write_tree(tmp_path, {**SONGS, "7": ("The White Stripes", "development", 5.0, value)})
-    assert refusal(root) == f"song 7 in static_annotations.csv has the mean_valence '{value}': expected a number from 1 to 9"
+    assert (
+        refusal(root)
+        == f"song 7 in static_annotations.csv has the mean_valence '{value}': expected a number from 1 to 9"
+    )
 
 
 def test_an_unknown_set_is_named(tmp_path: Path) -> None:
     root = write_tree(tmp_path, {**SONGS, "7": ("The White Stripes", "dev", 5.0, 5.0)})
-    assert refusal(root) == "song 7 in songs_info.csv is of the set 'dev': expected development or evaluation"
+    assert (
+        refusal(root)
+        == "song 7 in songs_info.csv is of the set 'dev': expected development or evaluation"
+    )
 
 
 def test_a_song_that_comes_twice_is_named(root: Path) -> None:
@@ -266,7 +356,9 @@ def test_a_song_that_comes_twice_is_named(root: Path) -> None:
     assert "static_annotations.csv has song 2 twice" in refusal(root)
 
 
-def test_a_table_saved_in_another_encoding_is_refused_because_the_split_hangs_on_letters(root: Path) -> None:
+def test_a_table_saved_in_another_encoding_is_refused_because_the_split_hangs_on_letters(
+    root: Path,
+) -> None:
     path = root / "songs_info.csv"
     path.write_bytes(path.read_text(encoding="utf-8").encode("latin-1"))
     assert "songs_info.csv is not UTF-8" in refusal(root)
@@ -279,7 +371,9 @@ def test_songs_that_cannot_be_standardised_are_refused(tmp_path: Path, kind: str
 
 
 def test_a_split_without_songs_is_named(tmp_path: Path) -> None:
-    root = write_tree(tmp_path, {song: row for song, row in SONGS.items() if "evaluation" not in row[1]})
+    root = write_tree(
+        tmp_path, {song: row for song, row in SONGS.items() if "evaluation" not in row[1]}
+    )
     assert "has no tracks for test" in refusal(root)
 
 
@@ -294,21 +388,29 @@ def test_clips_are_cut_into_windows_and_unreadable_ones_are_reported(root: Path)
     for song in SONGS:
         (root / "clips_45seconds" / f"{song}.mp3").unlink()
     tone = 0.1 * np.sin(np.arange(8 * 11025) * 0.2).astype(np.float32)
-    longer, short, broken = [next(s for s, t in SPLITS.items() if t == split) for split in ("train", "val", "test")]
-    soundfile.write(root / "clips_45seconds" / f"{longer}.wav", np.stack([np.concatenate([tone, tone])] * 2, axis=1), 11025)
+    longer, short, broken = [
+        next(s for s, t in SPLITS.items() if t == split) for split in ("train", "val", "test")
+    ]
+    soundfile.write(
+        root / "clips_45seconds" / f"{longer}.wav",
+        np.stack([np.concatenate([tone, tone])] * 2, axis=1),
+        11025,
+    )
     (root / "clips_45seconds" / f"{short}.mp3").write_bytes(mp3_bytes(tone[: 3 * 11025], 11025))
     (root / "clips_45seconds" / f"{broken}.mp3").write_bytes(b"ID3")
     data = EmoMusicEmotion(root, RULE)
     data.feed_audio(16000, min_samples=100, stored={}, batch_seconds=60, n_workers=0)
     items = [item for batch in data.predict_dataloader() for item in batch]
-    assert [len(i.audio) for i in items if not isinstance(i, UnusableFile) and i.track_id == longer] == [80000] * 3
+    assert [
+        len(i.audio) for i in items if not isinstance(i, UnusableFile) and i.track_id == longer
+    ] == [80000] * 3
     assert len([i for i in items if not isinstance(i, UnusableFile) and i.track_id == short]) == 1
     unusable = [item for item in items if isinstance(item, UnusableFile)]
     assert [item.track_id for item in unusable] == [broken]
     assert "cannot be decoded" in unusable[0].reason
 
 
-# -- the demo ---------------------------------------------------------------------------------------------------------
+# -- the demo --------------------------------------------------------------------------------------
 
 
 def test_the_demo_has_all_splits_and_audio_of_ten_seconds(tmp_path: Path) -> None:
@@ -325,7 +427,9 @@ def test_the_demos_artists_follow_the_real_rule_and_some_are_not_ascii() -> None
     songs = demo_emomusic.plan(1.0).items
     assert len(songs) == 90
     artists = {song: song.artist() for song in songs}
-    assert all(song.split in ("test", development_split(artist)) for song, artist in artists.items())
+    assert all(
+        song.split in ("test", development_split(artist)) for song, artist in artists.items()
+    )
     assert any(not artist.isascii() for song, artist in artists.items() if song.split == "val")
     elsewhere = {artist for song, artist in artists.items() if song.split != "test"}
     assert {artist for song, artist in artists.items() if song.split == "test"} & elsewhere
@@ -334,7 +438,14 @@ def test_the_demos_artists_follow_the_real_rule_and_some_are_not_ascii() -> None
 def test_the_demos_mood_is_what_is_played() -> None:
     songs = demo_emomusic.plan(1.0).items
     arousal, valence = np.array([song.mood() for song in songs]).T
-    assert np.abs(np.array([song.ratings() for song in songs]) - 5 - 3 * np.stack([arousal, valence], axis=1)).max() < 0.95
+    assert (
+        np.abs(
+            np.array([song.ratings() for song in songs])
+            - 5
+            - 3 * np.stack([arousal, valence], axis=1)
+        ).max()
+        < 0.95
+    )
     played = [song.song() for song in songs]
     assert np.corrcoef(arousal, [song.tempo for song in played])[0, 1] > 0.99
     assert np.corrcoef(valence, [song.mode == "major" for song in played])[0, 1] > 0.5

@@ -16,14 +16,21 @@ HEADER = "ID\tARTIST\tSONG TITLE\tMIX\tLABEL\tBP GENRE\tBP BPM\tBP KEY\n"
 
 
 def artist(split: str, number: int = 0) -> str:
-    """The `number`-th name that is in `split` by itself: SHA-1 of the lower-cased name mod 116, val from 100 (jukemir)."""
+    """The `number`-th name that is in `split` by itself: SHA-1 of the lower-cased name mod 116, val
+    from 100 (jukemir).
+    """
     names = (f"DJ Number {n}" for n in count())
-    hashes = ((name, int(hashlib.sha1(name.lower().encode()).hexdigest(), 16) % 116) for name in names)
+    hashes = (
+        (name, int(hashlib.sha1(name.lower().encode()).hexdigest(), 16) % 116) for name in names
+    )
     matching = (name for name, value in hashes if (value >= 100) == (split == "val"))
     return next(islice(matching, number, None))
 
 
-TRAIN, TRAIN2, TRAIN3, TRAIN4, VAL = *(artist("train", number) for number in range(4)), artist("val")
+TRAIN, TRAIN2, TRAIN3, TRAIN4, VAL = (
+    *(artist("train", number) for number in range(4)),
+    artist("val"),
+)
 
 MTG: list[tuple[str, str, str, str]] = [  # id, manual key, confidence, artists
     ("10089", "D# minor", "2", TRAIN),
@@ -45,10 +52,14 @@ def write_mtg(folder: Path, rows: Sequence[tuple[str, str, str, str]] = MTG) -> 
     (folder / "audio").mkdir(exist_ok=True)
     lines = [f"{name}\t{key}\t{confidence}\n" for name, key, confidence, _ in rows]
     (annotations / "annotations.txt").write_text("ID\tMANUAL KEY\tC\n" + "".join(lines))
-    songs = [f'{name}\t{artists}\tSong "{name}"\tOriginal Mix\tLabel\tTechno\t128\tCmin\n' for name, _, _, artists in rows]
+    songs = [
+        f'{name}\t{artists}\tSong "{name}"\tOriginal Mix\tLabel\tTechno\t128\tCmin\n'
+        for name, _, _, artists in rows
+    ]
     (annotations / "beatport_metadata.txt").write_text(HEADER + "".join(songs))
     for name, key, confidence, _ in rows:
-        lower = f"{key[:1].lower()}{key[1:]}\t{confidence}\t"  # not the format of the test set's file of the same name
+        # not the format of the test set's file of the same name
+        lower = f"{key[:1].lower()}{key[1:]}\t{confidence}\t"
         (annotations / "key" / f"{name}.LOFI.key").write_text(lower)
         (folder / "audio" / f"{name}.LOFI.mp3").touch()
 
@@ -83,35 +94,49 @@ def tracks(root: Path, split: str | None = None) -> dict[str, str]:
     return {track.track_id: KEYS[track.target] for track in found if split in (None, track.split)}
 
 
-# -- classes ----------------------------------------------------------------------------------------------------------
+# -- classes ---------------------------------------------------------------------------------------
 
 
 def test_classes_are_twelve_major_keys_from_c_then_twelve_minor() -> None:
     tonics = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
-    assert GiantStepsKey.classes == tuple([f"{tonic} major" for tonic in tonics] + [f"{tonic} minor" for tonic in tonics])
+    assert GiantStepsKey.classes == tuple(
+        [f"{tonic} major" for tonic in tonics] + [f"{tonic} minor" for tonic in tonics]
+    )
     assert [key_class(name) for name in GiantStepsKey.classes] == list(range(24))
 
 
 @pytest.mark.parametrize(
-    ("sharp", "flat"), [("C#", "Db"), ("D#", "Eb"), ("F#", "Gb"), ("G#", "Ab"), ("A#", "Bb"), ("F", "F"), ("B", "B")]
+    ("sharp", "flat"),
+    [("C#", "Db"), ("D#", "Eb"), ("F#", "Gb"), ("G#", "Ab"), ("A#", "Bb"), ("F", "F"), ("B", "B")],
 )
 def test_sharps_and_flats_are_the_same_class(sharp: str, flat: str) -> None:
     for mode in ("major", "minor"):
-        assert key_class(f"{sharp} {mode}") == key_class(f" {flat} {mode} ") == KEYS.index(f"{flat} {mode}")
+        assert (
+            key_class(f"{sharp} {mode}")
+            == key_class(f" {flat} {mode} ")
+            == KEYS.index(f"{flat} {mode}")
+        )
 
 
-@pytest.mark.parametrize("name", ["", "-", "C", "H major", "A-A# minor", "C dorian", "E / B / A minor", "C  major major"])
+@pytest.mark.parametrize(
+    "name", ["", "-", "C", "H major", "A-A# minor", "C dorian", "E / B / A minor", "C  major major"]
+)
 def test_what_is_not_one_key_is_an_error(name: str) -> None:
     with pytest.raises(ValueError):
         key_class(name)
 
 
-# -- which rows -------------------------------------------------------------------------------------------------------
+# -- which rows ------------------------------------------------------------------------------------
 
 
 def test_rows_of_confidence_2_with_a_single_key_are_kept(root: Path) -> None:
     kept = tracks(root, "train") | tracks(root, "val")
-    assert kept == {"10089": "Eb minor", "10091": "B major", "10094": "Bb minor", "10097": "Ab major"}
+    assert kept == {
+        "10089": "Eb minor",
+        "10091": "B major",
+        "10094": "Bb minor",
+        "10097": "Ab major",
+    }
 
 
 def test_test_tracks_are_all_of_the_giantsteps_key_set(root: Path) -> None:
@@ -150,7 +175,7 @@ def test_windows_line_ends_change_nothing(root: Path) -> None:
     assert tracks(root) == before
 
 
-# -- val by artist ----------------------------------------------------------------------------------------------------
+# -- val by artist ---------------------------------------------------------------------------------
 
 
 def test_tracks_of_a_val_artist_and_of_those_who_appear_with_one_are_val(root: Path) -> None:
@@ -167,7 +192,11 @@ def test_val_starts_with_the_hash_of_the_lower_cased_name() -> None:
 
 def test_val_spreads_over_two_hops_and_no_further_against_the_order_of_rows() -> None:
     rows = [[TRAIN3, TRAIN4], [TRAIN2, TRAIN3], [TRAIN, TRAIN2], [VAL, TRAIN]]
-    assert val_artists(rows) == {VAL, TRAIN, TRAIN2}  # the first pass reaches TRAIN, the second TRAIN2
+    assert val_artists(rows) == {
+        VAL,
+        TRAIN,
+        TRAIN2,
+    }  # the first pass reaches TRAIN, the second TRAIN2
 
 
 def test_val_runs_along_the_order_of_rows_in_one_pass() -> None:
@@ -183,17 +212,22 @@ def test_rows_that_are_dropped_still_carry_val_on(root: Path) -> None:
 
 
 def test_no_artist_has_tracks_in_train_and_in_val(root: Path) -> None:
-    rows = [(str(20000 + n), "C major", "2", f"{artist('train', n)}, {artist('val', n % 2)}") for n in range(4)]
+    rows = [
+        (str(20000 + n), "C major", "2", f"{artist('train', n)}, {artist('val', n % 2)}")
+        for n in range(4)
+    ]
     rows += [(str(30000 + n), "C major", "2", artist("train", n)) for n in range(8)]
     write_mtg(mtg(root), rows)
     names = {name: set(artists.split(", ")) for name, _, _, artists in rows}
-    train, val = (set().union(*(names[name] for name in tracks(root, split))) for split in ("train", "val"))
+    train, val = (
+        set().union(*(names[name] for name in tracks(root, split))) for split in ("train", "val")
+    )
     assert train
     assert val
     assert not train & val
 
 
-# -- what is missing or broken ----------------------------------------------------------------------------------------
+# -- what is missing or broken ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["giantsteps-key-dataset", "giantsteps-mtg-key-dataset"])
@@ -203,7 +237,9 @@ def test_a_missing_or_a_second_repository_is_counted(root: Path, name: str) -> N
         tracks(root)
     (root / f"{name}-0000000").rmdir()
     next(root.glob(f"{name}-*")).rename(root / "elsewhere")
-    with pytest.raises(UserError, match=rf"must hold one folder {name}\[-<commit>\], found 0: unpack"):
+    with pytest.raises(
+        UserError, match=rf"must hold one folder {name}\[-<commit>\], found 0: unpack"
+    ):
         tracks(root)
 
 
@@ -216,13 +252,18 @@ def test_folders_without_a_commit_in_their_name_are_read_too(root: Path) -> None
 @pytest.mark.parametrize("table", ["annotations.txt", "beatport_metadata.txt"])
 def test_a_missing_table_is_named(root: Path, table: str) -> None:
     (mtg(root) / "annotations" / table).unlink()
-    with pytest.raises(UserError, match=rf"no GiantSteps MTG labels: .*{table} does not exist\. Unpack"):
+    with pytest.raises(
+        UserError, match=rf"no GiantSteps MTG labels: .*{table} does not exist\. Unpack"
+    ):
         tracks(root)
 
 
 def test_a_bad_key_of_the_test_set_names_the_file_and_the_key(root: Path) -> None:
     (root / "giantsteps-key-dataset-6bcd492/annotations/key/1224698.LOFI.key").write_text("D maj\n")
-    with pytest.raises(UserError, match=r"1224698\.LOFI\.key has the key 'D maj': expected one tonic and major or minor"):
+    with pytest.raises(
+        UserError,
+        match=r"1224698\.LOFI\.key has the key 'D maj': expected one tonic and major or minor",
+    ):
         tracks(root)
 
 
@@ -251,5 +292,7 @@ def test_a_table_that_lacks_columns_is_named(root: Path, table: str, text: str) 
 def test_missing_mp3s_are_counted_over_both_sets(root: Path) -> None:
     (mtg(root) / "audio/10097.LOFI.mp3").unlink()
     (root / "giantsteps-key-dataset-6bcd492/audio/1442809.LOFI.mp3").unlink()
-    with pytest.raises(UserError, match=r"2 of 7 giantsteps tracks have no audio .*data\.exclude=\[10097,1442809\]"):
+    with pytest.raises(
+        UserError, match=r"2 of 7 giantsteps tracks have no audio .*data\.exclude=\[10097,1442809\]"
+    ):
         tracks(root)

@@ -1,4 +1,6 @@
-"""GTZAN: the fault-filtered split, the layouts it comes in, and the one file that is broken in most copies."""
+"""GTZAN: the fault-filtered split, the layouts it comes in, and the one file that is broken in most
+copies.
+"""
 
 from collections import Counter
 from pathlib import Path
@@ -26,7 +28,9 @@ def make_tree(root: Path, folder: str = "genres", suffix: str = ".wav") -> Path:
         where.mkdir(parents=True)
         for number in range(100):
             (where / f"{genre}.{number:05d}{suffix}").touch()
-    soundfile.write(root / folder / "jazz" / f"jazz.00054{suffix}", np.zeros(100), 22050, subtype="PCM_16")
+    soundfile.write(
+        root / folder / "jazz" / f"jazz.00054{suffix}", np.zeros(100), 22050, subtype="PCM_16"
+    )
     return root
 
 
@@ -35,7 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tree(tmp_path_factory.mktemp("gtzan"))
 
 
-# -- the split --------------------------------------------------------------------------------------------------------
+# -- the split -------------------------------------------------------------------------------------
 
 
 def test_split_sizes_are_those_of_the_fault_filtered_list() -> None:
@@ -65,7 +69,7 @@ def test_the_corrupt_file_is_in_train_and_classical_42_is_unused() -> None:
     assert "classical.00042" not in split
 
 
-# -- layouts ----------------------------------------------------------------------------------------------------------
+# -- layouts ---------------------------------------------------------------------------------------
 
 
 def test_classes_are_in_marbles_order() -> None:
@@ -84,9 +88,17 @@ def test_every_listed_clip_is_a_track_with_its_genre_and_file(root: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("folder", "suffix"), [("Data/genres_original", ".wav"), (".", ".wav"), ("genres", ".au"), ("Data/genres_original", ".au")]
+    ("folder", "suffix"),
+    [
+        ("Data/genres_original", ".wav"),
+        (".", ".wav"),
+        ("genres", ".au"),
+        ("Data/genres_original", ".au"),
+    ],
 )
-def test_other_copies_have_the_same_tracks_in_other_places(tmp_path: Path, folder: str, suffix: str) -> None:
+def test_other_copies_have_the_same_tracks_in_other_places(
+    tmp_path: Path, folder: str, suffix: str
+) -> None:
     make_tree(tmp_path, folder, suffix)
     tracks = GTZANGenre(tmp_path, ClipRule()).tracks()
     assert {track.track_id: track.split for track in tracks} == read_split()
@@ -106,30 +118,44 @@ def test_apple_double_files_and_other_junk_are_no_tracks(tmp_path: Path) -> None
     (tmp_path / "genres/.DS_Store").touch()
     (tmp_path / "genres/blues/blues.00100.wav").touch()
     (tmp_path / "genres/._blues").touch()
-    assert {track.track_id for track in GTZANGenre(tmp_path, ClipRule()).tracks()} == set(read_split())
+    assert {track.track_id for track in GTZANGenre(tmp_path, ClipRule()).tracks()} == set(
+        read_split()
+    )
 
 
-def test_an_apple_double_file_is_not_taken_for_the_clip_beside_which_it_lies(tmp_path: Path) -> None:
+def test_an_apple_double_file_is_not_taken_for_the_clip_beside_which_it_lies(
+    tmp_path: Path,
+) -> None:
     make_tree(tmp_path)
     (tmp_path / "genres/blues/blues.00012.wav").rename(tmp_path / "genres/blues/._blues.00012.wav")
     with pytest.raises(UserError, match=r"1 of 930 gtzan tracks have no audio .*blues\.00012\.wav"):
         GTZANGenre(tmp_path, ClipRule()).tracks()
 
 
-# -- what is missing or broken ----------------------------------------------------------------------------------------
+# -- what is missing or broken ---------------------------------------------------------------------
 
 
 def test_a_folder_without_genres_says_where_to_unpack(tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
-    with pytest.raises(UserError, match=r"no GTZAN audio: .* has no genres/blues folder\. Unpack genres\.tar\.gz into"):
+    with pytest.raises(
+        UserError,
+        match=r"no GTZAN audio: .* has no genres/blues folder\. Unpack genres\.tar\.gz into",
+    ):
         GTZANGenre(tmp_path, ClipRule()).tracks()
 
 
 def test_missing_clips_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
     make_tree(tmp_path)
-    for name in ("rock/rock.00099", "blues/blues.00012", "classical/classical.00042"):  # the last one is in no split
+    for name in (
+        "rock/rock.00099",
+        "blues/blues.00012",
+        "classical/classical.00042",
+    ):  # the last one is in no split
         (tmp_path / "genres" / f"{name}.wav").unlink()
-    with pytest.raises(UserError, match=r"2 of 930 gtzan tracks have no audio under .* \(first: .*blues\.00012\.wav\)"):
+    with pytest.raises(
+        UserError,
+        match=r"2 of 930 gtzan tracks have no audio under .* \(first: .*blues\.00012\.wav\)",
+    ):
         GTZANGenre(tmp_path, ClipRule()).tracks()
 
 
@@ -139,7 +165,9 @@ def test_the_corrupt_file_can_be_left_out_which_makes_442(root: Path) -> None:
 
 
 @pytest.mark.parametrize("exclude", [[], ["jazz.00054"], ["gtzan:jazz.00054"]])
-def test_the_one_known_bad_file_is_left_out_where_it_cannot_be_read(tmp_path: Path, exclude: list[str]) -> None:
+def test_the_one_known_bad_file_is_left_out_where_it_cannot_be_read(
+    tmp_path: Path, exclude: list[str]
+) -> None:
     make_tree(tmp_path)
     (tmp_path / "genres/jazz/jazz.00054.wav").write_bytes(b"RIFF\x24\x08")
     (tmp_path / "genres/jazz/jazz.00055.wav").write_bytes(b"RIFF\x24\x08")  # not on the list
@@ -149,7 +177,9 @@ def test_the_one_known_bad_file_is_left_out_where_it_cannot_be_read(tmp_path: Pa
     assert data.expected["train"] == 443
 
 
-def test_the_one_known_bad_file_is_a_track_where_it_is_sound_and_missed_where_it_is_gone(root: Path, tmp_path: Path) -> None:
+def test_the_one_known_bad_file_is_a_track_where_it_is_sound_and_missed_where_it_is_gone(
+    root: Path, tmp_path: Path
+) -> None:
     assert GTZANGenre(root, ClipRule()).left_out() == []
     make_tree(tmp_path)
     (tmp_path / "genres/jazz/jazz.00054.wav").unlink()
@@ -164,13 +194,17 @@ def test_an_unused_clip_cannot_be_left_out_because_it_is_no_track(root: Path) ->
 
 def test_a_corrupt_header_is_reported_and_au_files_are_decoded(tmp_path: Path) -> None:
     make_tree(tmp_path)
-    (tmp_path / "demo.json").touch()  # a demo may be a part of the list: three clips are enough here
+    (
+        tmp_path / "demo.json"
+    ).touch()  # a demo may be a part of the list: three clips are enough here
     wanted = {"blues.00029": ".au", "blues.00000": ".wav", "rock.00010": ".wav"}
     for track in GTZANGenre(tmp_path, ClipRule()).tracks():
         track.path.unlink()
         if track.track_id in wanted:
             samples = np.full(2205, 0.25, np.float32)
-            soundfile.write(track.path.with_suffix(wanted[track.track_id]), samples, 22050, subtype="PCM_16")
+            soundfile.write(
+                track.path.with_suffix(wanted[track.track_id]), samples, 22050, subtype="PCM_16"
+            )
     (tmp_path / "genres/jazz/jazz.00055.wav").write_bytes(b"RIFF\x24\x08")
     data = GTZANGenre(tmp_path, ClipRule())
     data.feed_audio(22050, min_samples=100, stored={}, batch_seconds=60, n_workers=0)

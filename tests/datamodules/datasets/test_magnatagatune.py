@@ -19,7 +19,11 @@ from datamodules.errors import UserError
 from datamodules.tracks import Track, UnusableFile
 
 RARE = [f"filler {n:03d}" for n in range(138)]
-HEADER = ["clip_id", *sorted([*TAGS, *RARE]), "mp3_path"]  # by name: not the order of the targets, nor one by counts
+HEADER = [
+    "clip_id",
+    *sorted([*TAGS, *RARE]),
+    "mp3_path",
+]  # by name: not the order of the targets, nor one by counts
 BRAUN = "6/norine_braun-now_and_zen-08-gently-117-146.mp3"
 CLIPS: dict[str, tuple[str, set[str]]] = {
     "2": ("0/artist-album-01-title-0-29.mp3", {"guitar", "choral"}),
@@ -31,18 +35,28 @@ CLIPS: dict[str, tuple[str, set[str]]] = {
     "35644": (BRAUN, {"guitar"}),
     "40000": ("d/artist-album-06-title-0-29.mp3", {"guitar"}),
     "40001": ("e/d-c-06-title-0-29.mp3", {"filler 003"}),
-    "40002": ("f/american_bach_soloists-j_s__bach_solo_cantatas-01-bwv54__i_aria-30-59.mp3", {"opera", "guitar"}),
+    "40002": (
+        "f/american_bach_soloists-j_s__bach_solo_cantatas-01-bwv54__i_aria-30-59.mp3",
+        {"opera", "guitar"},
+    ),
 }
 SPLITS = {"2": "train", "6": "train", "10": "train", "11": "train", "12": "val", "14": "val"}
 
 
-def write_rows(root: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], **style: Any) -> None:
+def write_rows(
+    root: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], **style: Any
+) -> None:
     with (root / "annotations_final.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, **{"delimiter": "\t", "quoting": csv.QUOTE_ALL, **style}).writerows([header, *rows])
+        csv.writer(file, **{"delimiter": "\t", "quoting": csv.QUOTE_ALL, **style}).writerows(
+            [header, *rows]
+        )
 
 
 def rows_of(clips: Mapping[str, tuple[str, set[str]]]) -> list[list[Any]]:
-    return [[clip, *(int(tag in tags) for tag in HEADER[1:-1]), path] for clip, (path, tags) in clips.items()]
+    return [
+        [clip, *(int(tag in tags) for tag in HEADER[1:-1]), path]
+        for clip, (path, tags) in clips.items()
+    ]
 
 
 def write_tree(root: Path, clips: Mapping[str, tuple[str, set[str]]] = CLIPS) -> Path:
@@ -61,7 +75,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def tracks(root: Path, **options: Any) -> dict[str, Track]:
-    return {track.track_id: track for track in MagnaTagATuneTags(root, ClipRule(), **options).tracks()}
+    return {
+        track.track_id: track for track in MagnaTagATuneTags(root, ClipRule(), **options).tracks()
+    }
 
 
 def tags(track: Track) -> set[str]:
@@ -75,15 +91,29 @@ def refusal(root: Path) -> str:
     return str(error.value)
 
 
-# -- tags -------------------------------------------------------------------------------------------------------------
+# -- tags ------------------------------------------------------------------------------------------
 
 
 def test_the_50_tags_stand_in_marbles_order() -> None:
     assert len(TAGS) == len(set(TAGS)) == 50
     assert (TAGS[0], TAGS[-1]) == ("guitar", "choral")
-    at = {1: "classical", 9: "piano", 10: "ambient", 21: "no vocals", 28: "no vocal", 29: "pop", 34: "classic", 37: "new age"}
+    at = {
+        1: "classical",
+        9: "piano",
+        10: "ambient",
+        21: "no vocals",
+        28: "no vocal",
+        29: "pop",
+        34: "classic",
+        37: "new age",
+    }
     assert {place: TAGS[place] for place in at} == at
-    assert (TAGS[39], TAGS[40], TAGS[47], TAGS[48]) == ("male voice", "female vocal", "metal", "female voice")  # ties
+    assert (TAGS[39], TAGS[40], TAGS[47], TAGS[48]) == (
+        "male voice",
+        "female vocal",
+        "metal",
+        "female voice",
+    )  # ties
     assert MagnaTagATuneTags.classes == TAGS
     assert MagnaTagATuneTags.kind == "multilabel"
 
@@ -105,16 +135,22 @@ def test_synonyms_and_opposites_are_not_merged(root: Path) -> None:
     assert tags(tracks(root)["12"]) == {"no vocal", "no vocals", "no voice"}
 
 
-# -- splits and which clips -------------------------------------------------------------------------------------------
+# -- splits and which clips ------------------------------------------------------------------------
 
 
 def test_the_folder_decides_the_split() -> None:
     found = {folder: folder_split(f"{folder}/c-d-01-e-0-29.mp3") for folder in "0123456789abcdef"}
-    assert found == {**dict.fromkeys("0123456789ab", "train"), "c": "val", **dict.fromkeys("def", "test")}
+    assert found == {
+        **dict.fromkeys("0123456789ab", "train"),
+        "c": "val",
+        **dict.fromkeys("def", "test"),
+    }
     assert Counter(found.values()) == {"train": 12, "val": 1, "test": 3}
 
 
-@pytest.mark.parametrize("path", ["", "0", "0/", "g/a.mp3", "A/a.mp3", "/a.mp3", "01/a.mp3", "mp3/0/a.mp3"])
+@pytest.mark.parametrize(
+    "path", ["", "0", "0/", "g/a.mp3", "A/a.mp3", "/a.mp3", "01/a.mp3", "mp3/0/a.mp3"]
+)
 def test_what_lies_in_no_hex_folder_has_no_split(path: str) -> None:
     with pytest.raises(ValueError):
         folder_split(path)
@@ -130,7 +166,11 @@ def test_tracks_are_the_annotated_clips_by_id(root: Path) -> None:
 
 def test_untagged_clips_are_kept_or_dropped_on_demand(root: Path) -> None:
     kept, dropped = tracks(root), tracks(root, keep_untagged=False)
-    assert set(kept) - set(dropped) == {"11", "14", "40001"}  # without any tag, and with rare ones only
+    assert set(kept) - set(dropped) == {
+        "11",
+        "14",
+        "40001",
+    }  # without any tag, and with rare ones only
     assert {clip: kept[clip] for clip in dropped} == dropped
 
 
@@ -143,7 +183,9 @@ def test_sizes_of_the_complete_set_depend_on_that_option(root: Path) -> None:
     assert sum(MagnaTagATuneTags.expected.values()) - sum(tagged.values()) == 4752
 
 
-def test_the_corrupt_clips_are_listed_with_their_files_and_left_out_even_where_they_are_gone(root: Path) -> None:
+def test_the_corrupt_clips_are_listed_with_their_files_and_left_out_even_where_they_are_gone(
+    root: Path,
+) -> None:
     assert set(CORRUPT) == {"35644", "55753", "57881"}
     assert CORRUPT["35644"] == f"corrupt mp3: {BRAUN}"
     assert {folder_split(reason.split(": ")[1]) for reason in CORRUPT.values()} == {"train"}
@@ -160,13 +202,14 @@ def test_junk_and_files_without_annotation_are_ignored(root: Path) -> None:
     assert tracks(root) == before
 
 
-# -- what is missing or broken ----------------------------------------------------------------------------------------
+# -- what is missing or broken ---------------------------------------------------------------------
 
 
 def test_missing_annotations_are_named(root: Path) -> None:
     (root / "annotations_final.csv").unlink()
     assert refusal(root) == (
-        f"no MagnaTagATune labels: {root}/annotations_final.csv does not exist. Put annotations_final.csv there"
+        f"no MagnaTagATune labels: {root}/annotations_final.csv does not exist. Put "
+        "annotations_final.csv there"
     )
 
 
@@ -189,7 +232,10 @@ def test_a_tag_that_is_not_0_or_1_is_named(root: Path, value: str) -> None:
     rows = rows_of(CLIPS)
     rows[1][HEADER.index("piano")] = value
     write_rows(root, HEADER, rows)
-    assert refusal(root) == f"row 3 of annotations_final.csv (clip 6) has the tag value '{value}': expected 0 or 1"
+    assert (
+        refusal(root)
+        == f"row 3 of annotations_final.csv (clip 6) has the tag value '{value}': expected 0 or 1"
+    )
 
 
 def test_a_path_outside_of_the_folders_is_named(tmp_path: Path) -> None:
@@ -237,10 +283,13 @@ def test_mp3_stereo_and_odd_rates_are_decoded_and_empty_files_are_reported(root:
     assert isinstance(broken, UnusableFile)
     assert broken.reason == "is empty (0 bytes)"
     assert set(items) == set(CLIPS) - {"2", "35644"}
-    assert all(not isinstance(item, UnusableFile) and abs(len(item.audio) - 16000) < 10 for item in items.values())
+    assert all(
+        not isinstance(item, UnusableFile) and abs(len(item.audio) - 16000) < 10
+        for item in items.values()
+    )
 
 
-# -- the demo ---------------------------------------------------------------------------------------------------------
+# -- the demo --------------------------------------------------------------------------------------
 
 
 def test_the_demo_is_read_without_its_corrupt_clip(tmp_path: Path) -> None:
@@ -254,7 +303,9 @@ def test_the_demo_is_read_without_its_corrupt_clip(tmp_path: Path) -> None:
         assert (len(audio), rate, soundfile.info(track.path).format) == (128000, 16000, "MP3")
 
 
-def test_the_demos_table_has_188_tags_of_which_few_of_the_50_occur_and_some_clips_none(tmp_path: Path) -> None:
+def test_the_demos_table_has_188_tags_of_which_few_of_the_50_occur_and_some_clips_none(
+    tmp_path: Path,
+) -> None:
     plan = demo_magnatagatune.plan(1.0)
     (tmp_path / "demo.json").touch()
     for path, text in plan.labels(tmp_path).items():
@@ -266,8 +317,17 @@ def test_the_demos_table_has_188_tags_of_which_few_of_the_50_occur_and_some_clip
         (tmp_path / item.path).touch()
     found = tracks(tmp_path)
     assert Counter(track.split for track in found.values()) == {"train": 78, "val": 18, "test": 24}
-    assert Counter(tag for track in found.values() for tag in tags(track)).keys() >= {"guitar", "drums", "slow", "fast", "loud"}
-    used = {split: {tag for t in found.values() if t.split == split for tag in tags(t)} for split in ("train", "val", "test")}
+    assert Counter(tag for track in found.values() for tag in tags(track)).keys() >= {
+        "guitar",
+        "drums",
+        "slow",
+        "fast",
+        "loud",
+    }
+    used = {
+        split: {tag for t in found.values() if t.split == split for tag in tags(t)}
+        for split in ("train", "val", "test")
+    }
     assert len(used["train"]) == 25
     assert used["val"] | used["test"] < used["train"]
     untagged = Counter(track.split for track in found.values() if not tags(track))

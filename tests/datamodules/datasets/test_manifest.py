@@ -1,4 +1,6 @@
-"""Own data: what a table may look like, what follows from it, and what is said of one that cannot be used."""
+"""Own data: what a table may look like, what follows from it, and what is said of one that cannot
+be used.
+"""
 
 import json
 import re
@@ -46,7 +48,11 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def table(folder: Path) -> Path:
-    return write_csv(folder / "my.csv", "path,label,split", [f"audio/{n}.wav,{GENRES[n]},{SPLIT[n]}" for n in SIX])
+    return write_csv(
+        folder / "my.csv",
+        "path,label,split",
+        [f"audio/{n}.wav,{GENRES[n]},{SPLIT[n]}" for n in SIX],
+    )
 
 
 def read(file: Path | None = None, root: Path = Path("/nowhere"), **options: Any) -> Manifest:
@@ -65,27 +71,54 @@ def refusal(file: Path | None = None, **options: Any) -> str:
     return str(error.value)
 
 
-# -- three kinds ------------------------------------------------------------------------------------------------------
+# -- three kinds -----------------------------------------------------------------------------------
 
 
 def test_a_label_is_one_of_the_sorted_classes(table: Path) -> None:
     data = read(table)
     assert (data.kind, data.classes) == ("classification", ("folk", "jazz", "rock"))
-    assert {name: track.target for name, track in by_id(data).items()} == {"a": 2, "b": 1, "c": 2, "d": 0, "e": 1, "f": 2}
+    assert {name: track.target for name, track in by_id(data).items()} == {
+        "a": 2,
+        "b": 1,
+        "c": 2,
+        "d": 0,
+        "e": 1,
+        "f": 2,
+    }
     assert {name: track.split for name, track in by_id(data).items()} == SPLIT
 
 
 def test_labels_are_tags_each_0_or_1(folder: Path) -> None:
-    tags = {"a": "slow|loud", "b": "loud", "c": "", "d": "warm | slow|", "e": "slow", "f": "warm|loud|warm"}
+    tags = {
+        "a": "slow|loud",
+        "b": "loud",
+        "c": "",
+        "d": "warm | slow|",
+        "e": "slow",
+        "f": "warm|loud|warm",
+    }
     lines = [f"audio/{name}.wav,{tags[name]},{SPLIT[name]}" for name in SIX]
     data = read(write_csv(folder / "tags.csv", "path,labels,split", lines))
     assert (data.kind, data.classes) == ("multilabel", ("loud", "slow", "warm"))
-    assert [track.target for track in by_id(data).values()] == [(1, 1, 0), (1, 0, 0), (0, 0, 0), (0, 1, 1), (0, 1, 0), (1, 0, 1)]
+    assert [track.target for track in by_id(data).values()] == [
+        (1, 1, 0),
+        (1, 0, 0),
+        (0, 0, 0),
+        (0, 1, 1),
+        (0, 1, 0),
+        (1, 0, 1),
+    ]
 
 
 def test_numeric_columns_are_regression_standardised_on_train(folder: Path) -> None:
-    lines = [f"audio/{name}.wav,{value},{-10 * value},{SPLIT[name]}" for name, value in zip(SIX, (1, 3, 1, 3, 6, 0), strict=True)]
-    data = read(write_csv(folder / "numbers.csv", "path,arousal,valence,split", lines), targets=["arousal", "valence"])
+    lines = [
+        f"audio/{name}.wav,{value},{-10 * value},{SPLIT[name]}"
+        for name, value in zip(SIX, (1, 3, 1, 3, 6, 0), strict=True)
+    ]
+    data = read(
+        write_csv(folder / "numbers.csv", "path,arousal,valence,split", lines),
+        targets=["arousal", "valence"],
+    )
     assert (data.kind, data.classes) == ("regression", ("arousal", "valence"))
     targets = [track.target for track in by_id(data).values()]  # train: mean 2, deviation 1
     assert targets == [(-1, 1), (1, -1), (-1, 1), (1, -1), (4, -4), (-2, 2)]
@@ -98,7 +131,10 @@ def test_a_single_target_needs_no_list(folder: Path) -> None:
 
 
 def test_numbers_as_labels_are_classes_in_the_order_of_numbers(folder: Path) -> None:
-    lines = [f"audio/{name}.wav,{number},{SPLIT[name]}" for name, number in zip(SIX, (10, 9, 2, 10, 2, 9), strict=True)]
+    lines = [
+        f"audio/{name}.wav,{number},{SPLIT[name]}"
+        for name, number in zip(SIX, (10, 9, 2, 10, 2, 9), strict=True)
+    ]
     data = read(write_csv(folder / "numbers.csv", "path,label,split", lines))
     assert data.classes == ("2", "9", "10")
 
@@ -113,11 +149,13 @@ def test_audio_becomes_clips(folder: Path, table: Path) -> None:
     assert all(isinstance(item, Clip) and item.audio.shape == (1600,) for item in clips)
 
 
-# -- JSONL, and MARBLE v2 ---------------------------------------------------------------------------------------------
+# -- JSONL, and MARBLE v2 --------------------------------------------------------------------------
 
 
 def marble(folder: Path, labels: dict[str, Any]) -> dict[str, str]:
-    """MARBLE v2's three files in data/X, with paths from the folder above data, and the keys of its GTZAN."""
+    """MARBLE v2's three files in data/X, with paths from the folder above data, and the keys of its
+    GTZAN.
+    """
     touch(folder / "data" / "X" / "clips")
     for split in SPLITS:
         rows = [
@@ -142,32 +180,58 @@ def test_marble_files_with_lists_of_tags_are_multilabel(tmp_path: Path) -> None:
     tags = {"a": ["slow"], "b": [], "c": ["loud", "slow"], "d": ["loud"], "e": ["loud"], "f": []}
     data = read(root=tmp_path, **marble(tmp_path, tags))
     assert (data.kind, data.classes) == ("multilabel", ("loud", "slow"))
-    assert [track.target for track in by_id(data).values()] == [(0, 1), (0, 0), (1, 1), (1, 0), (1, 0), (0, 0)]
+    assert [track.target for track in by_id(data).values()] == [
+        (0, 1),
+        (0, 0),
+        (1, 1),
+        (1, 0),
+        (1, 0),
+        (0, 0),
+    ]
 
 
 def test_marble_files_with_lists_of_numbers_are_regression(tmp_path: Path) -> None:
-    values = {"a": [-1, 0.5], "b": [1, -0.5], "c": [-1.0, 0.5], "d": [1.0, -0.5], "e": [0.5, 0.0], "f": [2, 1]}
+    values = {
+        "a": [-1, 0.5],
+        "b": [1, -0.5],
+        "c": [-1.0, 0.5],
+        "d": [1.0, -0.5],
+        "e": [0.5, 0.0],
+        "f": [2, 1],
+    }
     data = read(root=tmp_path, **marble(tmp_path, values))
     assert (data.kind, data.classes) == ("regression", ("label_0", "label_1"))
-    assert [track.target for track in by_id(data).values()] == [(-1, 1), (1, -1), (-1, 1), (1, -1), (0.5, 0), (2, 2)]
+    assert [track.target for track in by_id(data).values()] == [
+        (-1, 1),
+        (1, -1),
+        (-1, 1),
+        (1, -1),
+        (0.5, 0),
+        (2, 2),
+    ]
 
 
 def test_marble_files_with_whole_numbers_are_classes(tmp_path: Path) -> None:
-    data = read(root=tmp_path, **marble(tmp_path, {"a": 0, "b": 1, "c": 2, "d": 3.0, "e": 1, "f": 0}))
+    data = read(
+        root=tmp_path, **marble(tmp_path, {"a": 0, "b": 1, "c": 2, "d": 3.0, "e": 1, "f": 0})
+    )
     assert (data.kind, data.classes) == ("classification", ("0", "1", "2", "3"))
     assert [track.target for track in by_id(data).values()] == [0, 1, 2, 3, 1, 0]
 
 
 def test_jsonl_may_have_blank_lines_and_separators_inside_text(folder: Path) -> None:
     rows = [
-        json.dumps({"path": f"audio/{n}.wav", "label": GENRES[n], "split": SPLIT[n], "x": "\u2028"}, ensure_ascii=False)
+        json.dumps(
+            {"path": f"audio/{n}.wav", "label": GENRES[n], "split": SPLIT[n], "x": "\u2028"},
+            ensure_ascii=False,
+        )
         for n in SIX
     ]
     (folder / "my.jsonl").write_text("\n\n".join(rows) + "\n\n", encoding="utf-8")
     assert len(read(folder / "my.jsonl").tracks()) == 6
 
 
-# -- splits -----------------------------------------------------------------------------------------------------------
+# -- splits ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "Validation", "VAL"])
@@ -191,7 +255,9 @@ def test_a_group_is_never_in_two_drawn_splits(folder: Path) -> None:
     names = [f"n{number:02d}" for number in range(40)]
     touch(folder / "audio", names)
     group = {name: "" if number < 4 else f"g{number % 9}" for number, name in enumerate(names)}
-    lines = [f"audio/{name}.wav,{'xy'[number % 2]},{group[name]}" for number, name in enumerate(names)]
+    lines = [
+        f"audio/{name}.wav,{'xy'[number % 2]},{group[name]}" for number, name in enumerate(names)
+    ]
     tracks = by_id(read(write_csv(folder / "1.csv", "path,label,group", lines)))
     for wanted in set(group.values()) - {""}:
         assert len({tracks[name].split for name in names if group[name] == wanted}) == 1
@@ -199,7 +265,11 @@ def test_a_group_is_never_in_two_drawn_splits(folder: Path) -> None:
 
 
 def test_paper_s_size_is_split_exactly_and_large_groups_go_to_train() -> None:
-    assert Counter(split_groups(map(str, range(4000)), seed=3).values()) == {"train": 2400, "val": 800, "test": 800}
+    assert Counter(split_groups(map(str, range(4000)), seed=3).values()) == {
+        "train": 2400,
+        "val": 800,
+        "test": 800,
+    }
     groups = ["large"] * 50 + [str(number) for number in range(50)]
     for seed in range(20):
         drawn = split_groups(groups, seed)
@@ -208,7 +278,7 @@ def test_paper_s_size_is_split_exactly_and_large_groups_go_to_train() -> None:
         assert sizes["val"] >= 10 <= sizes["test"]
 
 
-# -- where files are --------------------------------------------------------------------------------------------------
+# -- where files are -------------------------------------------------------------------------------
 
 
 def test_paths_are_relative_to_the_table_or_else_to_the_root_or_absolute(tmp_path: Path) -> None:
@@ -216,19 +286,29 @@ def test_paths_are_relative_to_the_table_or_else_to_the_root_or_absolute(tmp_pat
     lines = [f"audio/{n}.wav,{GENRES[n]},{SPLIT[n]}" for n in SIX]
     table = write_csv(tmp_path / "my.csv", "path,label,split", lines)
     assert read(table, tmp_path / "far").tracks()[0].path == tmp_path / "far" / "audio" / "a.wav"
-    absolute = write_csv(tmp_path / "abs.csv", "path,label,split", [f"{tmp_path}/far/{line}" for line in lines])
+    absolute = write_csv(
+        tmp_path / "abs.csv", "path,label,split", [f"{tmp_path}/far/{line}" for line in lines]
+    )
     assert read(absolute).tracks()[0].path == tmp_path / "far" / "audio" / "a.wav"
     touch(tmp_path / "audio")
     assert read(table, tmp_path / "far").tracks()[0].path == tmp_path / "audio" / "a.wav"
 
 
-def test_features_are_shared_by_tables_over_one_folder_only(folder: Path, table: Path, tmp_path: Path) -> None:
-    other = write_csv(folder / "other.csv", "path,label,split", [f"./audio/{n}.wav,{n in 'ace'},{SPLIT[n]}" for n in SIX])
+def test_features_are_shared_by_tables_over_one_folder_only(
+    folder: Path, table: Path, tmp_path: Path
+) -> None:
+    other = write_csv(
+        folder / "other.csv",
+        "path,label,split",
+        [f"./audio/{n}.wav,{n in 'ace'},{SPLIT[n]}" for n in SIX],
+    )
     touch(tmp_path / "elsewhere" / "audio")
     moved = tmp_path / "elsewhere" / "my.csv"
     moved.write_text(table.read_text())
     assert read(table).dataset == read(other).dataset
-    assert [track.track_id for track in read(table).tracks()] == [track.track_id for track in read(other).tracks()]
+    assert [track.track_id for track in read(table).tracks()] == [
+        track.track_id for track in read(other).tracks()
+    ]
     assert read(table).dataset != read(moved).dataset
     assert re.fullmatch("manifest-[0-9a-f]{8}", read(table).dataset)
 
@@ -242,7 +322,12 @@ def test_missing_audio_is_counted_and_can_be_left_out(folder: Path, table: Path)
 
 def test_other_columns_and_excel_s_marks_do_not_matter(table: Path) -> None:
     before = by_id(read(table))
-    text = table.read_text().replace(",", ', "', 1).replace("label", 'label"', 1).replace("\n", ",seen\r\n")
+    text = (
+        table.read_text()
+        .replace(",", ', "', 1)
+        .replace("label", 'label"', 1)
+        .replace("\n", ",seen\r\n")
+    )
     table.write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert by_id(read(table)) == before
 
@@ -257,7 +342,7 @@ def test_quoted_cells_keep_commas_and_line_ends(folder: Path) -> None:
     assert data.classes == ("jazz", "rock", "rock\n& roll")
 
 
-# -- errors -----------------------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -270,7 +355,8 @@ def test_quoted_cells_keep_commas_and_line_ends(folder: Path) -> None:
 )
 def test_one_table_or_three_are_needed(options: dict[str, str], found: str) -> None:
     assert refusal(**options) == (
-        f"task=manifest reads task.options.file, or else task.options.train, val and test together; found {found}: "
+        "task=manifest reads task.options.file, or else task.options.train, val and test "
+        f"together; found {found}: "
         "set task.options.file=TABLE.csv"
     )
 
@@ -281,31 +367,55 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_is_named(tmp_path: Path) -> None:
-    assert re.fullmatch(r".*/my\.xlsx is neither \.csv nor \.jsonl: .*", refusal(tmp_path / "my.xlsx"))
+    assert re.fullmatch(
+        r".*/my\.xlsx is neither \.csv nor \.jsonl: .*", refusal(tmp_path / "my.xlsx")
+    )
 
 
 def test_a_table_that_is_no_text_is_named(table: Path) -> None:
     table.write_bytes("path,label\nä.wav,x\n".encode("latin-1"))
-    assert re.fullmatch(r".*my\.csv is not UTF-8 text \(invalid .* at byte 11\): save it anew as UTF-8", refusal(table))
+    assert re.fullmatch(
+        r".*my\.csv is not UTF-8 text \(invalid .* at byte 11\): save it anew as UTF-8",
+        refusal(table),
+    )
     table.write_text('path,label\n"a.wav,x\n')
     assert re.fullmatch(
-        r".*my\.csv is not a CSV table \(after line 1: unexpected end of data\): save it anew as CSV", refusal(table)
+        r".*my\.csv is not a CSV table \(after line 1: unexpected end of data\): save it anew as CSV",
+        refusal(table),
     )
 
 
 @pytest.mark.parametrize(
     ("header", "options", "message"),
     [
-        ("file,label", {}, r"has no column path \(or audio_path\): found file, label\. Name the column of the audio files so"),
-        ("path,genre", {}, r"has neither label nor labels: found path, genre\. Keep label for .* or set task\.options\.targets="),
-        ("path,label,labels", {}, r"has both label and labels: found path, label, labels\. Keep label for one class or .*"),
+        (
+            "file,label",
+            {},
+            r"has no column path \(or audio_path\): found file, label\. Name the column of the audio files so",
+        ),
+        (
+            "path,genre",
+            {},
+            r"has neither label nor labels: found path, genre\. Keep label for .* or set task\.options\.targets=",
+        ),
+        (
+            "path,label,labels",
+            {},
+            r"has both label and labels: found path, label, labels\. Keep label for one class or .*",
+        ),
         ("path,label,label", {}, r"has two columns named 'label': keep one of them"),
-        ("path,tempo", {"targets": ["tempo", "bpm"]}, r"names a column that .*my\.csv does not have: bpm; found path, tempo"),
+        (
+            "path,tempo",
+            {"targets": ["tempo", "bpm"]},
+            r"names a column that .*my\.csv does not have: bpm; found path, tempo",
+        ),
         ("", {}, r"has no column path \(or audio_path\): found nothing\."),
         ("path,label", {}, r"my\.csv lists no tracks: add one row per audio file"),
     ],
 )
-def test_columns_that_do_not_fit_are_named(folder: Path, header: str, options: dict[str, Any], message: str) -> None:
+def test_columns_that_do_not_fit_are_named(
+    folder: Path, header: str, options: dict[str, Any], message: str
+) -> None:
     path = folder / "my.csv"
     path.write_text(f"{header}\n" if header else "")
     assert re.search(message, refusal(path, **options))
@@ -318,16 +428,29 @@ def test_columns_that_do_not_fit_are_named(folder: Path, header: str, options: d
         (",rock,train,,", "has no path"),
         ("audio/b.wav,rock,dev,,", "has the unknown split 'dev': write train, val, test"),
         ("audio/b.wav,rock,,,", "has the unknown split '': write train, val, test"),
-        ("audio/b.wav,rock,train,5,5", r"has start=5 and end=5\.0: expected 0 <= start < end, in s"),
-        ("audio/b.wav,rock,train,-1,", r"has start=-1 and end=None: expected 0 <= start < end, in s"),
+        (
+            "audio/b.wav,rock,train,5,5",
+            r"has start=5 and end=5\.0: expected 0 <= start < end, in s",
+        ),
+        (
+            "audio/b.wav,rock,train,-1,",
+            r"has start=-1 and end=None: expected 0 <= start < end, in s",
+        ),
         ("audio/b.wav,rock,train,soon,", r"has start='soon', which is not a number"),
         ("audio/b.wav,rock,train", "breaks off before its start"),
         ("audio/b.wav,rock,train,,,,", "has more cells than there are columns"),
     ],
 )
-def test_rows_that_cannot_be_used_are_counted_and_the_first_is_named(folder: Path, line: str, why: str) -> None:
-    path = write_csv(folder / "my.csv", "path,label,split,start,end", ["audio/a.wav,rock,train,,", line, line])
-    assert re.fullmatch(rf"2 of 3 rows of .*my\.csv cannot be used \(first: line 3 {why}\): correct the file", refusal(path))
+def test_rows_that_cannot_be_used_are_counted_and_the_first_is_named(
+    folder: Path, line: str, why: str
+) -> None:
+    path = write_csv(
+        folder / "my.csv", "path,label,split,start,end", ["audio/a.wav,rock,train,,", line, line]
+    )
+    assert re.fullmatch(
+        rf"2 of 3 rows of .*my\.csv cannot be used \(first: line 3 {why}\): correct the file",
+        refusal(path),
+    )
 
 
 def test_tracks_may_be_parts_of_files(folder: Path) -> None:
@@ -336,8 +459,18 @@ def test_tracks_may_be_parts_of_files(folder: Path) -> None:
     soundfile.write(folder / "audio" / "a.wav", 0.5 * np.concatenate(tones), 8000)
     for name in "bcdef":
         soundfile.write(folder / "audio" / f"{name}.wav", 0.5 * tones[0], 8000)
-    lines = ["a.wav,rock,train,1,2", "a.wav,jazz,train,3,", "b.wav,jazz,val,,", "c.wav,rock,test,0.25,0.5", "d.wav,rock,test,2,3"]
-    data = read(write_csv(folder / "my.csv", "path,label,split,start,end", [f"audio/{line}" for line in lines]))
+    lines = [
+        "a.wav,rock,train,1,2",
+        "a.wav,jazz,train,3,",
+        "b.wav,jazz,val,,",
+        "c.wav,rock,test,0.25,0.5",
+        "d.wav,rock,test,2,3",
+    ]
+    data = read(
+        write_csv(
+            folder / "my.csv", "path,label,split,start,end", [f"audio/{line}" for line in lines]
+        )
+    )
     assert [track.track_id for track in data.tracks()] == [
         "audio/a.wav@1-2", "audio/a.wav@3-", "audio/b.wav", "audio/c.wav@0.25-0.5", "audio/d.wav@2-3",
     ]  # fmt: skip
@@ -351,7 +484,9 @@ def test_tracks_may_be_parts_of_files(folder: Path) -> None:
         clip = found[track]
         assert isinstance(clip, Clip)
         np.testing.assert_allclose(clip.audio, 0.5 * tone, atol=1e-4)
-    assert getattr(found["audio/d.wav@2-3"], "reason", "") == "lasts 1.00 s, 2 s to 3 s was asked for"
+    assert (
+        getattr(found["audio/d.wav@2-3"], "reason", "") == "lasts 1.00 s, 2 s to 3 s was asked for"
+    )
 
 
 @pytest.mark.parametrize(
@@ -362,7 +497,10 @@ def test_tracks_may_be_parts_of_files(folder: Path) -> None:
         ('{"path": "a.wav"}', "has no label"),
         ('{"path": "a.wav", "label": null}', "has no label"),
         ('{"path": 3, "label": "x"}', "has no path"),
-        ('{"path": "a.wav", "label": {"x": 1}}', r"has label=\{'x': 1\}, expected text or a whole number"),
+        (
+            '{"path": "a.wav", "label": {"x": 1}}',
+            r"has label=\{'x': 1\}, expected text or a whole number",
+        ),
         (
             '{"path": "a.wav", "label": 0.5}',
             r"has label=0\.5, which is no class: for regression set task\.options\.targets=\[label\]",
@@ -374,13 +512,18 @@ def test_tracks_may_be_parts_of_files(folder: Path) -> None:
 def test_json_lines_that_cannot_be_used_are_named(folder: Path, line: str, why: str) -> None:
     path = folder / "my.jsonl"
     path.write_text(f'{{"path": "b.wav", "label": "x"}}\n\n{line}\n')
-    assert re.fullmatch(rf"1 of 2 rows of .*my\.jsonl cannot be used \(first: line 3 {why}\): correct the file", refusal(path))
+    assert re.fullmatch(
+        rf"1 of 2 rows of .*my\.jsonl cannot be used \(first: line 3 {why}\): correct the file",
+        refusal(path),
+    )
 
 
 @pytest.mark.parametrize("value", ["fast", "", "inf", "nan"])
 def test_a_target_that_is_no_number_is_named(folder: Path, value: str) -> None:
     path = write_csv(folder / "my.csv", "path,tempo", ["audio/a.wav,120", f"audio/b.wav,{value}"])
-    assert re.search(rf"line 3 has tempo='{value}', which is not a number", refusal(path, targets=["tempo"]))
+    assert re.search(
+        rf"line 3 has tempo='{value}', which is not a number", refusal(path, targets=["tempo"])
+    )
 
 
 def test_a_target_that_never_changes_is_named(folder: Path) -> None:
@@ -390,7 +533,9 @@ def test_a_target_that_never_changes_is_named(folder: Path) -> None:
 
 
 def test_a_class_that_train_lacks_is_named(table: Path) -> None:
-    table.write_text(table.read_text().replace("jazz,val", "jass,val").replace("rock,test", "roc,test"))
+    table.write_text(
+        table.read_text().replace("jazz,val", "jass,val").replace("rock,test", "roc,test")
+    )
     pattern = (
         r"2 labels of .*my\.csv are in val or test but not in train \(first: 'jass'\): no probe can learn them\. Correct the "
         r"spelling, the split, or set another task\.options\.split_seed"
@@ -404,8 +549,12 @@ def test_a_tag_that_train_lacks_is_named_too(tmp_path: Path) -> None:
 
 
 def test_a_single_class_is_refused(folder: Path) -> None:
-    path = write_csv(folder / "my.csv", "path,label,split", [f"audio/{n}.wav,rock,{SPLIT[n]}" for n in SIX])
-    assert re.fullmatch(r".*my\.csv has 1 different labels in train: there is nothing to tell apart", refusal(path))
+    path = write_csv(
+        folder / "my.csv", "path,label,split", [f"audio/{n}.wav,rock,{SPLIT[n]}" for n in SIX]
+    )
+    assert re.fullmatch(
+        r".*my\.csv has 1 different labels in train: there is nothing to tell apart", refusal(path)
+    )
 
 
 def test_a_track_listed_twice_is_named_also_across_files(table: Path, tmp_path: Path) -> None:
@@ -414,23 +563,35 @@ def test_a_track_listed_twice_is_named_also_across_files(table: Path, tmp_path: 
     assert re.fullmatch(pattern, refusal(table))
     files = marble(tmp_path, GENRES)
     files["test"] = files["train"]
-    assert re.match(r"4 tracks are listed more than once in .*train\.jsonl, .*val\.jsonl, .*train\.jsonl", refusal(**files))
+    assert re.match(
+        r"4 tracks are listed more than once in .*train\.jsonl, .*val\.jsonl, .*train\.jsonl",
+        refusal(**files),
+    )
 
 
 def test_a_group_in_two_written_splits_is_named(folder: Path) -> None:
     lines = [f"audio/{n}.wav,{GENRES[n]},{SPLIT[n]},{'Ann' if n in 'af' else ''}" for n in SIX]
     path = write_csv(folder / "my.csv", "path,label,split,group", lines)
-    assert re.match(r"1 groups of .*my\.csv are in more than one split \(first: Ann\): correct the splits, or", refusal(path))
+    assert re.match(
+        r"1 groups of .*my\.csv are in more than one split \(first: Ann\): correct the splits, or",
+        refusal(path),
+    )
 
 
 def test_a_split_for_some_tracks_only_is_named(folder: Path) -> None:
-    rows = [{"path": f"audio/{n}.wav", "label": GENRES[n]} | ({"split": SPLIT[n]} if n != "c" else {}) for n in SIX]
+    rows = [
+        {"path": f"audio/{n}.wav", "label": GENRES[n]} | ({"split": SPLIT[n]} if n != "c" else {})
+        for n in SIX
+    ]
     pattern = r"1 of 6 tracks in .*my\.jsonl have no split \(first: audio/c\.wav\): write it for all or for none"
     assert re.fullmatch(pattern, refusal(write_jsonl(folder / "my.jsonl", rows)))
 
 
 def test_labels_of_several_kinds_are_named(folder: Path) -> None:
-    rows = [{"path": f"audio/{n}.wav", "label": ["x"] if n == "c" else "x", "split": SPLIT[n]} for n in SIX]
+    rows = [
+        {"path": f"audio/{n}.wav", "label": ["x"] if n == "c" else "x", "split": SPLIT[n]}
+        for n in SIX
+    ]
     pattern = (
         r"labels of several kinds in .*my\.jsonl: classification \(first: audio/a\.wav\), multilabel \(first: audio/c\.wav\)\. "
         r"Write all labels in one form"
@@ -440,7 +601,9 @@ def test_labels_of_several_kinds_are_named(folder: Path) -> None:
 
 def test_values_of_another_number_are_named(tmp_path: Path) -> None:
     values = {name: [0.5 * number, 1.0] for number, name in enumerate(SIX)} | {"c": [1.0]}
-    pattern = r"1 tracks in .* do not have 2 values \(first: data/X/clips/c\.wav\): give all as many"
+    pattern = (
+        r"1 tracks in .* do not have 2 values \(first: data/X/clips/c\.wav\): give all as many"
+    )
     assert re.fullmatch(pattern, refusal(root=tmp_path, **marble(tmp_path, values)))
 
 

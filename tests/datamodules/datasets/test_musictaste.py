@@ -1,4 +1,6 @@
-"""Music Taste's stand-in: means on the thresholds, the drawn split, and what is said of ratings that cannot be used."""
+"""Music Taste's stand-in: means on the thresholds, the drawn split, and what is said of ratings
+that cannot be used.
+"""
 
 import re
 from collections import Counter
@@ -10,14 +12,20 @@ import pytest
 import soundfile
 
 from datamodules.audio.clips import Clip, ClipRule
-from datamodules.datasets.musictaste import MusicTastePreference, MusicTasteQuality, MusicTasteRap, MusicTasteTask
+from datamodules.datasets.musictaste import (
+    MusicTastePreference,
+    MusicTasteQuality,
+    MusicTasteRap,
+    MusicTasteTask,
+)
 from datamodules.demo import musictaste as demo
 from datamodules.errors import UserError
 from datamodules.tracks import SPLITS
 
 TASKS: tuple[type[MusicTasteTask], ...] = (MusicTastePreference, MusicTasteRap, MusicTasteQuality)
 HEADER = "track,rater,mpc,rd,sqc"
-# track -> the scores of its raters, who are not equally many: (mpc, rd, sqc). The means are worked out by hand.
+# track -> the scores of its raters, who are not equally many: (mpc, rd, sqc). The means are worked
+# out by hand.
 GOLDEN: dict[str, list[tuple[str, str, str]]] = {
     "on_one": [("0", "2", "0"), ("2", "1", "1")],  # means 1, 1.5, 0.5
     "above_one": [("1", "1", "1"), ("1", "1", "0"), ("2", "2", "1")],  # 4/3, 4/3, 2/3
@@ -25,7 +33,10 @@ GOLDEN: dict[str, list[tuple[str, str, str]]] = {
     "on_067": [*[("2", "1", "1")] * 67, *[("2", "0", "1")] * 33],  # 2, 67/100, 1
     "on_134": [*[("0", "2", "0")] * 34, *[("0", "1", "0")] * 66],  # 0, 134/100, 0
     "over_134": [*[("0", "2", "0")] * 35, *[("0", "1", "0")] * 65],  # 0, 135/100, 0
-    "decimals": [("1.1", "0.66", "0.4"), ("0.9", "0.68", "0.6")],  # 1, 0.67, 0.5, none of them exact in binary
+    "decimals": [
+        ("1.1", "0.66", "0.4"),
+        ("0.9", "0.68", "0.6"),
+    ],  # 1, 0.67, 0.5, none of them exact in binary
 }
 N_TRACKS = 20  # the golden ones and fillers
 
@@ -40,8 +51,13 @@ def write(root: Path, lines: Sequence[str], header: str = HEADER) -> Path:
 
 
 def rows() -> list[str]:
-    fillers = {f"filler{number:02d}": [("1", "0", "1"), ("2", "2", "1")] for number in range(N_TRACKS - len(GOLDEN))}
-    return [line for track, scores in (GOLDEN | fillers).items() for line in lines_of(track, scores)]
+    fillers = {
+        f"filler{number:02d}": [("1", "0", "1"), ("2", "2", "1")]
+        for number in range(N_TRACKS - len(GOLDEN))
+    }
+    return [
+        line for track, scores in (GOLDEN | fillers).items() for line in lines_of(track, scores)
+    ]
 
 
 @pytest.fixture
@@ -54,39 +70,58 @@ def root(tmp_path: Path) -> Path:
 
 def labels(root: Path, task: type[MusicTasteTask], **options: float) -> dict[str, str]:
     data = task(root, ClipRule(), **options)  # type: ignore[arg-type]
-    return {track.track_id: data.classes[track.target] for track in data.tracks() if isinstance(track.target, int)}
+    return {
+        track.track_id: data.classes[track.target]
+        for track in data.tracks()
+        if isinstance(track.target, int)
+    }
 
 
 def splits(root: Path, seed: int = 0) -> dict[str, str]:
-    return {track.track_id: track.split for track in MusicTasteRap(root, ClipRule(), split_seed=seed).tracks()}
+    return {
+        track.track_id: track.split
+        for track in MusicTasteRap(root, ClipRule(), split_seed=seed).tracks()
+    }
 
 
-def refusal(root: Path, task: type[MusicTasteTask] = MusicTastePreference, **options: object) -> str:
+def refusal(
+    root: Path, task: type[MusicTasteTask] = MusicTastePreference, **options: object
+) -> str:
     with pytest.raises(UserError) as error:
         task(root, ClipRule(), **options).tracks()  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
-# -- classes ----------------------------------------------------------------------------------------------------------
+# -- classes ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("task", "classes"),
     [
-        (MusicTastePreference, "non-preferred preferred non-preferred preferred non-preferred non-preferred non-preferred"),
+        (
+            MusicTastePreference,
+            "non-preferred preferred non-preferred preferred non-preferred non-preferred "
+            "non-preferred",
+        ),
         (MusicTasteRap, "non-rap mix rap mix mix non-rap mix"),
         (MusicTasteQuality, "bad good bad good bad bad bad"),
     ],
 )
-def test_means_on_a_threshold_belong_to_the_class_of_the_wording(root: Path, task: type[MusicTasteTask], classes: str) -> None:
+def test_means_on_a_threshold_belong_to_the_class_of_the_wording(
+    root: Path, task: type[MusicTasteTask], classes: str
+) -> None:
     found = labels(root, task)
     assert [found[track] for track in GOLDEN] == classes.split()
     assert len(found) == N_TRACKS
 
 
 def test_class_order_goes_up_the_scale() -> None:
-    assert [task.classes for task in TASKS] == [("non-preferred", "preferred"), ("rap", "mix", "non-rap"), ("bad", "good")]
+    assert [task.classes for task in TASKS] == [
+        ("non-preferred", "preferred"),
+        ("rap", "mix", "non-rap"),
+        ("bad", "good"),
+    ]
 
 
 def test_all_tasks_share_audio_and_promise_no_size() -> None:
@@ -106,11 +141,31 @@ def test_thresholds_can_be_set(root: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "options", "pattern"),
     [
-        (MusicTasteQuality, {"threshold": 1}, r"threshold must be from 0 up to below 1, which no mean of sqc exceeds, found 1"),
-        (MusicTastePreference, {"threshold": "high"}, r"threshold must be from 0 up to below 2.*found high"),
-        (MusicTasteRap, {"rap_below": -0.1}, r"rap_below must be from 0 up to below 2.*found -0\.1"),
-        (MusicTasteRap, {"non_rap_above": float("nan")}, r"non_rap_above must be from 0 .*found nan"),
-        (MusicTasteRap, {"rap_below": 1.5}, r"rap_below=1\.5 is above non_rap_above=1\.34: between them is mix, exchange them"),
+        (
+            MusicTasteQuality,
+            {"threshold": 1},
+            r"threshold must be from 0 up to below 1, which no mean of sqc exceeds, found 1",
+        ),
+        (
+            MusicTastePreference,
+            {"threshold": "high"},
+            r"threshold must be from 0 up to below 2.*found high",
+        ),
+        (
+            MusicTasteRap,
+            {"rap_below": -0.1},
+            r"rap_below must be from 0 up to below 2.*found -0\.1",
+        ),
+        (
+            MusicTasteRap,
+            {"non_rap_above": float("nan")},
+            r"non_rap_above must be from 0 .*found nan",
+        ),
+        (
+            MusicTasteRap,
+            {"rap_below": 1.5},
+            r"rap_below=1\.5 is above non_rap_above=1\.34: between them is mix, exchange them",
+        ),
     ],
 )
 def test_a_threshold_that_makes_no_sense_is_refused(
@@ -119,7 +174,7 @@ def test_a_threshold_that_makes_no_sense_is_refused(
     assert re.search(pattern, refusal(root, task, **options))
 
 
-# -- the split --------------------------------------------------------------------------------------------------------
+# -- the split -------------------------------------------------------------------------------------
 
 
 def test_twenty_tracks_are_split_12_4_4(root: Path) -> None:
@@ -128,16 +183,30 @@ def test_twenty_tracks_are_split_12_4_4(root: Path) -> None:
 
 def test_the_split_is_the_same_for_all_tasks_and_in_any_order_of_rows(root: Path) -> None:
     before = splits(root)
-    assert all({t.track_id: t.split for t in task(root, ClipRule()).tracks()} == before for task in TASKS)
+    assert all(
+        {t.track_id: t.split for t in task(root, ClipRule()).tracks()} == before for task in TASKS
+    )
     shuffled = [rows()[index] for index in np.random.default_rng(0).permutation(len(rows()))]
     assert splits(write(root, shuffled)) == before
 
 
 def test_the_split_is_this_one_on_every_machine(root: Path) -> None:
-    """Sorted by SHA-256 of `0:track:<id>`, every fourth of five is val and every fifth test: made with sha256sum and awk."""
+    """Sorted by SHA-256 of `0:track:<id>`, every fourth of five is val and every fifth test: made
+    with sha256sum and awk.
+    """
     found = splits(root)
-    assert sorted(track for track in found if found[track] == "val") == ["filler03", "filler06", "filler09", "over_134"]
-    assert sorted(track for track in found if found[track] == "test") == ["filler00", "filler07", "filler08", "on_067"]
+    assert sorted(track for track in found if found[track] == "val") == [
+        "filler03",
+        "filler06",
+        "filler09",
+        "over_134",
+    ]
+    assert sorted(track for track in found if found[track] == "test") == [
+        "filler00",
+        "filler07",
+        "filler08",
+        "on_067",
+    ]
 
 
 def test_another_seed_is_another_split(root: Path) -> None:
@@ -152,24 +221,38 @@ def test_a_left_out_track_does_not_move_the_others(root: Path) -> None:
 
 
 def test_no_artist_is_in_two_splits(root: Path) -> None:
-    names = {track: f"artist {number % 7}" for number, track in enumerate(sorted({line.split(",")[0] for line in rows()}))}
+    names = {
+        track: f"artist {number % 7}"
+        for number, track in enumerate(sorted({line.split(",")[0] for line in rows()}))
+    }
     names["on_one"] = ""  # of no known artist: a group of its own
-    write(root, [f"{line},{names[line.split(',')[0]].title()}" for line in rows()], f"{HEADER},artist")
+    write(
+        root, [f"{line},{names[line.split(',')[0]].title()}" for line in rows()], f"{HEADER},artist"
+    )
     found = splits(root)
-    places = {name: {found[track] for track in found if names[track] == name} for name in set(names.values())}
+    places = {
+        name: {found[track] for track in found if names[track] == name}
+        for name in set(names.values())
+    }
     assert all(len(where) == 1 for where in places.values())
     assert set(found.values()) == set(SPLITS)
     capital = [f"{line},{names[line.split(',')[0]].upper()}" for line in rows()]
     assert splits(write(root, capital, f"{HEADER},artist")) == found
 
 
-# -- what files may look like -----------------------------------------------------------------------------------------
+# -- what files may look like ----------------------------------------------------------------------
 
 
 def test_tracks_may_be_written_with_their_suffix_and_lie_in_folders(root: Path) -> None:
     (root / "audio" / "disc 1").mkdir()
     (root / "audio" / "on_one.wav").rename(root / "audio" / "disc 1" / "Mr. X.MP3")
-    write(root, [line.replace("on_one", "disc 1/Mr. X.MP3").replace("filler00", "filler00.wav") for line in rows()])
+    write(
+        root,
+        [
+            line.replace("on_one", "disc 1/Mr. X.MP3").replace("filler00", "filler00.wav")
+            for line in rows()
+        ],
+    )
     paths = {track.track_id: track.path for track in MusicTasteRap(root, ClipRule()).tracks()}
     assert paths["disc 1/Mr. X"] == root / "audio" / "disc 1" / "Mr. X.MP3"
     assert paths["filler00"] == root / "audio" / "filler00.wav"
@@ -203,10 +286,12 @@ def test_an_unreadable_file_is_reported_by_its_track(root: Path) -> None:
     data = MusicTasteRap(root, ClipRule())
     data.feed_audio(16000, min_samples=10, stored={}, batch_seconds=1.0, n_workers=0)
     items = [item for batch in data.predict_dataloader() for item in batch]
-    assert {item.track_id: getattr(item, "reason", "") for item in items}["on_one"] == "is empty (0 bytes)"
+    assert {item.track_id: getattr(item, "reason", "") for item in items}[
+        "on_one"
+    ] == "is empty (0 bytes)"
 
 
-# -- errors -----------------------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------
 
 
 def test_missing_ratings_are_named(root: Path) -> None:
@@ -217,9 +302,7 @@ def test_missing_ratings_are_named(root: Path) -> None:
 
 def test_missing_columns_are_named_with_what_was_found(root: Path) -> None:
     write(root, ["a,r,1"], "track;rater,x,mpc")
-    pattern = (
-        r".*ratings\.csv has no column track, rater, rd, sqc, found track;rater, x, mpc: expected track, rater, mpc, rd, sqc"
-    )
+    pattern = r".*ratings\.csv has no column track, rater, rd, sqc, found track;rater, x, mpc: expected track, rater, mpc, rd, sqc"
     assert re.fullmatch(pattern, refusal(root))
     (root / "ratings.csv").write_text("")
     assert "has no column track, rater, mpc, rd, sqc, found none" in refusal(root)
@@ -240,7 +323,9 @@ def test_missing_columns_are_named_with_what_was_found(root: Path) -> None:
         ("on_one,x,1,1,1,1", r"has more cells than there are columns"),
     ],
 )
-def test_rows_that_cannot_be_used_are_counted_and_the_first_is_named(root: Path, line: str, why: str) -> None:
+def test_rows_that_cannot_be_used_are_counted_and_the_first_is_named(
+    root: Path, line: str, why: str
+) -> None:
     write(root, [*rows()[:3], line, line, *rows()[3:]])
     pattern = rf"2 of {len(rows()) + 2} rows of .*ratings\.csv cannot be used \(first: line 5 {why}.*\): correct the file"
     assert re.fullmatch(pattern, refusal(root))
@@ -253,27 +338,38 @@ def test_a_rater_who_rates_a_track_twice_is_named(root: Path) -> None:
 
 
 def test_a_track_of_two_artists_is_named(root: Path) -> None:
-    write(root, [f"{line},{'Bob' if number else 'Ann'}" for number, line in enumerate(rows())], f"{HEADER},artist")
-    assert re.fullmatch(r"1 tracks have more than one artist in .*\(first: on_one\): write the same in all rows", refusal(root))
+    write(
+        root,
+        [f"{line},{'Bob' if number else 'Ann'}" for number, line in enumerate(rows())],
+        f"{HEADER},artist",
+    )
+    assert re.fullmatch(
+        r"1 tracks have more than one artist in .*\(first: on_one\): write the same in all rows",
+        refusal(root),
+    )
 
 
 def test_rated_tracks_without_audio_are_counted_and_can_be_left_out(root: Path) -> None:
     (root / "audio" / "on_one.wav").unlink()
-    assert re.search(r"1 of 20 musictaste tracks have no audio .*on_one\.wav.*data\.exclude=\[on_one\]", refusal(root))
+    assert re.search(
+        r"1 of 20 musictaste tracks have no audio .*on_one\.wav.*data\.exclude=\[on_one\]",
+        refusal(root),
+    )
     assert len(MusicTasteRap(root, ClipRule(), exclude=["on_one"]).tracks()) == N_TRACKS - 1
 
 
 def test_audio_without_a_rating_is_counted(root: Path) -> None:
     write(root, [line for line in rows() if not line.startswith(("on_one", "filler03"))])
-    pattern = (
-        r"2 of 20 audio files under .*audio have no rating in ratings\.csv \(first: filler03\.wav\): add their ratings or .*"
-    )
+    pattern = r"2 of 20 audio files under .*audio have no rating in ratings\.csv \(first: filler03\.wav\): add their ratings or .*"
     assert re.fullmatch(pattern, refusal(root))
 
 
 def test_two_files_of_one_name_are_refused(root: Path) -> None:
     (root / "audio" / "on_one.mp3").touch()
-    assert re.fullmatch(r"two audio files for one track: .*on_one\.mp3 and on_one\.wav\. Keep one of them", refusal(root))
+    assert re.fullmatch(
+        r"two audio files for one track: .*on_one\.mp3 and on_one\.wav\. Keep one of them",
+        refusal(root),
+    )
 
 
 def test_too_few_tracks_for_three_splits_are_refused(root: Path) -> None:
@@ -286,7 +382,7 @@ def test_too_few_tracks_for_three_splits_are_refused(root: Path) -> None:
     assert "has no tracks for val, test" in refusal(root)
 
 
-# -- the demo ---------------------------------------------------------------------------------------------------------
+# -- the demo --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +399,9 @@ def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_demo_has_all_classes_in_all_splits(demo_root: Path, task: type[MusicTasteTask]) -> None:
+def test_the_demo_has_all_classes_in_all_splits(
+    demo_root: Path, task: type[MusicTasteTask]
+) -> None:
     tracks = task(demo_root, ClipRule()).tracks()
     assert Counter(track.split for track in tracks) == {"train": 36, "val": 12, "test": 12}
     counts = Counter((track.split, track.target) for track in tracks)
@@ -313,7 +411,11 @@ def test_the_demo_has_all_classes_in_all_splits(demo_root: Path, task: type[Musi
 
 def test_the_demo_s_ratings_say_what_its_songs_are(demo_root: Path) -> None:
     tracks = {item.name: item for item in demo.plan(1.0).items if isinstance(item, demo.TasteTrack)}
-    for task, trait in ((MusicTastePreference, "preferred"), (MusicTasteRap, "rap"), (MusicTasteQuality, "good")):
+    for task, trait in (
+        (MusicTastePreference, "preferred"),
+        (MusicTasteRap, "rap"),
+        (MusicTasteQuality, "good"),
+    ):
         found = {track.track_id: track.target for track in task(demo_root, ClipRule()).tracks()}
         assert found == {name: getattr(track, trait) for name, track in tracks.items()}
 
@@ -338,6 +440,12 @@ def test_the_demo_s_songs_sound_as_they_are_rated(tmp_path: Path) -> None:
         audio, rate = soundfile.read(tmp_path / "x.wav")
         assert (len(audio), rate) == (176400, 22050)
         assert np.abs(audio).max() == pytest.approx(0.7, abs=0.01)
-        spectra[track] = np.abs(np.fft.rfft(audio.reshape(-1, 2205) * np.hanning(2205))).mean(axis=0)
-    flatness = {track: np.exp(np.log(s[500:]).mean()) / s[500:].mean() for track, s in spectra.items()}
-    assert min(f for track, f in flatness.items() if not track.good) > max(f for track, f in flatness.items() if track.good)
+        spectra[track] = np.abs(np.fft.rfft(audio.reshape(-1, 2205) * np.hanning(2205))).mean(
+            axis=0
+        )
+    flatness = {
+        track: np.exp(np.log(s[500:]).mean()) / s[500:].mean() for track, s in spectra.items()
+    }
+    assert min(f for track, f in flatness.items() if not track.good) > max(
+        f for track, f in flatness.items() if track.good
+    )

@@ -24,7 +24,13 @@ NOTES: dict[str, dict[str, tuple[int, int]]] = {  # folder -> note -> (pitch, fa
 
 
 def entry(note: str, pitch: int, family: int) -> dict[str, Any]:
-    return {"note_str": note, "pitch": pitch, "velocity": int(note[-3:]), "instrument_family": family, "sample_rate": 16000}
+    return {
+        "note_str": note,
+        "pitch": pitch,
+        "velocity": int(note[-3:]),
+        "instrument_family": family,
+        "sample_rate": 16000,
+    }
 
 
 @pytest.fixture
@@ -33,8 +39,12 @@ def root(tmp_path: Path) -> Path:
         audio = tmp_path / folder / "audio"
         audio.mkdir(parents=True)
         for number, note in enumerate(notes):
-            soundfile.write(audio / f"{note}.wav", np.full(1600, 0.1 * (number + 1), np.float32), 16000)
-        write_examples(tmp_path, folder, {note: entry(note, *labels) for note, labels in notes.items()})
+            soundfile.write(
+                audio / f"{note}.wav", np.full(1600, 0.1 * (number + 1), np.float32), 16000
+            )
+        write_examples(
+            tmp_path, folder, {note: entry(note, *labels) for note, labels in notes.items()}
+        )
     return tmp_path
 
 
@@ -52,8 +62,12 @@ def test_pitch_is_midi_pitch_minus_one_of_128(root: Path) -> None:
     data = NSynthPitch(root, ClipRule())
     assert len(data.classes) == 128
     targets = {track.track_id: track.target for track in data.tracks()}
-    assert targets == {note: pitch - 1 for notes in NOTES.values() for note, (pitch, _) in notes.items()}
-    assert all(data.classes[track.target] == str(int(track.track_id[-7:-4])) for track in data.tracks())
+    assert targets == {
+        note: pitch - 1 for notes in NOTES.values() for note, (pitch, _) in notes.items()
+    }
+    assert all(
+        data.classes[track.target] == str(int(track.track_id[-7:-4])) for track in data.tracks()
+    )
 
 
 def test_family_comes_from_the_json_also_where_its_name_has_two_words(root: Path) -> None:
@@ -78,30 +92,46 @@ def test_families_stand_in_the_official_order() -> None:
 
 def test_the_json_wins_over_the_file_name(root: Path) -> None:
     change(root, "bass_synthetic_009-010-025", instrument_family=5, pitch=99)
-    assert {t.track_id: t.target for t in NSynthInstrument(root, ClipRule()).tracks()}["bass_synthetic_009-010-025"] == 5
-    assert {t.track_id: t.target for t in NSynthPitch(root, ClipRule()).tracks()}["bass_synthetic_009-010-025"] == 98
+    assert {t.track_id: t.target for t in NSynthInstrument(root, ClipRule()).tracks()}[
+        "bass_synthetic_009-010-025"
+    ] == 5
+    assert {t.track_id: t.target for t in NSynthPitch(root, ClipRule()).tracks()}[
+        "bass_synthetic_009-010-025"
+    ] == 98
 
 
 def test_splits_are_the_official_folders(root: Path) -> None:
     for task in (NSynthPitch, NSynthInstrument):
         splits = {track.track_id: track.split for track in task(root, ClipRule()).tracks()}
         expected = {"nsynth-train": "train", "nsynth-valid": "val", "nsynth-test": "test"}
-        assert splits == {note: expected[folder] for folder, notes in NOTES.items() for note in notes}
+        assert splits == {
+            note: expected[folder] for folder, notes in NOTES.items() for note in notes
+        }
 
 
 def test_both_tasks_share_audio_and_know_the_official_size() -> None:
     assert NSynthPitch.dataset == NSynthInstrument.dataset == "nsynth"
-    assert NSynthPitch.expected == NSynthInstrument.expected == {"train": 289205, "val": 12678, "test": 4096}
+    assert (
+        NSynthPitch.expected
+        == NSynthInstrument.expected
+        == {"train": 289205, "val": 12678, "test": 4096}
+    )
 
 
 def test_a_note_without_audio_is_named(root: Path) -> None:
     (root / "nsynth-valid" / "audio" / "string_acoustic_014-009-050.wav").unlink()
-    with pytest.raises(UserError, match=r"1 of 6 nsynth tracks have no audio .*string_acoustic_014-009-050\.wav"):
+    with pytest.raises(
+        UserError, match=r"1 of 6 nsynth tracks have no audio .*string_acoustic_014-009-050\.wav"
+    ):
         NSynthPitch(root, ClipRule()).tracks()
 
 
 def test_audio_without_an_entry_and_other_junk_are_no_tracks(root: Path) -> None:
-    for name in ("guitar_acoustic_000-050-050.wav", "._bass_synthetic_009-010-025.wav", "notes.txt"):
+    for name in (
+        "guitar_acoustic_000-050-050.wav",
+        "._bass_synthetic_009-010-025.wav",
+        "notes.txt",
+    ):
         (root / "nsynth-train" / "audio" / name).write_bytes(b"junk")
     assert len(NSynthPitch(root, ClipRule()).tracks()) == 6
 
@@ -117,7 +147,9 @@ def test_missing_labels_are_named_with_what_to_unpack(root: Path) -> None:
 def test_labels_that_are_no_json_are_named_with_what_to_do(root: Path, text: str) -> None:
     path = root / "nsynth-train" / "examples.json"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(UserError, match=r"nsynth-train/examples\.json is not valid JSON .*unpack its archive again"):
+    with pytest.raises(
+        UserError, match=r"nsynth-train/examples\.json is not valid JSON .*unpack its archive again"
+    ):
         NSynthPitch(root, ClipRule()).tracks()
 
 
@@ -127,10 +159,16 @@ def test_labels_that_are_a_list_are_refused(root: Path) -> None:
         NSynthPitch(root, ClipRule()).tracks()
 
 
-@pytest.mark.parametrize(("task", "field"), [(NSynthPitch, "pitch"), (NSynthInstrument, "instrument_family")])
-def test_an_entry_without_its_label_is_named(root: Path, task: type[NSynthPitch | NSynthInstrument], field: str) -> None:
+@pytest.mark.parametrize(
+    ("task", "field"), [(NSynthPitch, "pitch"), (NSynthInstrument, "instrument_family")]
+)
+def test_an_entry_without_its_label_is_named(
+    root: Path, task: type[NSynthPitch | NSynthInstrument], field: str
+) -> None:
     write_examples(root, "nsynth-test", {"vocal_acoustic_000-120-127": {"velocity": 127}})
-    with pytest.raises(UserError, match=rf"NSynth's entry 'vocal_acoustic_000-120-127' has no field '{field}'"):
+    with pytest.raises(
+        UserError, match=rf"NSynth's entry 'vocal_acoustic_000-120-127' has no field '{field}'"
+    ):
         task(root, ClipRule()).tracks()
 
 
@@ -156,11 +194,18 @@ def test_a_label_outside_the_classes_is_refused_and_the_note_named(
 def test_a_note_is_one_clip_of_its_own_audio(root: Path) -> None:
     data = NSynthPitch(root, ClipRule())
     data.feed_audio(16000, min_samples=10, stored={}, batch_seconds=1.0, n_workers=0)
-    clips = {item.track_id: item for batch in data.predict_dataloader() for item in batch if isinstance(item, Clip)}
+    clips = {
+        item.track_id: item
+        for batch in data.predict_dataloader()
+        for item in batch
+        if isinstance(item, Clip)
+    }
     assert set(clips) == {note for notes in NOTES.values() for note in notes}
     for notes in NOTES.values():
         for number, note in enumerate(notes):
-            np.testing.assert_allclose(clips[note].audio, np.full(1600, 0.1 * (number + 1)), atol=1e-4)
+            np.testing.assert_allclose(
+                clips[note].audio, np.full(1600, 0.1 * (number + 1)), atol=1e-4
+            )
 
 
 def test_the_shared_toy_notes_are_readable(notes_root: Path) -> None:

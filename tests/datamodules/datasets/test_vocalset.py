@@ -12,14 +12,35 @@ import soundfile
 import yaml
 
 from datamodules.audio.clips import ClipRule
-from datamodules.datasets.vocalset import KNOWN_PROBLEMS, VocalSetSinger, VocalSetTechnique, deal, known_problem, technique_split
+from datamodules.datasets.vocalset import (
+    KNOWN_PROBLEMS,
+    VocalSetSinger,
+    VocalSetTechnique,
+    deal,
+    known_problem,
+    technique_split,
+)
 from datamodules.errors import UserError
 from datamodules.task import TaskDataModule
 from datamodules.tracks import SPLITS, UnusableFile
 
 CONF = Path(__file__).parents[3] / "conf" / "task"
-FOLDERS = {**{f"f{n}": f"female{n}" for n in range(1, 10)}, **{f"m{n}": f"male{n}" for n in range(1, 12)}}
-TEN = ["belt", "breathy", "inhaled", "lip_trill", "spoken", "straight", "trill", "trillo", "vibrato", "vocal_fry"]
+FOLDERS = {
+    **{f"f{n}": f"female{n}" for n in range(1, 10)},
+    **{f"m{n}": f"male{n}" for n in range(1, 12)},
+}
+TEN = [
+    "belt",
+    "breathy",
+    "inhaled",
+    "lip_trill",
+    "spoken",
+    "straight",
+    "trill",
+    "trillo",
+    "vibrato",
+    "vocal_fry",
+]
 SEVEN = ["fast_forte", "fast_piano", "forte", "messa", "pp", "slow_forte", "slow_piano"]
 VAL = ["f1", "f4", "f9", "m1", "m8", "m9"]
 TEST = ["f2", "f8", "m3", "m5", "m10"]
@@ -60,8 +81,16 @@ REGULAR = {
 
 
 def make_tree(root: Path, folder: str = "FULL") -> Path:
-    """Each singer with each technique, the odd files, and the two lists; empty, for listing opens no audio."""
-    for track_id in REGULAR | set(ODD) | set(ODD_OTHER) | set(DUPLICATES) | {f"{track_id}(1)" for track_id in DUPLICATES}:
+    """Each singer with each technique, the odd files, and the two lists; empty, for listing opens
+    no audio.
+    """
+    for track_id in (
+        REGULAR
+        | set(ODD)
+        | set(ODD_OTHER)
+        | set(DUPLICATES)
+        | {f"{track_id}(1)" for track_id in DUPLICATES}
+    ):
         path = root / folder / f"{track_id}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -84,11 +113,17 @@ def own_root(root: Path, tmp_path: Path) -> Path:
 
 
 def singers(root: Path) -> dict[str, str]:
-    return {track.track_id: VocalSetSinger.classes[track.target] for track in VocalSetSinger(root, ClipRule()).tracks()}
+    return {
+        track.track_id: VocalSetSinger.classes[track.target]
+        for track in VocalSetSinger(root, ClipRule()).tracks()
+    }
 
 
 def techniques(root: Path) -> dict[str, str]:
-    return {track.track_id: VocalSetTechnique.classes[track.target] for track in VocalSetTechnique(root, ClipRule()).tracks()}
+    return {
+        track.track_id: VocalSetTechnique.classes[track.target]
+        for track in VocalSetTechnique(root, ClipRule()).tracks()
+    }
 
 
 def splits(data: type[TaskDataModule], root: Path) -> dict[str, str]:
@@ -96,10 +131,12 @@ def splits(data: type[TaskDataModule], root: Path) -> dict[str, str]:
 
 
 def singer_of(track_id: str) -> str:
-    return next(singer for singer, folder in FOLDERS.items() if track_id.split("/", maxsplit=1)[0] == folder)
+    return next(
+        singer for singer, folder in FOLDERS.items() if track_id.split("/", maxsplit=1)[0] == folder
+    )
 
 
-# -- labels -----------------------------------------------------------------------------------------------------------
+# -- labels ----------------------------------------------------------------------------------------
 
 
 def test_classes_are_in_marbles_order() -> None:
@@ -117,7 +154,9 @@ def test_only_the_ten_techniques_are_tracks_of_the_technique_task(root: Path) ->
     found = techniques(root)
     assert set(found.values()) == set(TEN)
     assert not any(f"/{technique}/" in track_id for track_id in found for technique in SEVEN)
-    assert len(found) == len([track_id for track_id in singers(root) if track_id.split("/")[2] not in SEVEN])
+    assert len(found) == len(
+        [track_id for track_id in singers(root) if track_id.split("/")[2] not in SEVEN]
+    )
 
 
 @pytest.mark.parametrize("track_id", [*ODD, *ODD_OTHER])
@@ -134,15 +173,23 @@ def test_trills_are_told_apart(root: Path) -> None:
 
 
 def test_duplicates_are_dropped_and_listed_with_the_reason(root: Path) -> None:
-    dropped = {problem.tracks: problem.problem for problem in KNOWN_PROBLEMS if problem.action == "dropped"}
-    assert dropped == {f"{track_id}(1)": "same bytes as the file without (1)" for track_id in DUPLICATES}
+    dropped = {
+        problem.tracks: problem.problem for problem in KNOWN_PROBLEMS if problem.action == "dropped"
+    }
+    assert dropped == {
+        f"{track_id}(1)": "same bytes as the file without (1)" for track_id in DUPLICATES
+    }
     assert not [track_id for track_id in singers(root) if "(1)" in track_id]
     assert set(DUPLICATES) <= set(singers(root))
 
 
 def test_known_flaws_are_found_by_track_and_regular_names_have_none() -> None:
     assert not [track_id for track_id in REGULAR if known_problem(track_id)]
-    fine = {"female1/arpeggios/belt/f1_arpeggios_belt_a", "male10/scales/trill/m10_scales_trill_e", *DUPLICATES}
+    fine = {
+        "female1/arpeggios/belt/f1_arpeggios_belt_a",
+        "male10/scales/trill/m10_scales_trill_e",
+        *DUPLICATES,
+    }
     fine |= {"male11/excerpts/spoken/m11_row_spoken", "male9/excerpts/vibrato/m9_caro_vibrato"}
     fine |= {"female7/long_tones/trillo/f7_ long_trillo_a", "female1/long_tones/pp/f1_long_pp_a"}
     for track_id in {*ODD, *ODD_OTHER} - fine:
@@ -153,11 +200,15 @@ def test_known_flaws_are_found_by_track_and_regular_names_have_none() -> None:
     assert known_problem("male10/excerpts/vibrato/m10_caro_vibrato") is None
 
 
-# -- layouts ----------------------------------------------------------------------------------------------------------
+# -- layouts ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", ["data_by_singer", "VocalSet1-2/data_by_singer", "VocalSet11/FULL"])
-def test_version_1_2_has_the_same_tracks_and_splits_in_other_places(root: Path, tmp_path: Path, folder: str) -> None:
+@pytest.mark.parametrize(
+    "folder", ["data_by_singer", "VocalSet1-2/data_by_singer", "VocalSet11/FULL"]
+)
+def test_version_1_2_has_the_same_tracks_and_splits_in_other_places(
+    root: Path, tmp_path: Path, folder: str
+) -> None:
     make_tree(tmp_path, folder)
     again = tmp_path / folder / "../data_by_technique/belt/f1_arpeggios_belt_a.wav"
     again.parent.mkdir(parents=True)
@@ -176,17 +227,34 @@ def test_paths_are_the_files(root: Path) -> None:
 def test_junk_is_ignored(own_root: Path) -> None:
     before = singers(own_root)
     for name in (
-        *("__MACOSX/FULL/female1/scales/belt/._f1_scales_belt_a.wav", "__MACOSX/._x.wav", "FULL/__MACOSX/a/b/x.wav"),
-        *("FULL/female1/scales/belt/._f1_scales_belt_a.wav", "FULL/.DS_Store", "FULL/female1/scales/belt/.DS_Store"),
-        *("FULL/female1/scales/._belt", "FULL/._female1", "readme-anon.txt", "FULL/female1/notes.txt"),
-        *("FULL/female1/scales/f1_too_high.wav", "FULL/female1/scales/belt/deeper/f1_too_deep.wav", "FULL/x.wav"),
+        *(
+            "__MACOSX/FULL/female1/scales/belt/._f1_scales_belt_a.wav",
+            "__MACOSX/._x.wav",
+            "FULL/__MACOSX/a/b/x.wav",
+        ),
+        *(
+            "FULL/female1/scales/belt/._f1_scales_belt_a.wav",
+            "FULL/.DS_Store",
+            "FULL/female1/scales/belt/.DS_Store",
+        ),
+        *(
+            "FULL/female1/scales/._belt",
+            "FULL/._female1",
+            "readme-anon.txt",
+            "FULL/female1/notes.txt",
+        ),
+        *(
+            "FULL/female1/scales/f1_too_high.wav",
+            "FULL/female1/scales/belt/deeper/f1_too_deep.wav",
+            "FULL/x.wav",
+        ),
     ):
         (own_root / name).parent.mkdir(parents=True, exist_ok=True)
         (own_root / name).write_bytes(b"\x00\x05\x16\x07")
     assert singers(own_root) == before
 
 
-# -- splits: technique ------------------------------------------------------------------------------------------------
+# -- splits: technique -----------------------------------------------------------------------------
 
 
 def test_technique_splits_are_nine_six_and_the_datasets_own_five_singers(root: Path) -> None:
@@ -205,7 +273,9 @@ def test_val_singers_are_the_first_three_of_each_sex_by_seeded_hash() -> None:
 
     split = technique_split()
     for sex in ("female", "male"):
-        ordered = sorted((name for name in split if name.startswith(sex) and split[name] != "test"), key=place)
+        ordered = sorted(
+            (name for name in split if name.startswith(sex) and split[name] != "test"), key=place
+        )
         assert [split[name] for name in ordered] == ["val"] * 3 + ["train"] * (len(ordered) - 3)
 
 
@@ -234,13 +304,14 @@ def test_the_list_may_be_absent_or_written_otherwise(own_root: Path) -> None:
 def test_another_list_of_test_singers_is_an_error_for_technique_only(own_root: Path) -> None:
     (own_root / "test_singers_technique.txt").write_text("female2\nmale1\n")
     with pytest.raises(
-        UserError, match=r"test_singers_technique\.txt lists female2, male1, but VocalSet's test singers are female2, .* unpack"
+        UserError,
+        match=r"test_singers_technique\.txt lists female2, male1, but VocalSet's test singers are female2, .* unpack",
     ):
         VocalSetTechnique(own_root, ClipRule()).tracks()
     assert VocalSetSinger(own_root, ClipRule()).tracks()
 
 
-# -- splits: singer ---------------------------------------------------------------------------------------------------
+# -- splits: singer --------------------------------------------------------------------------------
 
 
 def test_each_singer_is_dealt_twelve_eight_five(root: Path) -> None:
@@ -263,23 +334,34 @@ def test_deal_goes_by_the_hash_of_the_id_and_not_by_order() -> None:
 def test_splits_do_not_depend_on_what_is_excluded(root: Path) -> None:
     everything = splits(VocalSetSinger, root)
     gone = sorted(everything)[5:200:7]
-    rest = {track.track_id: track.split for track in VocalSetSinger(root, ClipRule(), exclude=gone).tracks()}
-    assert rest == {track_id: split for track_id, split in everything.items() if track_id not in gone}
+    rest = {
+        track.track_id: track.split
+        for track in VocalSetSinger(root, ClipRule(), exclude=gone).tracks()
+    }
+    assert rest == {
+        track_id: split for track_id, split in everything.items() if track_id not in gone
+    }
 
 
-# -- what is missing or broken ----------------------------------------------------------------------------------------
+# -- what is missing or broken ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("data", [VocalSetSinger, VocalSetTechnique])
-def test_a_folder_without_singers_says_where_to_unpack(tmp_path: Path, data: type[TaskDataModule]) -> None:
-    with pytest.raises(UserError, match=r"no VocalSet audio: .* has no folder FULL or data_by_singer\. Unpack VocalSet11\.zip"):
+def test_a_folder_without_singers_says_where_to_unpack(
+    tmp_path: Path, data: type[TaskDataModule]
+) -> None:
+    with pytest.raises(
+        UserError,
+        match=r"no VocalSet audio: .* has no folder FULL or data_by_singer\. Unpack VocalSet11\.zip",
+    ):
         data(tmp_path, ClipRule()).tracks()
 
 
 def test_an_unknown_singer_is_named_with_the_known_ones(own_root: Path) -> None:
     (own_root / "FULL/female10").mkdir()
     with pytest.raises(
-        UserError, match=r"1 folders of unknown singers \(first: female10\): .* known singers are female1, .*male11"
+        UserError,
+        match=r"1 folders of unknown singers \(first: female10\): .* known singers are female1, .*male11",
     ):
         singers(own_root)
 
@@ -287,13 +369,18 @@ def test_an_unknown_singer_is_named_with_the_known_ones(own_root: Path) -> None:
 def test_missing_singers_are_counted(own_root: Path) -> None:
     for folder in ("male5", "female7"):
         shutil.rmtree(own_root / "FULL" / folder)
-    with pytest.raises(UserError, match=r"2 of 20 VocalSet singers have no folder under .* \(first: female7\): unpack"):
+    with pytest.raises(
+        UserError,
+        match=r"2 of 20 VocalSet singers have no folder under .* \(first: female7\): unpack",
+    ):
         techniques(own_root)
 
 
 def test_an_unknown_technique_is_named_with_the_known_ones(own_root: Path) -> None:
     (own_root / "FULL/male2/scales/belt").rename(own_root / "FULL/male2/scales/bel")
-    with pytest.raises(UserError, match=r"unknown techniques \(first: bel\): rename .* are belt, .* slow_piano"):
+    with pytest.raises(
+        UserError, match=r"unknown techniques \(first: bel\): rename .* are belt, .* slow_piano"
+    ):
         techniques(own_root)
 
 
@@ -301,11 +388,14 @@ def test_a_singer_with_too_few_recordings_for_three_splits_is_named(own_root: Pa
     files = sorted((own_root / "FULL/male4").rglob("*.wav"))
     for path in files[2:]:
         path.unlink()
-    with pytest.raises(UserError, match=r"1 VocalSet singers have fewer than 3 recordings under .* \(first: male4 has 2\)"):
+    with pytest.raises(
+        UserError,
+        match=r"1 VocalSet singers have fewer than 3 recordings under .* \(first: male4 has 2\)",
+    ):
         singers(own_root)
 
 
-# -- audio ------------------------------------------------------------------------------------------------------------
+# -- audio -----------------------------------------------------------------------------------------
 
 
 def settings(task: str) -> ClipRule:
@@ -320,14 +410,24 @@ def test_a_clip_is_132000_samples_at_44100_hz() -> None:
 @pytest.mark.parametrize(
     ("data", "task", "lengths"),
     [
-        (VocalSetSinger, "vocalset_singer", {"short": [2.5], "one": [2.993], "long": [2.993, 2.993, 1.414]}),
-        (VocalSetTechnique, "vocalset_technique", {"short": [2.5], "one": [2.993], "long": [2.993, 2.993]}),
+        (
+            VocalSetSinger,
+            "vocalset_singer",
+            {"short": [2.5], "one": [2.993], "long": [2.993, 2.993, 1.414]},
+        ),
+        (
+            VocalSetTechnique,
+            "vocalset_technique",
+            {"short": [2.5], "one": [2.993], "long": [2.993, 2.993]},
+        ),
     ],
 )
 def test_recordings_are_cut_as_in_the_settings(
     own_root: Path, data: type[TaskDataModule], task: str, lengths: dict[str, list[float]]
 ) -> None:
-    """Short ones are one clip, stereo and other rates are read, what cannot be read is reported, a file's clips stay together."""
+    """Short ones are one clip, stereo and other rates are read, what cannot be read is reported, a
+    file's clips stay together.
+    """
     folder = own_root / "FULL/male2/scales/belt"
     soundfile.write(folder / "short.wav", np.zeros(110250), 44100)
     soundfile.write(folder / "one.wav", np.zeros((66150, 2)), 22050)
@@ -336,9 +436,16 @@ def test_recordings_are_cut_as_in_the_settings(
     module.feed_audio(16000, min_samples=100, stored={}, batch_seconds=60, n_workers=0)
     items = [item for batch in module.predict_dataloader() for item in batch]
     clips = [item for item in items if not isinstance(item, UnusableFile)]
-    found = {name: [len(clip.audio) / 16000 for clip in clips if clip.track_id.endswith(f"/{name}")] for name in lengths}
+    found = {
+        name: [len(clip.audio) / 16000 for clip in clips if clip.track_id.endswith(f"/{name}")]
+        for name in lengths
+    }
     assert found == {name: pytest.approx(seconds, abs=1e-3) for name, seconds in lengths.items()}
-    assert all(first.index < second.index for first, second in pairwise(clips) if first.track_id == second.track_id)
+    assert all(
+        first.index < second.index
+        for first, second in pairwise(clips)
+        if first.track_id == second.track_id
+    )
     broken = [item for item in items if isinstance(item, UnusableFile)]
     assert {problem.reason for problem in broken} == {"is empty (0 bytes)"}
     assert len(broken) + 3 == len(module.tracks())

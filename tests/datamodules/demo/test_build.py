@@ -44,8 +44,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def content(folder: Path) -> dict[str, str]:
     """SHA-256 of every file that is not a lock."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".build.lock")
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    files = (
+        path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".build.lock"
+    )
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def audio_files(folder: Path) -> list[Path]:
@@ -82,7 +87,11 @@ def test_items_of_a_small_scale_are_items_of_a_larger_one(dataset: str) -> None:
 
 
 def test_scale_1_has_the_promised_counts() -> None:
-    assert Counter(note.split for note in nsynth.plan(1.0).items) == {"train": 396, "val": 100, "test": 140}
+    assert Counter(note.split for note in nsynth.plan(1.0).items) == {
+        "train": 396,
+        "val": 100,
+        "test": 140,
+    }
     assert Counter(track.folder for track in giantsteps.plan(1.0).items) == {
         giantsteps.TEST_FOLDER: 48,
         giantsteps.MTG_FOLDER: 24 * 5 + 5,
@@ -93,7 +102,11 @@ def test_scale_1_has_the_promised_counts() -> None:
 
 def test_marker_says_what_is_built(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     marker = json.loads((corpus / "NSynth" / "demo.json").read_text())
-    assert marker == {"recipe_version": demo.RECIPE_VERSION, "scale": TINY, "n_files": len(audio_files(corpus / "NSynth"))}
+    assert marker == {
+        "recipe_version": demo.RECIPE_VERSION,
+        "scale": TINY,
+        "n_files": len(audio_files(corpus / "NSynth")),
+    }
     assert all(demo.is_built(corpus, dataset, TINY) for dataset in demo.DATASETS)
     assert not demo.is_built(corpus, "nsynth", 1.0)
     monkeypatch.setattr(demo, "RECIPE_VERSION", demo.RECIPE_VERSION + 1)
@@ -108,15 +121,37 @@ def test_torn_or_absent_marker_is_not_built(tmp_path: Path) -> None:
 
 
 def test_change_of_the_recipe_comes_with_a_new_version() -> None:
-    texts = [item.path for dataset in ("nsynth", "giantsteps", "gtzan") for item in PLANS[dataset](1.0).items]
+    texts = [
+        item.path
+        for dataset in ("nsynth", "giantsteps", "gtzan")
+        for item in PLANS[dataset](1.0).items
+    ]
     for track in giantsteps.plan(1.0).items[::10]:
-        texts += [f"{n.onset_s:.6f} {n.hold_s:.6f} {n.program} {n.pitch} {n.velocity} {n.gain:g}" for n in track.song().notes]
+        texts += [
+            f"{n.onset_s:.6f} {n.hold_s:.6f} {n.program} {n.pitch} {n.velocity} {n.gain:g}"
+            for n in track.song().notes
+        ]
     found = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
     assert (demo.RECIPE_VERSION, found) == (1, "68812894a9f58fc1"), (
         "what is composed has changed: raise RECIPE_VERSION and write both here"
     )
-    items = (*nsynth.plan(1.0).items[::200], *gtzan.plan(1.0).items[::60], *PLANS["musictaste"](1.0).items[::20])
-    expected = [-52.976, -52.960, -19.208, -24.727, -15.600, -19.566, -14.841, -19.917, -19.387, -17.538]
+    items = (
+        *nsynth.plan(1.0).items[::200],
+        *gtzan.plan(1.0).items[::60],
+        *PLANS["musictaste"](1.0).items[::20],
+    )
+    expected = [
+        -52.976,
+        -52.960,
+        -19.208,
+        -24.727,
+        -15.600,
+        -19.566,
+        -14.841,
+        -19.917,
+        -19.387,
+        -17.538,
+    ]
     assert [loudness_db(track.encode()) for track in items] == pytest.approx(expected, abs=0.01), (
         "what is rendered has changed: raise RECIPE_VERSION"
     )
@@ -135,7 +170,9 @@ def test_only_missing_files_are_rendered_again(tmp_path: Path) -> None:
         path.unlink()
     (lost[0].parent / ".x.wav.0123abcd.tmp").write_bytes(b"left by a killed build")
     reports: list[tuple[int, int]] = []
-    demo.build(tmp_path, "nsynth", scale=TINY, progress=lambda done, total: reports.append((done, total)))
+    demo.build(
+        tmp_path, "nsynth", scale=TINY, progress=lambda done, total: reports.append((done, total))
+    )
     assert content(tmp_path) == before
     assert {path for path in files if path.stat().st_mtime_ns != times[path]} == set(lost)
     assert reports == [(n, len(files)) for n in range(len(files) - len(lost), len(files) + 1)]
@@ -180,7 +217,10 @@ def test_build_killed_in_the_middle_goes_on_to_the_same_corpus(tmp_path: Path) -
 
 
 def test_two_builds_at_once_wait_for_each_other(corpus: Path, tmp_path: Path) -> None:
-    processes = [FORK.Process(target=demo.build, args=(tmp_path, "nsynth"), kwargs={"scale": TINY}) for _ in range(2)]
+    processes = [
+        FORK.Process(target=demo.build, args=(tmp_path, "nsynth"), kwargs={"scale": TINY})
+        for _ in range(2)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -199,7 +239,9 @@ def build_until_interrupted(root: Path, errors: Path) -> None:
 
 
 def test_ctrl_c_ends_without_a_word_from_the_workers(tmp_path: Path) -> None:
-    process = FORK.Process(target=build_until_interrupted, args=(tmp_path / "demo", tmp_path / "errors"))
+    process = FORK.Process(
+        target=build_until_interrupted, args=(tmp_path / "demo", tmp_path / "errors")
+    )
     process.start()
     wait_until(lambda: len(audio_files(tmp_path / "demo")) >= 2)
     workers = children(process.pid or 0)
@@ -225,7 +267,8 @@ def test_full_disk_is_one_line(tmp_path: Path) -> None:
     with largest_file(50_000), pytest.raises(UserError) as caught:
         demo.build(tmp_path, "nsynth", scale=TINY)
     assert re.fullmatch(
-        r"no space left while writing .*\.wav: free some space there and run the same command again", str(caught.value)
+        r"no space left while writing .*\.wav: free some space there and run the same command again",
+        str(caught.value),
     )
     assert not audio_files(tmp_path)
     assert not list(tmp_path.rglob("*.tmp"))
@@ -233,18 +276,25 @@ def test_full_disk_is_one_line(tmp_path: Path) -> None:
 
 def test_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cannot write the demo corpus to .*NSynth \(Not a directory\): make room there or set"):
+    with pytest.raises(
+        UserError,
+        match=r"cannot write the demo corpus to .*NSynth \(Not a directory\): make room there or set",
+    ):
         demo.build(tmp_path / "file", "nsynth", scale=TINY)
 
 
 def test_unknown_dataset_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no demo corpus for 'musdb': there is one for nsynth, giantsteps, gtzan"):
+    with pytest.raises(
+        UserError, match="no demo corpus for 'musdb': there is one for nsynth, giantsteps, gtzan"
+    ):
         demo.build(tmp_path, "musdb")
 
 
 @pytest.mark.parametrize("wrong", [{"scale": 0.0}, {"scale": float("nan")}, {"n_jobs": 0}])
 def test_scale_and_jobs_are_above_0(tmp_path: Path, wrong: dict[str, float]) -> None:
-    with pytest.raises(UserError, match=r"needs a scale and a number of jobs above 0, found scale=.* n_jobs="):
+    with pytest.raises(
+        UserError, match=r"needs a scale and a number of jobs above 0, found scale=.* n_jobs="
+    ):
         demo.build(tmp_path, "nsynth", **wrong)
 
 
@@ -258,12 +308,25 @@ class Suicidal:
 
 
 def test_killed_worker_is_told_instead_of_waited_for(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="was killed, perhaps for want of memory: run the same command again with fewer jobs"):
+    with pytest.raises(
+        UserError,
+        match="was killed, perhaps for want of memory: run the same command again with fewer jobs",
+    ):
         write_items(tmp_path, [Suicidal()], 2, lambda: None)
 
 
 NSYNTH_FIELDS = {
-    *("note", "note_str", "instrument", "instrument_str", "pitch", "velocity", "sample_rate", "qualities", "qualities_str"),
+    *(
+        "note",
+        "note_str",
+        "instrument",
+        "instrument_str",
+        "pitch",
+        "velocity",
+        "sample_rate",
+        "qualities",
+        "qualities_str",
+    ),
     *("instrument_family", "instrument_family_str", "instrument_source", "instrument_source_str"),
 }
 
@@ -274,20 +337,36 @@ def test_nsynth_json_and_audio_are_those_of_the_real_release(corpus: Path, folde
     assert set(examples) == {path.stem for path in (corpus / "NSynth" / folder / "audio").iterdir()}
     for name, entry in examples.items():
         assert set(entry) == NSYNTH_FIELDS
-        assert name == entry["note_str"] == f"{entry['instrument_str']}-{entry['pitch']:03d}-{entry['velocity']:03d}"
-        assert entry["instrument_str"].startswith(f"{entry['instrument_family_str']}_{entry['instrument_source_str']}_")
+        assert (
+            name
+            == entry["note_str"]
+            == f"{entry['instrument_str']}-{entry['pitch']:03d}-{entry['velocity']:03d}"
+        )
+        assert entry["instrument_str"].startswith(
+            f"{entry['instrument_family_str']}_{entry['instrument_source_str']}_"
+        )
         assert FAMILIES[entry["instrument_family"]] == entry["instrument_family_str"]
-        assert ("acoustic", "electronic", "synthetic")[entry["instrument_source"]] == entry["instrument_source_str"]
+        assert ("acoustic", "electronic", "synthetic")[entry["instrument_source"]] == entry[
+            "instrument_source_str"
+        ]
         assert len(entry["qualities"]) == 10
         path = corpus / "NSynth" / folder / "audio" / f"{name}.wav"
         info = soundfile.info(path)
-        assert (info.samplerate, info.channels, info.frames, info.subtype) == (16000, 1, 64000, "PCM_16")
+        assert (info.samplerate, info.channels, info.frames, info.subtype) == (
+            16000,
+            1,
+            64000,
+            "PCM_16",
+        )
         assert 0.002 < np.abs(soundfile.read(path)[0]).max() < 0.99
 
 
 def test_nsynth_splits_share_no_program_and_only_train_has_synth_lead() -> None:
     notes = nsynth.plan(1.0).items
-    programs = {split: {note.program for note in notes if note.split == split} for split in ("train", "val", "test")}
+    programs = {
+        split: {note.program for note in notes if note.split == split}
+        for split in ("train", "val", "test")
+    }
     assert not programs["train"] & programs["val"]
     assert not programs["train"] & programs["test"]
     assert not programs["val"] & programs["test"]
@@ -306,7 +385,11 @@ def test_nsynth_covers_pitches_and_velocities_evenly() -> None:
 
 def test_nsynth_names_stay_unique_when_all_notes_are_used_up() -> None:
     notes = nsynth.plan(100.0).items
-    assert len({note.name for note in notes}) == len({note.entry()["note"] for note in notes}) == len(notes)
+    assert (
+        len({note.name for note in notes})
+        == len({note.entry()["note"] for note in notes})
+        == len(notes)
+    )
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -318,7 +401,10 @@ def val_ids(metadata: list[dict[str, str]], passes: int) -> set[str]:
     """The artist rule of jukemir, written down again from facts/tasks.md 3.3."""
     artists = {row["ID"]: [name.strip() for name in row["ARTIST"].split(",")] for row in metadata}
     val = {
-        name for row in artists.values() for name in row if int(hashlib.sha1(name.lower().encode()).hexdigest(), 16) % 116 >= 100
+        name
+        for row in artists.values()
+        for name in row
+        if int(hashlib.sha1(name.lower().encode()).hexdigest(), 16) % 116 >= 100
     }
     for _ in range(passes):
         for row in artists.values():
@@ -329,41 +415,76 @@ def val_ids(metadata: list[dict[str, str]], passes: int) -> set[str]:
 
 def test_giantsteps_test_set_spells_keys_with_flats(corpus: Path) -> None:
     folder = corpus / "GS" / "giantsteps-key-dataset"
-    keys = [path.read_bytes().decode() for path in sorted((folder / "annotations" / "key").glob("*.LOFI.key"))]
+    keys = [
+        path.read_bytes().decode()
+        for path in sorted((folder / "annotations" / "key").glob("*.LOFI.key"))
+    ]
     assert keys == [f"{tonic} {mode}" for mode in ("major", "minor") for tonic in FLATS]
-    assert {path.read_text() for path in (folder / "annotations" / "genre").glob("*.LOFI.genre")} <= set(GENRES)
+    assert {
+        path.read_text() for path in (folder / "annotations" / "genre").glob("*.LOFI.genre")
+    } <= set(GENRES)
     for path in (folder / "audio").iterdir():
-        assert (folder / "md5" / f"{path.stem}.md5").read_text() == hashlib.md5(path.read_bytes()).hexdigest()
+        assert (folder / "md5" / f"{path.stem}.md5").read_text() == hashlib.md5(
+            path.read_bytes()
+        ).hexdigest()
 
 
 def test_giantsteps_mtg_set_has_every_key_in_train_and_val_by_the_real_rule(corpus: Path) -> None:
     annotations = corpus / "GS" / "giantsteps-mtg-key-dataset" / "annotations"
-    metadata, keys = rows(annotations / "beatport_metadata.txt"), rows(annotations / "annotations.txt")
-    assert list(metadata[0]) == ["ID", "ARTIST", "SONG TITLE", "MIX", "LABEL", "BP GENRE", "BP BPM", "BP KEY"]
+    metadata, keys = (
+        rows(annotations / "beatport_metadata.txt"),
+        rows(annotations / "annotations.txt"),
+    )
+    assert list(metadata[0]) == [
+        "ID",
+        "ARTIST",
+        "SONG TITLE",
+        "MIX",
+        "LABEL",
+        "BP GENRE",
+        "BP BPM",
+        "BP KEY",
+    ]
     assert list(keys[0]) == ["ID", "MANUAL KEY", "C"]
-    kept = {row["ID"]: row["MANUAL KEY"] for row in keys if row["C"] == "2" and "/" not in row["MANUAL KEY"]}
+    kept = {
+        row["ID"]: row["MANUAL KEY"]
+        for row in keys
+        if row["C"] == "2" and "/" not in row["MANUAL KEY"]
+    }
     val = val_ids(metadata, passes=2)
     every_key = sorted(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in SHARPS)
     assert sorted(key.strip() for track, key in kept.items() if track in val) == every_key
     assert sorted(key.strip() for track, key in kept.items() if track not in val) == every_key
     assert "B major " in kept.values()
     dropped = [(row["MANUAL KEY"], row["C"]) for row in keys if row["ID"] not in kept]
-    assert dropped == [("A minor", "1"), ("-", "0"), ("F minor / G# major", "2"), ("A-A# minor", "0"), (" ", "0")]
+    assert dropped == [
+        ("A minor", "1"),
+        ("-", "0"),
+        ("F minor / G# major", "2"),
+        ("A-A# minor", "0"),
+        (" ", "0"),
+    ]
 
 
 def test_giantsteps_val_needs_both_passes_and_the_dropped_rows(corpus: Path) -> None:
-    metadata = rows(corpus / "GS" / "giantsteps-mtg-key-dataset" / "annotations" / "beatport_metadata.txt")
+    metadata = rows(
+        corpus / "GS" / "giantsteps-mtg-key-dataset" / "annotations" / "beatport_metadata.txt"
+    )
     val = val_ids(metadata, passes=2)
     without_dropped = [row for row in metadata if int(row["ID"]) < 8_200_000]
     assert val - val_ids(metadata, passes=1) == {"8102000"}
-    assert {"8103000"} == {track for track in val - val_ids(without_dropped, passes=2) if int(track) < 8_200_000}
+    assert {"8103000"} == {
+        track for track in val - val_ids(without_dropped, passes=2) if int(track) < 8_200_000
+    }
 
 
 def test_giantsteps_mtg_key_files_have_their_own_format(corpus: Path) -> None:
     folder = corpus / "GS" / "giantsteps-mtg-key-dataset"
     assert (folder / "annotations" / "key" / "8015000.LOFI.key").read_text() == "d# minor\t2\t"
     for path in (folder / "audio").iterdir():
-        assert (folder / "md5" / f"{path.stem}.md5").read_text() == hashlib.md5(path.read_bytes()).hexdigest()
+        assert (folder / "md5" / f"{path.stem}.md5").read_text() == hashlib.md5(
+            path.read_bytes()
+        ).hexdigest()
 
 
 def test_giantsteps_audio_is_ten_seconds_of_mp3(corpus: Path) -> None:
@@ -387,5 +508,10 @@ def test_gtzan_clips_belong_to_the_real_splits(corpus: Path) -> None:
     assert found == {(genre, name): 1 for genre in GENRES for name in ("train", "val", "test")}
     for path in files:
         info = soundfile.info(path)
-        assert (info.samplerate, info.channels, info.frames, info.subtype) == (22050, 1, 661794, "PCM_16")
+        assert (info.samplerate, info.channels, info.frames, info.subtype) == (
+            22050,
+            1,
+            661794,
+            "PCM_16",
+        )
         assert path.stem.split(".")[0] == path.parent.name

@@ -39,7 +39,9 @@ def test_labels_are_the_sections_and_all_classes_and_oddities_occur(tmp_path: Pa
         for section in sections:
             assert CLASSES[structure_class(section.label) or 0] == section.name
         for segment, section in zip(track.target, sections, strict=True):
-            assert segment == pytest.approx((section.start_s, segment.end_s, CLASSES.index(section.name)), abs=1e-5)
+            assert segment == pytest.approx(
+                (section.start_s, segment.end_s, CLASSES.index(section.name)), abs=1e-5
+            )
         seen |= {segment.label for segment in track.target}
     assert seen == set(range(7))
     texts = [path.read_text() for path in sorted((tmp_path / "segments").iterdir())]
@@ -53,13 +55,23 @@ def test_the_loudest_part_is_the_chorus_and_silence_is_silent() -> None:
 
     import soundfile
 
-    track = next(track for track in (StructureTrack(number) for number in range(1, 30)) if track.sections()[0].name == "silence")
+    track = next(
+        track
+        for track in (StructureTrack(number) for number in range(1, 30))
+        if track.sections()[0].name == "silence"
+    )
     audio, rate = soundfile.read(BytesIO(track.encode()))
     assert rate == SAMPLE_RATE
     power = {
-        section.name: float(np.mean(audio[round(section.start_s * rate) : round(section.end_s * rate)] ** 2))
+        section.name: float(
+            np.mean(audio[round(section.start_s * rate) : round(section.end_s * rate)] ** 2)
+        )
         for section in track.sections()
     }
-    assert power["silence"] < 1e-6 and power["chorus"] > power["intro"] and power["chorus"] > power["outro"]
+    assert (
+        power["silence"] < 1e-6
+        and power["chorus"] > power["intro"]
+        and power["chorus"] > power["outro"]
+    )
     assert len(audio) / rate == pytest.approx(track.sections()[-1].end_s + 1.0, abs=0.01)
     assert track.encode() == StructureTrack(track.number).encode()

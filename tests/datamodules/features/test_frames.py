@@ -1,4 +1,6 @@
-"""Tasks by frames: the grid, labels, features on the grid, and what the loaders read back from real shards."""
+"""Tasks by frames: the grid, labels, features on the grid, and what the loaders read back from real
+shards.
+"""
 
 import math
 from pathlib import Path
@@ -21,7 +23,7 @@ INF = float("inf")
 KEY = StoreKey("fcpe", "0a1b2c", "toy", "2s-tail1s-joined", "4Hz", "soxr-HQ", "float32")
 N_LAYERS, DIM, RATE = 3, 4, 4.0
 
-# -- the grid ---------------------------------------------------------------------------------------------------------
+# -- the grid --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rate", [2.0, 1 / 0.192, 8.0, 25.0, 100.0])
@@ -62,25 +64,28 @@ def test_a_backbone_that_gives_too_few_frames_repeats_the_last() -> None:
     assert weights[2:].tolist() == [[0, 0, 1], [0, 0, 1]]
 
 
-# -- labels -----------------------------------------------------------------------------------------------------------
+# -- labels ----------------------------------------------------------------------------------------
 
 
 def test_labels_hold_at_the_centre_of_a_frame() -> None:
     segments = (Segment(0.5, 1.0, 2), Segment(1.0, 1.6, 0), Segment(2.0, INF, 1))
-    #                                0.125 0.375 | 0.625 0.875 | 1.125 1.375 | 1.625 1.875 | 2.125 2.375
+    # 0.125 0.375 | 0.625 0.875 | 1.125 1.375 | 1.625 1.875 | 2.125 2.375
     assert frame_labels(segments, 0.0, 10, 4.0).tolist() == [-1, -1, 2, 2, 0, 0, -1, -1, 1, 1]
     assert frame_labels(segments, 1.0, 6, 4.0).tolist() == [0, 0, -1, -1, 1, 1]
 
 
 def test_a_centre_on_a_boundary_belongs_to_what_begins_there() -> None:
-    assert frame_labels((Segment(0.0, 0.5, 0), Segment(0.5, 2.0, 1)), 0.0, 2, 1.0).tolist() == [1, 1]
+    assert frame_labels((Segment(0.0, 0.5, 0), Segment(0.5, 2.0, 1)), 0.0, 2, 1.0).tolist() == [
+        1,
+        1,
+    ]
 
 
 def test_a_track_without_segments_is_ignored() -> None:
     assert frame_labels((), 0.0, 3, 8.0).tolist() == [-1, -1, -1]
 
 
-# -- the task ---------------------------------------------------------------------------------------------------------
+# -- the task --------------------------------------------------------------------------------------
 
 LENGTHS = {"a": 7.0, "b": 4.5, "c": 9.0, "d": 3.0, "e": 2.25}  # s
 SPLIT: dict[str, Split] = {"a": "train", "b": "val", "c": "train", "d": "test", "e": "train"}
@@ -113,7 +118,10 @@ def clips_of(track: str) -> list[ClipFeatures]:
     for index, start in enumerate(starts):
         stop = LENGTHS[track] if index == len(starts) - 1 else start + 2
         frames = range(round(start * RATE), round(start * RATE) + n_grid_frames(stop - start, RATE))
-        values = [[[value(track, layer, k, d) for d in range(DIM)] for k in frames] for layer in range(N_LAYERS)]
+        values = [
+            [[value(track, layer, k, d) for d in range(DIM)] for k in frames]
+            for layer in range(N_LAYERS)
+        ]
         clip = Clip(track, index, len(starts), float(start), np.zeros(1, np.float32), 1)
         made.append(ClipFeatures(clip, 77, np.array(values, np.float16)))
     return made
@@ -136,7 +144,9 @@ def loaded(store: Path, batch_size: int = 5, seed: int = 0) -> Toy:
 
 
 def expected_frames(split: Split) -> dict[float, tuple[int, int]]:
-    """Value of layer 0, feature 0 -> label and position of the track, of every labelled frame of a split."""
+    """Value of layer 0, feature 0 -> label and position of the track, of every labelled frame of a
+    split.
+    """
     names = [name for name in LENGTHS if SPLIT[name] == split]
     return {
         value(name, 0, frame, 0): (0 if frame < 8 else 2 if frame < 12 else 1, names.index(name))
@@ -154,7 +164,9 @@ def check(batches: list[FeatureBatch], split: Split) -> None:
     assert found == expected_frames(split) and len(target) == len(found)
     for layer in range(N_LAYERS):
         for feature in range(DIM):
-            torch.testing.assert_close(features[layer, :, feature], features[0, :, 0] + 16 * layer + 0.125 * feature)
+            torch.testing.assert_close(
+                features[layer, :, feature], features[0, :, 0] + 16 * layer + 0.125 * feature
+            )
 
 
 @pytest.mark.parametrize("clips_at_once", [1, 2, 100])
@@ -162,22 +174,27 @@ def check(batches: list[FeatureBatch], split: Split) -> None:
 def test_every_labelled_frame_comes_once_with_its_label(
     store: Path, monkeypatch: pytest.MonkeyPatch, clips_at_once: int, batch_size: int
 ) -> None:
-    monkeypatch.setattr(datamodules.features.frames, "_MIX_BYTES", clips_at_once * 2 * N_LAYERS * DIM * 12)
+    monkeypatch.setattr(
+        datamodules.features.frames, "_MIX_BYTES", clips_at_once * 2 * N_LAYERS * DIM * 12
+    )
     data = loaded(store, batch_size)
     train = list(data.train_dataloader())
     check(train, "train")
     check(list(data.val_dataloader()), "val")
     check(list(data.test_dataloader()), "test")
-    assert {len(batch["target"]) for batch in train[:-1]} <= {batch_size} and len(train) == math.ceil(
-        len(expected_frames("train")) / batch_size
-    )
+    assert {len(batch["target"]) for batch in train[:-1]} <= {batch_size} and len(
+        train
+    ) == math.ceil(len(expected_frames("train")) / batch_size)
     moments = torch.cat(list(data.train_features()), dim=1)
     assert moments.shape == (N_LAYERS, len(expected_frames("train")), DIM)
 
 
 def test_the_order_follows_the_seed_changes_every_epoch_and_mixes_tracks(store: Path) -> None:
     first, again, other = (loaded(store, 8, seed).train_dataloader() for seed in (0, 0, 1))
-    epochs = [[batch["features"][0, :, 0].tolist() for batch in loader] for loader in (first, again, other, first)]
+    epochs = [
+        [batch["features"][0, :, 0].tolist() for batch in loader]
+        for loader in (first, again, other, first)
+    ]
     assert epochs[0] == epochs[1] and epochs[0] != epochs[2] and epochs[0] != epochs[3]
     assert any(len(set(batch["track"].tolist())) == 3 for batch in first)
 

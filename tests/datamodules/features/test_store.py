@@ -16,7 +16,13 @@ import pytest
 from datamodules.audio.clips import Clip
 from datamodules.errors import UserError
 from datamodules.features.shards import ClipFeatures, ShardWriter, write_shard
-from datamodules.features.store import StoredTrack, StoreKey, prepare_store, read_features, read_inventory
+from datamodules.features.store import (
+    StoredTrack,
+    StoreKey,
+    prepare_store,
+    read_features,
+    read_inventory,
+)
 
 KEY = StoreKey("fcpe", "0a1b2c", "toy", "1s", "mean", "soxr-HQ", "float32")
 N_LAYERS, DIM = 3, 5  # layers 0..2
@@ -31,14 +37,24 @@ def values_of(track_id: str, clip: int, n_layers: int = N_LAYERS, dim: int = DIM
 
 def item(track_id: str, clip: int = 0, n_clips: int = 2) -> ClipFeatures:
     audio = np.zeros(1, np.float32)
-    return ClipFeatures(Clip(track_id, clip, n_clips, 1.5 * clip, audio, 1234), 99 + clip, values_of(track_id, clip)[:, None])
+    return ClipFeatures(
+        Clip(track_id, clip, n_clips, 1.5 * clip, audio, 1234),
+        99 + clip,
+        values_of(track_id, clip)[:, None],
+    )
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """Three tracks of two clips each, in two shards that cut through the second track, in no good order."""
-    write_shard(tmp_path, KEY, [item("rock.00000", 1), item("jazz.00099", 0), item("blues.00029", 1)])
-    write_shard(tmp_path, KEY, [item("blues.00029", 0), item("jazz.00099", 1), item("rock.00000", 0)])
+    """Three tracks of two clips each, in two shards that cut through the second track, in no good
+    order.
+    """
+    write_shard(
+        tmp_path, KEY, [item("rock.00000", 1), item("jazz.00099", 0), item("blues.00029", 1)]
+    )
+    write_shard(
+        tmp_path, KEY, [item("blues.00029", 0), item("jazz.00099", 1), item("rock.00000", 0)]
+    )
     return tmp_path
 
 
@@ -52,7 +68,7 @@ def flip(path: Path, offset: int) -> None:
     path.write_bytes(content)
 
 
-# -- round trip -------------------------------------------------------------------------------------------------------
+# -- round trip ------------------------------------------------------------------------------------
 
 
 def test_values_and_ids_come_back_sorted_by_track_and_clip(store: Path) -> None:
@@ -67,7 +83,10 @@ def test_values_and_ids_come_back_sorted_by_track_and_clip(store: Path) -> None:
 def test_tracks_come_in_the_order_they_were_asked_for_and_others_stay_out(store: Path) -> None:
     features = read_features(store, KEY, ["rock.00000", "blues.00029"])
     assert features.track.tolist() == [0, 0, 1, 1]
-    expected = np.stack([values_of(track, clip) for track in ("rock.00000", "blues.00029") for clip in (0, 1)], axis=1)
+    expected = np.stack(
+        [values_of(track, clip) for track in ("rock.00000", "blues.00029") for clip in (0, 1)],
+        axis=1,
+    )
     np.testing.assert_array_equal(features.values, expected)
 
 
@@ -77,11 +96,15 @@ def test_more_than_ten_clips_of_a_track_are_sorted_as_numbers(tmp_path: Path) ->
     np.testing.assert_array_equal(read_features(tmp_path, KEY, ["a"]).values, expected)
 
 
-@pytest.mark.parametrize("track_id", ["Überlauf/é 1", "bass_synthetic_009-010-025", "1224698", "日本"])
+@pytest.mark.parametrize(
+    "track_id", ["Überlauf/é 1", "bass_synthetic_009-010-025", "1224698", "日本"]
+)
 def test_any_track_id_survives(tmp_path: Path, track_id: str) -> None:
     write_shard(tmp_path, KEY, [item(track_id, 0, 1)])
     assert list(read_inventory(tmp_path, KEY)) == [track_id]
-    np.testing.assert_array_equal(read_features(tmp_path, KEY, [track_id]).values[:, 0], values_of(track_id, 0))
+    np.testing.assert_array_equal(
+        read_features(tmp_path, KEY, [track_id]).values[:, 0], values_of(track_id, 0)
+    )
 
 
 def test_extreme_float16_values_survive(tmp_path: Path) -> None:
@@ -113,7 +136,7 @@ def test_a_shard_tells_ids_lengths_and_configuration(tmp_path: Path) -> None:
         assert json.loads(file.attrs["key"]) == asdict(KEY)
 
 
-# -- several writers --------------------------------------------------------------------------------------------------
+# -- several writers -------------------------------------------------------------------------------
 
 
 def test_shards_of_several_writers_are_merged(tmp_path: Path) -> None:
@@ -147,15 +170,21 @@ def test_inventory_tells_whole_and_partial_tracks(tmp_path: Path) -> None:
     write_shard(tmp_path, KEY, [item("a", 0, 1), item("b", 2, 3)])
     write_shard(tmp_path, KEY, [item("b", 0, 3)])
     inventory = read_inventory(tmp_path, KEY)
-    assert inventory == {"a": StoredTrack(1, 1234, frozenset({0})), "b": StoredTrack(3, 1234, frozenset({0, 2}))}
+    assert inventory == {
+        "a": StoredTrack(1, 1234, frozenset({0})),
+        "b": StoredTrack(3, 1234, frozenset({0, 2})),
+    }
     assert (inventory["a"].complete, inventory["b"].complete) == (True, False)
 
 
-# -- what must not be read --------------------------------------------------------------------------------------------
+# -- what must not be read -------------------------------------------------------------------------
 
 
 def test_missing_tracks_are_counted_and_the_first_is_named(store: Path) -> None:
-    with pytest.raises(UserError, match=r"2 of 4 tracks have no features in .* \(first: pop\.00001\): run `mirprobe extract`"):
+    with pytest.raises(
+        UserError,
+        match=r"2 of 4 tracks have no features in .* \(first: pop\.00001\): run `mirprobe extract`",
+    ):
         read_features(store, KEY, ["rock.00000", "pop.00001", "blues.00029", "pop.00002"])
 
 
@@ -179,12 +208,15 @@ READERS: list[Callable[[Path], object]] = [
 
 @pytest.mark.parametrize("read", READERS, ids=["features", "inventory"])
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.9, 0.999])
-def test_a_truncated_shard_is_named_and_told_to_be_deleted(store: Path, read: Callable[[Path], object], share: float) -> None:
+def test_a_truncated_shard_is_named_and_told_to_be_deleted(
+    store: Path, read: Callable[[Path], object], share: float
+) -> None:
     broken = shards(store)[1]
     content = broken.read_bytes()
     broken.write_bytes(content[: int(share * len(content))])
     with pytest.raises(
-        UserError, match=rf"shard .*{broken.name} is broken: .*Delete this file and run the same command"
+        UserError,
+        match=rf"shard .*{broken.name} is broken: .*Delete this file and run the same command",
     ) as error:
         read(store)
     assert "\n" not in str(error.value)
@@ -199,12 +231,16 @@ def test_a_shard_that_is_no_hdf5_is_broken(store: Path, read: Callable[[Path], o
 
 @pytest.mark.parametrize("layer", range(N_LAYERS))
 @pytest.mark.parametrize("byte", [0, 2 * 3 * DIM - 1])
-def test_one_flipped_bit_in_any_layer_is_found_by_the_checksum(store: Path, layer: int, byte: int) -> None:
+def test_one_flipped_bit_in_any_layer_is_found_by_the_checksum(
+    store: Path, layer: int, byte: int
+) -> None:
     broken = shards(store)[0]
     with h5py.File(broken) as file:
         offset = file[f"layer_{layer:02d}"].id.get_offset()
     flip(broken, offset + byte)
-    with pytest.raises(UserError, match=rf"{broken.name} is broken: its checksum does not match its content"):
+    with pytest.raises(
+        UserError, match=rf"{broken.name} is broken: its checksum does not match its content"
+    ):
         read_features(store, KEY, TRACKS)
 
 
@@ -241,9 +277,14 @@ def test_a_damaged_hdf5_structure_is_a_broken_shard_and_no_traceback(
 
 
 @pytest.mark.parametrize("read", READERS, ids=["features", "inventory"])
-def test_a_shard_of_another_configuration_is_refused_and_the_difference_told(store: Path, read: Callable[[Path], object]) -> None:
+def test_a_shard_of_another_configuration_is_refused_and_the_difference_told(
+    store: Path, read: Callable[[Path], object]
+) -> None:
     write_shard(store, replace(KEY, fingerprint="ffffff"), [item("pop.00001")])
-    with pytest.raises(UserError, match=r"written by another configuration \(fingerprint is 'ffffff', wanted '0a1b2c'\)"):
+    with pytest.raises(
+        UserError,
+        match=r"written by another configuration \(fingerprint is 'ffffff', wanted '0a1b2c'\)",
+    ):
         read(store)
 
 
@@ -252,7 +293,7 @@ def test_temporary_files_of_a_running_writer_are_never_read(store: Path) -> None
     assert set(read_inventory(store, KEY)) == set(TRACKS)
 
 
-# -- the folder -------------------------------------------------------------------------------------------------------
+# -- the folder ------------------------------------------------------------------------------------
 
 
 def test_prepare_store_writes_the_key_and_removes_what_a_killed_writer_left(tmp_path: Path) -> None:
@@ -267,7 +308,10 @@ def test_prepare_store_writes_the_key_and_removes_what_a_killed_writer_left(tmp_
 def test_prepare_store_refuses_a_folder_of_another_configuration(tmp_path: Path) -> None:
     prepare_store(tmp_path, KEY)
     other = replace(KEY, clip_rule="30s", precision="bf16")
-    with pytest.raises(UserError, match=r"clip_rule is '1s', wanted '30s', precision is 'float32', wanted 'bf16'.*extract again"):
+    with pytest.raises(
+        UserError,
+        match=r"clip_rule is '1s', wanted '30s', precision is 'float32', wanted 'bf16'.*extract again",
+    ):
         prepare_store(tmp_path, other)
 
 
@@ -286,7 +330,7 @@ def test_every_field_of_the_key_changes_its_hash_and_its_folder() -> None:
     assert len(KEY.hash) == 12
 
 
-# -- the writer -------------------------------------------------------------------------------------------------------
+# -- the writer ------------------------------------------------------------------------------------
 
 
 def test_a_shard_is_closed_at_shard_clips(tmp_path: Path) -> None:
@@ -301,7 +345,9 @@ def test_a_shard_is_closed_at_shard_clips(tmp_path: Path) -> None:
     assert sorted(sizes) == [2, 4, 4]
 
 
-def test_a_shard_is_closed_after_shard_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_is_closed_after_shard_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     writer = ShardWriter(tmp_path, KEY, shard_clips=512, shard_seconds=60.0)
@@ -334,7 +380,9 @@ def test_closing_writes_what_is_open_once_and_nothing_makes_no_shard(tmp_path: P
     assert len(shards(tmp_path)) == 1
 
 
-def test_an_error_of_the_writing_thread_reaches_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_writing_thread_reaches_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_arguments: object) -> None:
         raise UserError("no space left while writing X")
 
@@ -349,7 +397,7 @@ def test_an_error_of_the_writing_thread_reaches_the_caller(tmp_path: Path, monke
         writer.close()
 
 
-# -- kills and full disks, for real -----------------------------------------------------------------------------------
+# -- kills and full disks, for real ----------------------------------------------------------------
 
 WRITER = """
 import resource, sys
@@ -377,7 +425,9 @@ except UserError as error:
 
 
 @pytest.mark.parametrize("acknowledged", [1, 40, 133])
-def test_kill_9_leaves_whole_shards_only_and_loses_no_closed_one(tmp_path: Path, acknowledged: int) -> None:
+def test_kill_9_leaves_whole_shards_only_and_loses_no_closed_one(
+    tmp_path: Path, acknowledged: int
+) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path), "0", "100000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -388,13 +438,17 @@ def test_kill_9_leaves_whole_shards_only_and_loses_no_closed_one(tmp_path: Path,
     process.stdout.close()
     inventory = read_inventory(tmp_path, KEY)
     assert len(inventory) % 8 == 0
-    assert len(inventory) >= 8 * (acknowledged // 8 - 1)  # the shard before the one that is being written is on disk
+    assert len(inventory) >= 8 * (
+        acknowledged // 8 - 1
+    )  # the shard before the one that is being written is on disk
     assert sorted(inventory) == sorted(f"t{number}" for number in range(len(inventory)))
     ids = [f"t{number}" for number in range(len(inventory))]
     if ids:
         base = np.arange(7 * 512, dtype=np.float16).reshape(7, 512) / 4096
         expected = np.stack([base + np.float16(number % 7) for number in range(len(ids))], axis=1)
-        np.testing.assert_array_equal(read_features(tmp_path, KEY, ids).values, expected.astype(np.float16))
+        np.testing.assert_array_equal(
+            read_features(tmp_path, KEY, ids).values, expected.astype(np.float16)
+        )
     prepare_store(tmp_path, KEY)
     assert not list(tmp_path.glob(".*"))
 
@@ -403,7 +457,11 @@ def test_kill_9_leaves_whole_shards_only_and_loses_no_closed_one(tmp_path: Path,
 def test_a_disk_that_fills_up_is_one_line_and_leaves_no_shard(tmp_path: Path, limit: int) -> None:
     """A limit on file sizes stands for the full disk; a shard here takes about 64 kB."""
     done = subprocess.run(
-        [sys.executable, "-c", WRITER, str(tmp_path), str(limit), "16"], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", WRITER, str(tmp_path), str(limit), "16"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr[-800:]
     assert "no space left while writing" in done.stdout

@@ -42,7 +42,9 @@ class SmallMusicFMFma(SmallMusicFM):
 def waveform(name: str) -> Tensor:
     """(1, S) float32 at 24 kHz; every sample is a 16-bit PCM value."""
     t = np.arange(N_SAMPLES[name], dtype=np.float64) / 24_000
-    uniform = np.random.Generator(np.random.PCG64(zlib.crc32(f"wave/{name}".encode()))).random(len(t))
+    uniform = np.random.Generator(np.random.PCG64(zlib.crc32(f"wave/{name}".encode()))).random(
+        len(t)
+    )
     tau, ln10 = 2.0 * math.pi, math.log(10.0)
     tone_level = np.exp(-0.75 * ln10 * (1.0 - np.cos(tau * 2.1 * t)))
     noise_level = np.exp(-0.50 * ln10 * (1.0 - np.cos(tau * 3.3 * t + 1.0)))
@@ -56,13 +58,19 @@ def waveform(name: str) -> Tensor:
 def golden_input(case: str) -> Tensor:
     """Audio of a golden case: (1, S)."""
     padded = case.startswith("w1s_pad3s")
-    return torch.cat([waveform("w1s"), torch.zeros(1, 48_000)], dim=1) if padded else waveform(case[:3])
+    return (
+        torch.cat([waveform("w1s"), torch.zeros(1, 48_000)], dim=1)
+        if padded
+        else waveform(case[:3])
+    )
 
 
 def golden_states(tag: str, case: str) -> Tensor:
     """(1, L+1, T, D) that the published code returned."""
     with np.load(DATA / f"{tag}_reduced.npz") as arrays:
-        return torch.from_numpy(np.stack([arrays[f"{case}/h{layer}"] for layer in range(REDUCED.n_layers + 1)]))[None]
+        return torch.from_numpy(
+            np.stack([arrays[f"{case}/h{layer}"] for layer in range(REDUCED.n_layers + 1)])
+        )[None]
 
 
 def checksums() -> dict[str, Any]:
@@ -72,20 +80,38 @@ def checksums() -> dict[str, Any]:
 
 
 def published_checkpoint(backbone: Conformer, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All that a published file holds, used or not: the keys of `state`, computed ones and those to be ignored."""
+    """All that a published file holds, used or not: the keys of `state`, computed ones and those to
+    be ignored.
+    """
     own = {key: state[key] for key in published_shapes(backbone.size)}
     own["conformer.embed_positions.inv_freq"] = backbone.inv_freq
-    own["cls_token"], own["linear.weight"], own["linear.bias"] = torch.zeros(128), torch.zeros(64, 128), torch.zeros(64)
-    own |= {key.replace("running_mean", "num_batches_tracked"): torch.tensor(95489) for key in own if "running_mean" in key}
+    own["cls_token"], own["linear.weight"], own["linear.bias"] = (
+        torch.zeros(128),
+        torch.zeros(64, 128),
+        torch.zeros(64),
+    )
+    own |= {
+        key.replace("running_mean", "num_batches_tracked"): torch.tensor(95489)
+        for key in own
+        if "running_mean" in key
+    }
     position = "conformer.pos_conv_embed.conv"
-    own |= {f"{position}.bias": torch.zeros(128), f"{position}.parametrizations.weight.original0": torch.zeros(1, 1, 128)}
+    own |= {
+        f"{position}.bias": torch.zeros(128),
+        f"{position}.parametrizations.weight.original0": torch.zeros(1, 1, 128),
+    }
     own[f"{position}.parametrizations.weight.original1"] = torch.zeros(128, 8, 128)
     if isinstance(backbone, MusicFM):
-        own["preprocessor_melspec_2048.mel_stft.spectrogram.window"] = backbone.mel.spectrogram.window
+        own["preprocessor_melspec_2048.mel_stft.spectrogram.window"] = (
+            backbone.mel.spectrogram.window
+        )
         own["preprocessor_melspec_2048.mel_stft.mel_scale.fb"] = backbone.mel.mel_scale.fb
         own["quantizer_melspec_2048_0.codebook"] = torch.zeros(64, 16)
     else:
         own["rvq.quantizers.0.in_proj.weight_g"] = torch.zeros(16, 1, 1)
         own["rvq.quantizers.7.out_proj.parametrizations.weight.original1"] = torch.zeros(64, 16, 1)
-        own["rvq.quantizers.7.codebook.weight"], own["rvq.quantizers.7.stale_counter"] = torch.zeros(64, 16), torch.zeros(64)
+        own["rvq.quantizers.7.codebook.weight"], own["rvq.quantizers.7.stale_counter"] = (
+            torch.zeros(64, 16),
+            torch.zeros(64),
+        )
     return {f"model.{key}": tensor.clone() for key, tensor in own.items()}

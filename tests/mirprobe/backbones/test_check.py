@@ -143,7 +143,14 @@ def failed(backbone: Backbone) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: FCPE("random"), FbankChroma, lambda: SmallMusicFM("random"), lambda: SmallMuQ("random"), Toy]
+    "make",
+    [
+        lambda: FCPE("random"),
+        FbankChroma,
+        lambda: SmallMusicFM("random"),
+        lambda: SmallMuQ("random"),
+        Toy,
+    ],
 )
 def test_every_must_holds_for_our_backbones(make: Callable[[], Backbone]) -> None:
     found = find(make())
@@ -181,11 +188,19 @@ def test_each_broken_promise_fails_its_row_and_no_other(broken: type[Toy], rows:
 
 
 def test_failed_rows_say_where() -> None:
-    assert find(MovingStatistics())["tensors a forward pass changes"].value == "1 of 2 (first: mean)"
-    assert find(InfiniteLayer())["states not finite"].value == "layer 1 on noise, layer 1 on silence, layer 1 on chirp"
+    assert (
+        find(MovingStatistics())["tensors a forward pass changes"].value == "1 of 2 (first: mean)"
+    )
+    assert (
+        find(InfiniteLayer())["states not finite"].value
+        == "layer 1 on noise, layer 1 on silence, layer 1 on chirp"
+    )
     assert find(OptimisticMinimum())["minimum input in samples"].value == "79 refused, 78 refused"
     assert find(OtherHop())["frames as hop says"].numbers[:2] == (50.0, 150.0)
-    assert find(WithDropout())["batch of 3 against 3 of 1"].value == "not compared: identical calls differ"
+    assert (
+        find(WithDropout())["batch of 3 against 3 of 1"].value
+        == "not compared: identical calls differ"
+    )
 
 
 def test_the_check_leaves_the_backbone_as_it_was() -> None:
@@ -201,7 +216,9 @@ def test_the_check_leaves_the_backbone_as_it_was() -> None:
 
 def test_sensitivities_are_those_of_the_network() -> None:
     toy, small = find(Toy()), find(SmallMusicFM("random"))
-    assert toy["zeros appended, clip doubled"].numbers == (0, 0, 0), "a frame of the toy sees itself only"
+    assert toy["zeros appended, clip doubled"].numbers == (0, 0, 0), (
+        "a frame of the toy sees itself only"
+    )
     assert all(0.01 < number < 3 for number in small["zeros appended, clip doubled"].numbers[1:])
     assert len(small["audio at 2/3 of the rate"].numbers) == REDUCED.n_layers + 1
     assert all(0.01 < number < 3 for number in small["audio at 2/3 of the rate"].numbers)
@@ -209,17 +226,28 @@ def test_sensitivities_are_those_of_the_network() -> None:
 
 def test_padding_change_is_the_relative_rms_of_the_real_frames() -> None:
     backbone, clip = SmallMusicFM("random"), music(48_000, 24_000)[None]
-    plain, padded = backbone(clip), backbone(torch.cat([clip, torch.zeros(1, 48_000)], dim=1))[:, :, :50]
+    plain, padded = (
+        backbone(clip),
+        backbone(torch.cat([clip, torch.zeros(1, 48_000)], dim=1))[:, :, :50],
+    )
     expected = [float((b - a).norm() / a.norm()) for a, b in zip(plain[0], padded[0], strict=True)]
-    assert find(backbone)["zeros appended, clip doubled"].numbers == pytest.approx(expected, rel=1e-4)
+    assert find(backbone)["zeros appended, clip doubled"].numbers == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
-@pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX512"), reason="no fast bf16 on this CPU")
+@pytest.mark.skipif(
+    not torch.backends.cpu.get_cpu_capability().startswith("AVX512"),
+    reason="no fast bf16 on this CPU",
+)
 def test_bf16_errors_are_small_but_not_zero() -> None:
     numbers = find(SmallMuQ("random"))["error of bf16 autocast"].numbers
     assert len(numbers) == 2 * (REDUCED.n_layers + 1)
     assert all(1e-4 < number < 0.1 for number in numbers)
-    assert find(NoAutocast())["error of bf16 autocast"].value == "not possible: expected Float but got BFloat16"
+    assert (
+        find(NoAutocast())["error of bf16 autocast"].value
+        == "not possible: expected Float but got BFloat16"
+    )
 
 
 def test_speed_memory_and_keys() -> None:
@@ -227,7 +255,10 @@ def test_speed_memory_and_keys() -> None:
     backbone.keys_matched, backbone.keys_ignored = 310, 34
     found = find(backbone)
     assert found["speed at 0.5 s"].numbers[0] > 1
-    assert (found["checkpoint keys matched"].value, found["checkpoint keys ignored"].value) == ("310", "34")
+    assert (found["checkpoint keys matched"].value, found["checkpoint keys ignored"].value) == (
+        "310",
+        "34",
+    )
     if Path("/proc/self/clear_refs").exists():
         more, before = found["peak memory at 0.5 s"].numbers
         assert 0 <= more < before

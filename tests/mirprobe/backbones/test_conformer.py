@@ -8,7 +8,14 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
-from golden_recipe import SmallMuQ, SmallMusicFM, SmallMusicFMFma, golden_input, golden_states, waveform
+from golden_recipe import (
+    SmallMuQ,
+    SmallMusicFM,
+    SmallMusicFMFma,
+    golden_input,
+    golden_states,
+    waveform,
+)
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -19,7 +26,9 @@ from mirprobe.backbones.conformer_state import published_shapes
 from mirprobe.backbones.random_weights import draw_state
 
 SMALL = {"musicfm": SmallMusicFM, "muq": SmallMuQ}
-GOLDEN = [(tag, case) for tag in SMALL for case in ("w1s", "w3s", "w1s_pad3s")] + [("musicfm", "w1s_fmastats")]
+GOLDEN = [(tag, case) for tag in SMALL for case in ("w1s", "w3s", "w1s_pad3s")] + [
+    ("musicfm", "w1s_fmastats")
+]
 
 
 @pytest.fixture(autouse=True)
@@ -43,12 +52,18 @@ def hash_of(module: torch.nn.Module) -> str:
 
 
 def build(tag: str, case: str) -> Conformer:
-    return SmallMusicFMFma(weights="random") if case.endswith("fmastats") else SMALL[tag](weights="random")
+    return (
+        SmallMusicFMFma(weights="random")
+        if case.endswith("fmastats")
+        else SMALL[tag](weights="random")
+    )
 
 
 @pytest.mark.parametrize(("tag", "case"), GOLDEN)
 def test_states_are_those_of_the_published_code(tag, case):
-    torch.testing.assert_close(build(tag, case)(golden_input(case)), golden_states(tag, case), rtol=0, atol=2e-5)
+    torch.testing.assert_close(
+        build(tag, case)(golden_input(case)), golden_states(tag, case), rtol=0, atol=2e-5
+    )
 
 
 def test_states_without_onednn_are_those_of_the_published_code(monkeypatch):
@@ -79,7 +94,9 @@ for backbone in (SmallMusicFM(weights="random"), SmallMuQ(weights="random")):
 
 
 def test_mel_is_that_of_the_published_code():
-    """MKL's Fourier transform differs by 4e-6 between processors, unless it is told to take the same way on all of them."""
+    """MKL's Fourier transform differs by 4e-6 between processors, unless it is told to take the
+    same way on all of them.
+    """
     everywhere = {**os.environ, "MKL_CBWR": "COMPATIBLE"}
     command = [sys.executable, "-c", MEL_PROGRAM, *sys.path]
     ran = subprocess.run(command, env=everywhere, capture_output=True, text=True, check=True)
@@ -101,7 +118,11 @@ def test_number_of_frames(backbone, n_samples, n_frames):
 
 
 def test_facts_of_the_published_size():
-    assert (SmallMusicFM.sample_rate, SmallMusicFM.hop, SmallMusicFM.min_samples) == (24_000, 0.04, 1025)
+    assert (SmallMusicFM.sample_rate, SmallMusicFM.hop, SmallMusicFM.min_samples) == (
+        24_000,
+        0.04,
+        1025,
+    )
     small = SmallMuQ(weights="random")
     assert (small.n_layers, small.dim) == (3, 128)
 
@@ -180,8 +201,12 @@ def test_folded_weights_compute_what_the_published_layout_computes_in_float64(ba
     spec = importlib.util.spec_from_file_location("bench_conformer", path)
     bench = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(bench)
-    plain = bench.Rival(backbone.size, draw_state(backbone.tag, published_shapes(backbone.size))).double()
-    torch.testing.assert_close(backbone(waveform("w1s")).double(), plain(waveform("w1s").double()), rtol=0, atol=1e-5)
+    plain = bench.Rival(
+        backbone.size, draw_state(backbone.tag, published_shapes(backbone.size))
+    ).double()
+    torch.testing.assert_close(
+        backbone(waveform("w1s")).double(), plain(waveform("w1s").double()), rtol=0, atol=1e-5
+    )
 
 
 def test_bf16_is_close_and_has_its_own_fingerprint(backbone):
@@ -204,8 +229,14 @@ def test_fingerprint_knows_weights_seed_and_statistics():
     ("arguments", "text"),
     [
         ({"weights": "mdsd"}, "unknown model.weights=mdsd: set it to one of msd, fma, random"),
-        ({"weights": "random", "precision": "fp8"}, "unknown model.precision=fp8: set it to one of float32, bf16"),
-        ({"weights": "random", "checkpoint": "x.pt"}, "model.weights=random reads no file, found model.checkpoint=x.pt"),
+        (
+            {"weights": "random", "precision": "fp8"},
+            "unknown model.precision=fp8: set it to one of float32, bf16",
+        ),
+        (
+            {"weights": "random", "checkpoint": "x.pt"},
+            "model.weights=random reads no file, found model.checkpoint=x.pt",
+        ),
     ],
 )
 def test_unknown_names_are_refused_with_the_known_ones(arguments, text):

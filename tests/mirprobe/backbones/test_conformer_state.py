@@ -1,12 +1,19 @@
 import torch
 import torch.nn.functional as F
 
-from mirprobe.backbones.conformer_state import ConformerSize, fold, fold_batch_norm, published_shapes
+from mirprobe.backbones.conformer_state import (
+    ConformerSize,
+    fold,
+    fold_batch_norm,
+    published_shapes,
+)
 
 
 def test_published_size_has_the_published_number_of_parameters():
     shapes = published_shapes(ConformerSize())
-    parameters = [torch.Size(shape).numel() for key, shape in shapes.items() if "running_" not in key]
+    parameters = [
+        torch.Size(shape).numel() for key, shape in shapes.items() if "running_" not in key
+    ]
     assert sum(parameters) == 316_343_296
     assert len(shapes) == 436
 
@@ -18,9 +25,15 @@ def test_folded_convolution_is_convolution_then_batch_norm():
     weight, bias = torch.randn(4, 3, 3, 3, generator=generator), torch.randn(4, generator=generator)
     x = torch.randn(2, 3, 8, 8, generator=generator)
     expected = F.batch_norm(
-        F.conv2d(x, weight, bias), state["bn.running_mean"], state["bn.running_var"], state["bn.weight"], state["bn.bias"]
+        F.conv2d(x, weight, bias),
+        state["bn.running_mean"],
+        state["bn.running_var"],
+        state["bn.weight"],
+        state["bn.bias"],
     )
-    torch.testing.assert_close(F.conv2d(x, *fold_batch_norm(weight, bias, state, "bn")), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        F.conv2d(x, *fold_batch_norm(weight, bias, state, "bn")), expected, rtol=0, atol=1e-5
+    )
 
 
 def test_fold_leaves_its_input_alone():

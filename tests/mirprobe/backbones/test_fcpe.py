@@ -26,7 +26,9 @@ def test_all_layers_agree_with_the_package(fcpe: FCPE) -> None:
     audio = chirp(2 * 16000)
     states = fcpe(audio)
     with torch.no_grad():
-        mel = package.wav2mel(audio[..., None], 16000)[:, : states.shape[2]]  # the package pads one frame more
+        mel = package.wav2mel(audio[..., None], 16000)[
+            :, : states.shape[2]
+        ]  # the package pads one frame more
         torch.testing.assert_close(fcpe.log_mel(audio).transpose(1, 2), mel, atol=1e-5, rtol=0)
         x = package.model.input_stack(mel.transpose(1, 2)).transpose(1, 2)
         torch.testing.assert_close(states[:, 0], x, atol=1e-5, rtol=0)
@@ -58,7 +60,10 @@ def test_random_weights_are_seeded_and_another_backbone(fcpe: FCPE) -> None:
 def test_wrong_weight_files_are_refused_in_one_line(tmp_path: Path) -> None:
     truncated = tmp_path / "fcpe_c_v001.pt"
     truncated.write_bytes(find_weights().read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"is not FCPE's published weight file: it has 1000 bytes \(expected 43363260\)"):
+    with pytest.raises(
+        UserError,
+        match=r"is not FCPE's published weight file: it has 1000 bytes \(expected 43363260\)",
+    ):
         FCPE(checkpoint=str(truncated))
     with pytest.raises(UserError, match="does not exist"):
         FCPE(checkpoint=str(tmp_path / "none.pt"))
@@ -81,6 +86,8 @@ def test_frozen_in_eval_mode_for_good(fcpe: FCPE) -> None:
         (torch.full((1, 2000), torch.nan), "NaN or infinite"),
     ],
 )
-def test_unusable_audio_is_refused_with_the_reason(fcpe: FCPE, audio: torch.Tensor, reason: str) -> None:
+def test_unusable_audio_is_refused_with_the_reason(
+    fcpe: FCPE, audio: torch.Tensor, reason: str
+) -> None:
     with pytest.raises(UserError, match=reason):
         fcpe(audio)

@@ -17,12 +17,17 @@ def test_config_holds_the_arguments_and_nothing_else():
     assert set(config) == {"name", "_target_", "card", *arguments}
     assert config["_target_"] == "mirprobe.backbones.muq.MuQ"
     assert MSD_ITER.model == config["name"] == "muq"
-    assert {key: config[key] for key in arguments} == {key: value.default for key, value in arguments.items()}
+    assert {key: config[key] for key in arguments} == {
+        key: value.default for key, value in arguments.items()
+    }
 
 
 def test_missing_weights_name_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match=r"model.safetensors of OpenMuQ/MuQ-large-msd-iter .* mirprobe fetch model=muq"):
+    with pytest.raises(
+        UserError,
+        match=r"model.safetensors of OpenMuQ/MuQ-large-msd-iter .* mirprobe fetch model=muq",
+    ):
         MuQ()
 
 

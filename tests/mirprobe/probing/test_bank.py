@@ -11,11 +11,19 @@ SIZE = BankSize(n_layers=3, dim=5, hidden=7, n_outputs=4)
 
 
 def features(n_clips: int = 6) -> torch.Tensor:
-    return torch.randn(SIZE.n_layers + 1, n_clips, SIZE.dim, generator=torch.Generator().manual_seed(1))
+    return torch.randn(
+        SIZE.n_layers + 1, n_clips, SIZE.dim, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def test_heads_are_every_layer_and_the_weighted_sum() -> None:
-    assert [head.name for head in all_heads(3)] == ["layer_00", "layer_01", "layer_02", "layer_03", "weighted"]
+    assert [head.name for head in all_heads(3)] == [
+        "layer_00",
+        "layer_01",
+        "layer_02",
+        "layer_03",
+        "weighted",
+    ]
     assert [head.name for head in all_heads(0)] == ["layer_00"]
     assert [head.name for head in all_heads(1)] == ["layer_00", "layer_01"]
 
@@ -55,7 +63,9 @@ def test_layer_weights_start_uniform_or_normal() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(500,), (1, 199, 300), (250, 250)])
-def test_standardised_features_have_mean_zero_and_deviation_one_in_whatever_parts(sizes: tuple[int, ...]) -> None:
+def test_standardised_features_have_mean_zero_and_deviation_one_in_whatever_parts(
+    sizes: tuple[int, ...],
+) -> None:
     bank = ProbeBank(all_heads(3), SIZE, seed=0)
     values = 40 + 300 * features(500)
     values[:, 200:] += 100  # parts with means of their own

@@ -1,4 +1,6 @@
-"""Training: the bank equals lone runs, metrics do not depend on the batch size, best epochs are kept."""
+"""Training: the bank equals lone runs, metrics do not depend on the batch size, best epochs are
+kept.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +30,9 @@ class Toy(TaskDataModule):
 
     def read_tracks(self) -> list[Track]:
         splits = ["train"] * 60 + ["val"] * 21 + ["test"] * 24
-        return [Track(f"{i:03d}", Path("none"), split, i % CLASSES) for i, split in enumerate(splits)]  # type: ignore[arg-type]
+        return [
+            Track(f"{i:03d}", Path("none"), split, i % CLASSES) for i, split in enumerate(splits)
+        ]  # type: ignore[arg-type]
 
     def tracks(self) -> list[Track]:
         return self.read_tracks()
@@ -52,29 +56,48 @@ def fed(batch_size: int = 16, seed: int = 0) -> Toy:
 
 @pytest.fixture(scope="module")
 def protocol() -> ProtocolConfig:
-    return replace(compose_cell([]).protocol, dropout=0.0, hidden=16, max_epochs=12, patience=3, batch_size=16, lr=3e-3)
+    return replace(
+        compose_cell([]).protocol,
+        dropout=0.0,
+        hidden=16,
+        max_epochs=12,
+        patience=3,
+        batch_size=16,
+        lr=3e-3,
+    )
 
 
-def train(heads: list[Head] | tuple[Head, ...], protocol: ProtocolConfig) -> tuple[ProbeBank, TrainedBank]:
+def train(
+    heads: list[Head] | tuple[Head, ...], protocol: ProtocolConfig
+) -> tuple[ProbeBank, TrainedBank]:
     bank = ProbeBank(heads, SIZE, seed=0)
     return bank, train_bank(bank, fed(), METRICS["accuracy"], protocol, accelerator="cpu")
 
 
 def test_every_head_of_the_bank_equals_its_lone_run(protocol: ProtocolConfig) -> None:
     bank, together = train(all_heads(N_LAYERS), protocol)
-    assert len(set(together.epoch.tolist())) > 1, "the heads should stop at different epochs, or this test shows little"
+    assert len(set(together.epoch.tolist())) > 1, (
+        "the heads should stop at different epochs, or this test shows little"
+    )
     for h, head in enumerate(all_heads(N_LAYERS)):
         lone, alone = train([head], protocol)
         for name, value in lone.named_parameters():
-            torch.testing.assert_close(value[0], bank.get_parameter(name)[h], atol=1e-5, rtol=0, msg=f"{head.name} {name}")
+            torch.testing.assert_close(
+                value[0], bank.get_parameter(name)[h], atol=1e-5, rtol=0, msg=f"{head.name} {name}"
+            )
         for split in ("val", "test"):
-            torch.testing.assert_close(alone.said[split][0], together.said[split][h], atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                alone.said[split][0], together.said[split][h], atol=1e-5, rtol=0
+            )
         assert alone.epoch[0] == together.epoch[h]
         torch.testing.assert_close(alone.weights_end[0], together.weights_end[h], atol=1e-5, rtol=0)
 
 
 def test_informative_layer_is_learnt_and_others_stay_at_chance(protocol: ProtocolConfig) -> None:
-    data, (_, trained) = fed(), train(all_heads(N_LAYERS), replace(protocol, max_epochs=30, patience=12))
+    data, (_, trained) = (
+        fed(),
+        train(all_heads(N_LAYERS), replace(protocol, max_epochs=30, patience=12)),
+    )
     target = data.split("test").track_target
     accuracy = (trained.said["test"].argmax(dim=2) == target).double().mean(dim=1)
     assert accuracy[2] > 0.85
@@ -88,7 +111,9 @@ def test_kept_weights_are_those_of_the_best_epoch(protocol: ProtocolConfig) -> N
         _, cut = train(all_heads(N_LAYERS), replace(protocol, max_epochs=epoch))
         chosen = whole.epoch == epoch
         assert cut.epoch[chosen].tolist() == [epoch] * int(chosen.sum())
-        torch.testing.assert_close(cut.said["test"][chosen], whole.said["test"][chosen], atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            cut.said["test"][chosen], whole.said["test"][chosen], atol=1e-6, rtol=0
+        )
 
 
 def test_score_is_the_same_at_any_batch_size(protocol: ProtocolConfig) -> None:
@@ -97,7 +122,10 @@ def test_score_is_the_same_at_any_batch_size(protocol: ProtocolConfig) -> None:
     for batch_size in (1, 3, 64):
         data = fed(batch_size)
         module = ProbeModule(
-            bank, METRICS["accuracy"], protocol, {s: data.split(s).track_target for s in ("train", "val", "test")}
+            bank,
+            METRICS["accuracy"],
+            protocol,
+            {s: data.split(s).track_target for s in ("train", "val", "test")},
         )
         with torch.no_grad():
             for batch in data.val_dataloader():
@@ -121,9 +149,19 @@ def test_shuffled_labels_give_chance(protocol: ProtocolConfig) -> None:
     data = Toy(Path(), ClipRule())
     features = toy_features(data)
     shuffled = np.random.default_rng(1).permutation(features.values.shape[1])
-    data.feed_features(Features(features.values[:, shuffled], features.track), batch_size=16, seed=0)
-    trained = train_bank(ProbeBank(all_heads(N_LAYERS), SIZE, seed=0), data, METRICS["accuracy"], protocol, accelerator="cpu")
-    accuracy = (trained.said["test"].argmax(dim=2) == data.split("test").track_target).double().mean(dim=1)
+    data.feed_features(
+        Features(features.values[:, shuffled], features.track), batch_size=16, seed=0
+    )
+    trained = train_bank(
+        ProbeBank(all_heads(N_LAYERS), SIZE, seed=0),
+        data,
+        METRICS["accuracy"],
+        protocol,
+        accelerator="cpu",
+    )
+    accuracy = (
+        (trained.said["test"].argmax(dim=2) == data.split("test").track_target).double().mean(dim=1)
+    )
     assert accuracy.max() < 0.7
 
 
@@ -134,7 +172,10 @@ class ToyValues(Toy):
 
     def read_tracks(self) -> list[Track]:
         rng = np.random.default_rng(3)
-        return [replace(one, target=(float(one.target) - 1, float(rng.standard_normal()))) for one in super().read_tracks()]
+        return [
+            replace(one, target=(float(one.target) - 1, float(rng.standard_normal())))
+            for one in super().read_tracks()
+        ]
 
 
 class ToyTags(Toy):
@@ -143,10 +184,15 @@ class ToyTags(Toy):
     kind = "multilabel"
 
     def read_tracks(self) -> list[Track]:
-        return [replace(one, target=tuple(np.eye(CLASSES)[one.target].tolist())) for one in super().read_tracks()]
+        return [
+            replace(one, target=tuple(np.eye(CLASSES)[one.target].tolist()))
+            for one in super().read_tracks()
+        ]
 
 
-@pytest.mark.parametrize(("toy", "metric", "at_least"), [(ToyValues, "r2_arousal", 0.6), (ToyTags, "roc_auc", 0.95)])
+@pytest.mark.parametrize(
+    ("toy", "metric", "at_least"), [(ToyValues, "r2_arousal", 0.6), (ToyTags, "roc_auc", 0.95)]
+)
 def test_values_and_tags_are_learnt_from_the_layer_that_shows_them(
     protocol: ProtocolConfig, toy: type[Toy], metric: str, at_least: float
 ) -> None:

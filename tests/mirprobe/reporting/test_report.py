@@ -24,9 +24,16 @@ RED = "#c1121f"
 
 
 def make_rows(
-    cell: Cell, val: Sequence[float], test: Sequence[float], *, weighted: float | None = None, **changes: object
+    cell: Cell,
+    val: Sequence[float],
+    test: Sequence[float],
+    *,
+    weighted: float | None = None,
+    **changes: object,
 ) -> list[Row]:
-    """Rows of a cell whose intervals are 10 points wide to each side; the last layer has the largest weight."""
+    """Rows of a cell whose intervals are 10 points wide to each side; the last layer has the
+    largest weight.
+    """
     first = Row(
         model=cell.model_name, task=cell.task.name, metric=cell.task.metric, head="", layer=0, split="val", seed=cell.seed,
         protocol=cell.protocol.name, value=0.0, ci_low=0.0, ci_high=0.0, n_tracks=24, n_expected=24, majority=0.125, epoch=1,
@@ -35,14 +42,25 @@ def make_rows(
     )  # fmt: skip
     first = replace(first, **changes)
     rows = [
-        replace(first, head=f"layer_{layer:02d}", layer=layer, split=split, value=value, ci_low=value - 0.1, ci_high=value + 0.1)
+        replace(
+            first,
+            head=f"layer_{layer:02d}",
+            layer=layer,
+            split=split,
+            value=value,
+            ci_low=value - 0.1,
+            ci_high=value + 0.1,
+        )
         for split, values in (("val", val), ("test", test))
         for layer, value in enumerate(values)
     ]
     if weighted is not None:
         n_layers = len(test) - 1
         end = [float(layer) for layer in range(1, n_layers + 1)]
-        sums = {"weights_start": [1 / n_layers] * n_layers, "weights_end": [weight / sum(end) for weight in end]}
+        sums = {
+            "weights_start": [1 / n_layers] * n_layers,
+            "weights_end": [weight / sum(end) for weight in end],
+        }
         rows += [
             replace(first, head="weighted", layer=None, split=split, value=weighted, ci_low=weighted - 0.05,
                     ci_high=weighted + 0.05, **sums)
@@ -60,7 +78,9 @@ def compose(tmp_path: Path, *overrides: str) -> list[Cell]:
 
 
 def printed(cells: Sequence[Cell]) -> tuple[str, list[dict[str, str]]]:
-    """Title and cells of the table as a reader sees them; what a cell says on several lines is joined by blanks."""
+    """Title and cells of the table as a reader sees them; what a cell says on several lines is
+    joined by blanks.
+    """
     console = Console(width=300, file=io.StringIO(), color_system=None)
     console.print(make_table(make_lines(cells)))
     assert isinstance(console.file, io.StringIO)
@@ -71,7 +91,9 @@ def printed(cells: Sequence[Cell]) -> tuple[str, list[dict[str, str]]]:
             blocks[-1].append([word.strip() for word in re.split("[┃│]", line[1:-1])])
         elif blocks[-1]:
             blocks.append([])
-    headings, *rows = ([" ".join(words).strip() for words in zip(*block, strict=True)] for block in blocks if block)
+    headings, *rows = (
+        [" ".join(words).strip() for words in zip(*block, strict=True)] for block in blocks if block
+    )
     return title.strip(), [dict(zip(headings, row, strict=True)) for row in rows]
 
 
@@ -84,7 +106,7 @@ def pitch(tmp_path: Path) -> list[Cell]:
     return cells
 
 
-# -- the table --------------------------------------------------------------------------------------------------------
+# -- the table -------------------------------------------------------------------------------------
 
 
 def test_a_line_shows_baseline_chosen_layer_oracle_and_weighted_sum(pitch: list[Cell]) -> None:
@@ -104,7 +126,9 @@ def test_an_incomplete_split_shows_found_and_expected(tmp_path: Path) -> None:
     assert printed(cells)[1][0]["n"] == "289/290"
 
 
-def test_demo_numbers_are_labelled_in_the_title_and_the_notes(tmp_path: Path, pitch: list[Cell]) -> None:
+def test_demo_numbers_are_labelled_in_the_title_and_the_notes(
+    tmp_path: Path, pitch: list[Cell]
+) -> None:
     title, _ = printed(pitch)
     assert title == "Table 1: test scores in % (demo data)"
     assert any("Demo data: rendered or synthesised" in note for note in notes(make_lines(pitch)))
@@ -116,7 +140,15 @@ def test_demo_numbers_are_labelled_in_the_title_and_the_notes(tmp_path: Path, pi
 
 def test_notes_say_how_layers_were_chosen_and_what_the_backbone_is(pitch: list[Cell]) -> None:
     text = " ".join(notes(make_lines(pitch)))
-    for words in ("chosen on val", "95 %", "seed 0", "mlp512", "optimistic", "trained on singing pitch", "licence MIT"):
+    for words in (
+        "chosen on val",
+        "95 %",
+        "seed 0",
+        "mlp512",
+        "optimistic",
+        "trained on singing pitch",
+        "licence MIT",
+    ):
         assert words in text
 
 
@@ -124,9 +156,13 @@ def test_every_task_is_a_line_beside_its_own_baseline(tmp_path: Path) -> None:
     cells = compose(tmp_path, "task=nsynth_pitch,nsynth_instrument")
     for cell in cells:
         value = 0.3 if cell.task.name == "nsynth_pitch" else 0.6
-        save(cell, [value, value], [value, value]) if cell.model_name == "fcpe" else save(cell, [value], [value - 0.1])
+        save(cell, [value, value], [value, value]) if cell.model_name == "fcpe" else save(
+            cell, [value], [value - 0.1]
+        )
     _, rows = printed(cells)
-    assert [(row["Task"], row["fbank_chroma"].split()[0], row["Test oracle"][:8]) for row in rows] == [
+    assert [
+        (row["Task"], row["fbank_chroma"].split()[0], row["Test oracle"][:8]) for row in rows
+    ] == [
         ("Pitch", "20.0", "30.0 (0)"),
         ("Instrument", "50.0", "60.0 (0)"),
     ]
@@ -136,9 +172,14 @@ def test_every_seed_is_a_line_beside_the_baseline_of_its_seed(tmp_path: Path) ->
     cells = compose(tmp_path, "task=nsynth_pitch", "seed=0,1")
     for cell in cells:
         value = 0.2 + 0.1 * cell.seed
-        save(cell, [value], [value]) if cell.model_name == "fbank_chroma" else save(cell, [0.5, 0.6], [0.5, 0.6 + value])
+        save(cell, [value], [value]) if cell.model_name == "fbank_chroma" else save(
+            cell, [0.5, 0.6], [0.5, 0.6 + value]
+        )
     _, rows = printed(cells)
-    assert [(row["Seed"], row["fbank_chroma"].split()[0], row["Best layer (by val)"].split()[0]) for row in rows] == [
+    assert [
+        (row["Seed"], row["fbank_chroma"].split()[0], row["Best layer (by val)"].split()[0])
+        for row in rows
+    ] == [
         ("0", "20.0", "80.0"),
         ("1", "30.0", "90.0"),
     ]
@@ -160,7 +201,10 @@ def test_cells_without_rows_make_no_line_and_a_missing_baseline_is_a_dash(tmp_pa
     save(by_name["fcpe", "nsynth_instrument"], [0.5, 0.6], [0.5, 0.6])
     save(by_name["fbank_chroma", "nsynth_instrument"], [0.4], [0.4])
     _, rows = printed(cells)
-    assert [(row["Task"], row["fbank_chroma"]) for row in rows] == [("Pitch", "-"), ("Instrument", "40.0 [30.0, 50.0]")]
+    assert [(row["Task"], row["fbank_chroma"]) for row in rows] == [
+        ("Pitch", "-"),
+        ("Instrument", "40.0 [30.0, 50.0]"),
+    ]
     assert rows[0]["Weighted sum"] == "-"
 
 
@@ -168,7 +212,9 @@ def test_the_baseline_alone_is_a_line_of_its_own(tmp_path: Path) -> None:
     cells = compose(tmp_path, "task=nsynth_pitch", "model=fbank_chroma")
     save(cells[0], [0.4], [0.45])
     _, rows = printed(cells)
-    assert [(row["Model"], row["Best layer (by val)"]) for row in rows] == [("fbank_chroma", "45.0 (0) [35.0, 55.0]")]
+    assert [(row["Model"], row["Best layer (by val)"]) for row in rows] == [
+        ("fbank_chroma", "45.0 (0) [35.0, 55.0]")
+    ]
 
 
 def test_a_variant_of_the_baseline_stands_beside_the_baseline(tmp_path: Path) -> None:
@@ -189,16 +235,23 @@ def test_a_random_network_is_a_line_of_its_own(tmp_path: Path) -> None:
     assert [row["Model"] for row in printed(cells)[1]] == ["fcpe", "fcpe-random"]
 
 
-# -- figures ----------------------------------------------------------------------------------------------------------
+# -- figures ---------------------------------------------------------------------------------------
 
 
-def marks(figure: Figure, panel: int = 0) -> tuple[set[tuple[int, int]], set[tuple[int, int]], dict[tuple[int, int], str]]:
+def marks(
+    figure: Figure, panel: int = 0
+) -> tuple[set[tuple[int, int]], set[tuple[int, int]], dict[tuple[int, int], str]]:
     """(column, layer) of the red cells, of the framed cells, and the number in every cell."""
     axis = figure.axes[panel]
-    texts = {(round(text.get_position()[0]), round(text.get_position()[1])): text for text in axis.texts}
+    texts = {
+        (round(text.get_position()[0]), round(text.get_position()[1])): text for text in axis.texts
+    }
     red = {place for place, text in texts.items() if to_hex(str(text.get_color())) == RED}
     frames = [patch for patch in axis.patches if isinstance(patch, Rectangle)]
-    framed = {(round(f.get_x() + f.get_width() / 2), round(f.get_y() + f.get_height() / 2)) for f in frames}
+    framed = {
+        (round(f.get_x() + f.get_width() / 2), round(f.get_y() + f.get_height() / 2))
+        for f in frames
+    }
     assert len(texts) == len(axis.texts)
     return red, framed, {place: text.get_text() for place, text in texts.items()}
 
@@ -212,7 +265,14 @@ def test_the_heat_map_marks_the_best_layer_on_test_red_and_frames_the_layer_chos
     red, framed, numbers = marks(figure)
     assert red == {(0, 2), (1, 0)}
     assert framed == {(0, 1), (1, 0)}
-    assert numbers == {(0, 0): "40.0", (0, 1): "62.5", (0, 2): "70.8", (1, 0): "75.0", (1, 1): "20.0", (1, 2): "30.0"}
+    assert numbers == {
+        (0, 0): "40.0",
+        (0, 1): "62.5",
+        (0, 2): "70.8",
+        (1, 0): "75.0",
+        (1, 1): "20.0",
+        (1, 2): "30.0",
+    }
     axis = figure.axes[0]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["Pitch", "Key"]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["0", "1", "2"]
@@ -222,7 +282,10 @@ def test_the_heat_map_marks_the_best_layer_on_test_red_and_frames_the_layer_chos
 
 
 def test_colour_runs_from_the_worst_to_the_best_layer_of_each_task() -> None:
-    scores = {"Pitch": (np.array([1.0, 2.0, 3.0]), np.array([80.0, 90.0, 85.0])), "Key": (np.ones(3), np.ones(3) * 50)}
+    scores = {
+        "Pitch": (np.array([1.0, 2.0, 3.0]), np.array([80.0, 90.0, 85.0])),
+        "Key": (np.ones(3), np.ones(3) * 50),
+    }
     image = draw_heat_maps({"fcpe": scores}, demo=False).axes[0].images[0].get_array()
     assert image is not None
     np.testing.assert_allclose(np.asarray(image), [[0, 0], [1, 0], [0.5, 0]])
@@ -239,7 +302,9 @@ def test_figures_say_that_their_data_is_a_demo(demo: bool) -> None:
     pair = (np.array([0.5, 0.5]), np.array([0.4, 0.6]))
     for draw in (draw_heat_maps, draw_layer_weights):
         figure = draw({"fcpe": {"Pitch": pair}}, demo=demo)
-        texts = [axis.get_title() for axis in figure.axes] + [text.get_text() for text in figure.texts]
+        texts = [axis.get_title() for axis in figure.axes] + [
+            text.get_text() for text in figure.texts
+        ]
         texts.append(figure.get_supxlabel())
         assert any("demo data" in text for text in texts) is demo
 
@@ -247,7 +312,9 @@ def test_figures_say_that_their_data_is_a_demo(demo: bool) -> None:
 def test_every_model_is_a_panel(tmp_path: Path) -> None:
     pair = (np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0]))
     shallow = (np.array([2.0, 1.0]), np.array([2.0, 1.0]))
-    figure = draw_heat_maps({"fcpe": {"Pitch": pair, "Key": pair}, "other": {"Pitch": shallow}}, demo=False)
+    figure = draw_heat_maps(
+        {"fcpe": {"Pitch": pair, "Key": pair}, "other": {"Pitch": shallow}}, demo=False
+    )
     assert [axis.get_title() for axis in figure.axes] == ["fcpe", "other"]
     assert marks(figure, 0)[0] == {(0, 1), (1, 1)}
     assert marks(figure, 1)[0] == {(0, 0)}
@@ -295,7 +362,7 @@ def test_a_backbone_of_one_block_has_a_heat_map_though_no_weighted_sum(tmp_path:
     assert marks(dict(make_figures(make_lines(cells)))["figure2"])[:2] == ({(0, 0)}, {(0, 1)})
 
 
-# -- the whole --------------------------------------------------------------------------------------------------------
+# -- the whole -------------------------------------------------------------------------------------
 
 
 def test_report_prints_the_table_and_writes_png_and_pdf(
@@ -312,7 +379,9 @@ def test_report_prints_the_table_and_writes_png_and_pdf(
         assert len(content) > 3000
 
 
-def test_report_of_nothing_prints_nothing_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_nothing_prints_nothing_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     report(compose(tmp_path, "task=nsynth_pitch"))
     assert capsys.readouterr().out == ""
     assert not (tmp_path / "runs").exists()

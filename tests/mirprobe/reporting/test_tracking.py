@@ -1,4 +1,6 @@
-"""W&B without a server: what is in the run on disk, where it lies, and that nothing waits for a network."""
+"""W&B without a server: what is in the run on disk, where it lies, and that nothing waits for a
+network.
+"""
 
 import json
 import os
@@ -15,7 +17,14 @@ from wandb_reader import OfflineRun, read_offline_runs
 
 from datamodules.errors import UserError
 from mirprobe.cell import Cell
-from mirprobe.reporting.tracking import choose_mode, is_tracked, layer_points, push, run_config, run_summary
+from mirprobe.reporting.tracking import (
+    choose_mode,
+    is_tracked,
+    layer_points,
+    push,
+    run_config,
+    run_summary,
+)
 from mirprobe.results import Row, write_rows
 from mirprobe.settings import compose_cell
 
@@ -32,24 +41,40 @@ def make_rows(cell: Cell) -> list[Row]:
         store_hash="ba9876543210", versions={"torch": "2.11.0"},
     )  # fmt: skip
     rows = [
-        replace(first, head=f"layer_{layer:02d}", layer=layer, split=split, value=value, ci_low=value - 0.1, ci_high=value + 0.1)
+        replace(
+            first,
+            head=f"layer_{layer:02d}",
+            layer=layer,
+            split=split,
+            value=value,
+            ci_low=value - 0.1,
+            ci_high=value + 0.1,
+        )
         for split, values in (("val", VAL), ("test", TEST))
         for layer, value in enumerate(values)
     ]
-    weighted = replace(first, head="weighted", layer=None, weights_start=list(START), weights_end=list(END))
+    weighted = replace(
+        first, head="weighted", layer=None, weights_start=list(START), weights_end=list(END)
+    )
     return [*rows, replace(weighted, value=0.8), replace(weighted, split="test", value=0.7)]
 
 
 def clean(environment: dict[str, str]) -> dict[str, str]:
     """Without any trace of the W&B settings, SLURM and keys of whoever runs the tests."""
-    return {name: value for name, value in environment.items() if not name.startswith(("WANDB_", "SLURM_", "MIRPROBE_"))}
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(("WANDB_", "SLURM_", "MIRPROBE_"))
+    }
 
 
 @pytest.fixture(autouse=True)
 def environment(tmp_path: Path) -> Iterator[None]:
     before = dict(os.environ)
     os.environ.clear()
-    os.environ.update(clean(before) | {"HOME": str(tmp_path / "home"), "NETRC": str(tmp_path / "netrc")})
+    os.environ.update(
+        clean(before) | {"HOME": str(tmp_path / "home"), "NETRC": str(tmp_path / "netrc")}
+    )
     yield
     os.environ.clear()
     os.environ.update(before)
@@ -63,7 +88,7 @@ def cell(tmp_path: Path) -> Callable[..., Cell]:
     return make
 
 
-# -- a run on disk ----------------------------------------------------------------------------------------------------
+# -- a run on disk ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +102,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OfflineRun]:
     for overrides in (["task=nsynth_pitch"], ["task=gtzan_genre", "data.root=/datasets", "seed=3"]):
         cell = compose_cell([*places, *overrides])
         assert push(cell, make_rows(cell)) == "offline"
-        assert json.loads((cell.folder / "wandb.json").read_text()) == {"run": cell.hash, "mode": "offline"}
+        assert json.loads((cell.folder / "wandb.json").read_text()) == {
+            "run": cell.hash,
+            "mode": "offline",
+        }
     os.environ.clear()
     os.environ.update(before)
     return {run.config["task"]: run for run in read_offline_runs(folder / "runs" / "wandb")}
@@ -94,15 +122,30 @@ def test_two_cells_make_two_finished_runs(runs: dict[str, OfflineRun]) -> None:
 def test_a_run_is_named_grouped_and_tagged_by_its_cell(runs: dict[str, OfflineRun]) -> None:
     pitch, genre = runs["nsynth_pitch"], runs["gtzan_genre"]
     assert (pitch.name, genre.name) == ("fcpe.nsynth_pitch.s0", "fcpe.gtzan_genre.s3")
-    assert (pitch.group, pitch.job_type, pitch.project) == ("fcpe/nsynth_pitch/mlp512", "probe", "probing")
+    assert (pitch.group, pitch.job_type, pitch.project) == (
+        "fcpe/nsynth_pitch/mlp512",
+        "probe",
+        "probing",
+    )
     assert sorted(pitch.tags) == ["demo", "fcpe", "mlp512", "nsynth_pitch"]
     assert sorted(genre.tags) == ["fcpe", "gtzan_genre", "mlp512"]
 
 
-def test_the_config_holds_names_hashes_versions_and_all_settings(runs: dict[str, OfflineRun]) -> None:
+def test_the_config_holds_names_hashes_versions_and_all_settings(
+    runs: dict[str, OfflineRun],
+) -> None:
     config = runs["gtzan_genre"].config
-    assert (config["model"], config["task"], config["protocol"], config["seed"]) == ("fcpe", "gtzan_genre", "mlp512", 3)
-    assert (config["metric"], config["demo"], config["store_hash"]) == ("accuracy", False, "ba9876543210")
+    assert (config["model"], config["task"], config["protocol"], config["seed"]) == (
+        "fcpe",
+        "gtzan_genre",
+        "mlp512",
+        3,
+    )
+    assert (config["metric"], config["demo"], config["store_hash"]) == (
+        "accuracy",
+        False,
+        "ba9876543210",
+    )
     assert config["versions"] == {"torch": "2.11.0"}
     assert config["settings"]["protocol"]["hidden"] == 512
     assert config["settings"]["data"]["root"] == "/datasets"
@@ -113,8 +156,12 @@ def test_the_series_run_over_the_layers(runs: dict[str, OfflineRun]) -> None:
     run = runs["nsynth_pitch"]
     assert run.series("probe/val_accuracy") == dict(enumerate(VAL))
     assert run.series("probe/test_accuracy") == dict(enumerate(TEST))
-    assert run.series("probe/test_accuracy_low") == pytest.approx({layer: value - 0.1 for layer, value in enumerate(TEST)})
-    assert run.series("probe/val_accuracy_high") == pytest.approx({layer: value + 0.1 for layer, value in enumerate(VAL)})
+    assert run.series("probe/test_accuracy_low") == pytest.approx(
+        {layer: value - 0.1 for layer, value in enumerate(TEST)}
+    )
+    assert run.series("probe/val_accuracy_high") == pytest.approx(
+        {layer: value + 0.1 for layer, value in enumerate(VAL)}
+    )
     assert run.series("weights/start") == dict(enumerate(START, start=1))
     assert run.series("weights/end") == dict(enumerate(END, start=1))
     assert [point["layer"] for point in run.history] == [0, 1, 2]
@@ -124,28 +171,38 @@ def test_layer_is_the_step_metric_of_every_series(runs: dict[str, OfflineRun]) -
     for run in runs.values():
         assert "layer" in run.steps
         assert (run.steps["probe/*"], run.steps["weights/*"]) == ("layer", "layer")
-        logged = {name for point in run.history for name in point if not name.startswith("_")} - {"layer"}
+        logged = {name for point in run.history for name in point if not name.startswith("_")} - {
+            "layer"
+        }
         assert all(name.startswith(("probe/", "weights/")) for name in logged)
 
 
-def test_the_summary_holds_the_chosen_layer_the_oracle_and_the_weighted_sum(runs: dict[str, OfflineRun]) -> None:
+def test_the_summary_holds_the_chosen_layer_the_oracle_and_the_weighted_sum(
+    runs: dict[str, OfflineRun],
+) -> None:
     summary = runs["nsynth_pitch"].summary
     assert (summary["best/layer"], summary["best/test"]) == (1, 0.625)
     assert (summary["oracle/layer"], summary["oracle/test"]) == (2, 0.75)
     assert (summary["weighted/test"], summary["n_test"], summary["majority"]) == (0.7, 24, 0.125)
 
 
-def test_a_run_can_be_written_again_under_the_same_id(cell: Callable[..., Cell], tmp_path: Path) -> None:
+def test_a_run_can_be_written_again_under_the_same_id(
+    cell: Callable[..., Cell], tmp_path: Path
+) -> None:
     pitch = cell("logger.mode=offline")
     push(pitch, make_rows(pitch))
     time.sleep(1.1)  # folders are named by the second
     push(pitch, make_rows(pitch))
     runs = read_offline_runs(tmp_path / "runs" / "wandb")
     assert [run.run_id for run in runs] == [pitch.hash] * 2
-    assert runs[0].series("probe/test_accuracy") == runs[1].series("probe/test_accuracy") == dict(enumerate(TEST))
+    assert (
+        runs[0].series("probe/test_accuracy")
+        == runs[1].series("probe/test_accuracy")
+        == dict(enumerate(TEST))
+    )
 
 
-# -- pure parts -------------------------------------------------------------------------------------------------------
+# -- pure parts ------------------------------------------------------------------------------------
 
 
 def test_a_point_per_layer_in_order_whatever_the_order_of_rows(cell: Callable[..., Cell]) -> None:
@@ -172,16 +229,20 @@ def test_config_and_summary_are_plain_json(cell: Callable[..., Cell]) -> None:
     assert json.loads(json.dumps(dict(run_summary(rows))))["best/layer"] == 1
 
 
-# -- the mode ---------------------------------------------------------------------------------------------------------
+# -- the mode --------------------------------------------------------------------------------------
 
 
-def test_auto_is_offline_without_a_key_and_online_with_one(cell: Callable[..., Cell], tmp_path: Path) -> None:
+def test_auto_is_offline_without_a_key_and_online_with_one(
+    cell: Callable[..., Cell], tmp_path: Path
+) -> None:
     assert choose_mode(cell()) == "offline"
     os.environ["WANDB_API_KEY"] = "0" * 40
     assert choose_mode(cell()) == "online"
     del os.environ["WANDB_API_KEY"]
     (tmp_path / "home").mkdir()
-    (tmp_path / "home/.netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {'0' * 40}\n")
+    (tmp_path / "home/.netrc").write_text(
+        f"machine api.wandb.ai\n  login user\n  password {'0' * 40}\n"
+    )
     (tmp_path / "home/.netrc").chmod(0o600)
     assert choose_mode(cell()) == "online"
 
@@ -205,7 +266,9 @@ def test_wandb_mode_in_the_environment_wins(cell: Callable[..., Cell]) -> None:
 
 def test_an_unknown_mode_lists_the_known_ones(cell: Callable[..., Cell]) -> None:
     os.environ["WANDB_MODE"] = "onlin"
-    with pytest.raises(UserError, match=r"unknown .*'onlin'\. Known: auto, online, offline, disabled"):
+    with pytest.raises(
+        UserError, match=r"unknown .*'onlin'\. Known: auto, online, offline, disabled"
+    ):
         choose_mode(cell())
 
 
@@ -224,7 +287,7 @@ def test_a_cell_is_tracked_once_its_run_is_written(cell: Callable[..., Cell]) ->
     assert is_tracked(pitch)
 
 
-# -- without a network ------------------------------------------------------------------------------------------------
+# -- without a network -----------------------------------------------------------------------------
 
 PUSH = """
 import sys, time
@@ -258,7 +321,12 @@ def silent_server() -> Iterator[str]:
     ids=["no key", "nobody there", "no answer"],
 )
 def test_a_run_that_cannot_go_online_is_kept_offline_in_a_few_seconds_and_outside_home(
-    cell: Callable[..., Cell], tmp_path: Path, silent_server: str, mode: str, key: dict[str, str], server: str | None
+    cell: Callable[..., Cell],
+    tmp_path: Path,
+    silent_server: str,
+    mode: str,
+    key: dict[str, str],
+    server: str | None,
 ) -> None:
     settings = [f"logger.mode={mode}", "logger.timeout_s=2"]
     pitch = cell(*settings)
@@ -266,8 +334,17 @@ def test_a_run_that_cannot_go_online_is_kept_offline_in_a_few_seconds_and_outsid
     (tmp_path / "home").mkdir()
     where = {"WANDB_BASE_URL": silent_server if server == "silent" else server} if server else {}
     command = [sys.executable, "-c", PUSH, f"paths.runs={tmp_path}/runs", *settings]
-    with (tmp_path / "out").open("w+") as out:  # no pipe: W&B's own process may outlive this one and keep it open
-        done = subprocess.run(command, env={**os.environ, **key, **where}, stdout=out, stderr=out, timeout=20, check=False)
+    with (tmp_path / "out").open(
+        "w+"
+    ) as out:  # no pipe: W&B's own process may outlive this one and keep it open
+        done = subprocess.run(
+            command,
+            env={**os.environ, **key, **where},
+            stdout=out,
+            stderr=out,
+            timeout=20,
+            check=False,
+        )
     text = (tmp_path / "out").read_text()
     assert done.returncode == 0, text[-1500:]
     written, seconds = text.split()[-2:]

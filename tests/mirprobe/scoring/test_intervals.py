@@ -48,7 +48,9 @@ def test_gtzan_near_85_percent_has_the_half_width_of_the_facts() -> None:
 
 def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
     predicted, target = answers(61, 100)
-    first, again, other = (torch.stack(bootstrap(accuracy, predicted, target, seed=seed)) for seed in (3, 3, 4))
+    first, again, other = (
+        torch.stack(bootstrap(accuracy, predicted, target, seed=seed)) for seed in (3, 3, 4)
+    )
     assert torch.equal(first, again)
     draws = [torch.stack(bootstrap(accuracy, predicted, target, seed=seed)) for seed in range(5)]
     assert any(not torch.equal(draws[0], one) for one in draws[1:])
@@ -67,10 +69,14 @@ def test_one_track_gives_zero_width() -> None:
 
 
 def test_the_same_tracks_are_drawn_for_every_head() -> None:
-    """A head that is right exactly where another is wrong has the mirrored interval, to the last bit of the draws."""
+    """A head that is right exactly where another is wrong has the mirrored interval, to the last
+    bit of the draws.
+    """
     predicted, target = answers(63, 100)
     mirrored = torch.where(predicted[0] == target, target + 1, target)
-    low, high = bootstrap(accuracy, torch.stack([predicted[0], mirrored, predicted[0]]), target, seed=0)
+    low, high = bootstrap(
+        accuracy, torch.stack([predicted[0], mirrored, predicted[0]]), target, seed=0
+    )
     assert low[0] == low[2]
     assert high[0] == high[2]
     torch.testing.assert_close(low[1], 1 - high[0], atol=1e-6, rtol=0)
@@ -91,7 +97,9 @@ def test_every_resample_has_as_many_tracks_as_the_split() -> None:
         sizes.update(weights.sum(dim=1).tolist())
         return accuracy(predicted, target, weights)
 
-    bootstrap(score, torch.zeros(2, 37, dtype=torch.int64), torch.zeros(37, dtype=torch.int64), seed=0)
+    bootstrap(
+        score, torch.zeros(2, 37, dtype=torch.int64), torch.zeros(37, dtype=torch.int64), seed=0
+    )
     assert sizes == {37.0}
 
 

@@ -18,14 +18,16 @@ def drawn(n_heads: int, n_tracks: int, n_classes: int, seed: int = 0) -> tuple[T
     generator = torch.Generator().manual_seed(seed)
     predicted = torch.randint(n_classes, (n_heads, n_tracks), generator=generator)
     target = torch.randint(n_classes, (n_tracks,), generator=generator)
-    return torch.where(torch.rand(predicted.shape, generator=generator) < 0.4, target, predicted), target
+    return torch.where(
+        torch.rand(predicted.shape, generator=generator) < 0.4, target, predicted
+    ), target
 
 
 def once(name: str, predicted: Tensor, target: Tensor) -> list[float]:
     return score_once(METRICS[name], predicted, target).tolist()
 
 
-# -- accuracy ---------------------------------------------------------------------------------------------------------
+# -- accuracy --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_classes", [2, 11, 128])
@@ -40,10 +42,12 @@ def test_accuracy_of_one_track() -> None:
 
 
 def test_accuracy_is_micro_so_frequent_classes_count_more() -> None:
-    assert once("accuracy", torch.tensor([[0, 0, 0, 0]]), torch.tensor([0, 0, 0, 1])) == [0.75]  # macro would be 0.5
+    assert once("accuracy", torch.tensor([[0, 0, 0, 0]]), torch.tensor([0, 0, 0, 1])) == [
+        0.75
+    ]  # macro would be 0.5
 
 
-# -- key --------------------------------------------------------------------------------------------------------------
+# -- key -------------------------------------------------------------------------------------------
 
 
 def test_key_table_equals_mir_eval_for_all_pairs() -> None:
@@ -52,13 +56,20 @@ def test_key_table_equals_mir_eval_for_all_pairs() -> None:
     for true, reference in enumerate(KEYS):
         for guess, estimate in enumerate(KEYS):
             expected = mir_eval.key.weighted_score(reference, estimate)
-            assert table[true, guess].item() == pytest.approx(expected, abs=1e-6), (reference, estimate)
+            assert table[true, guess].item() == pytest.approx(expected, abs=1e-6), (
+                reference,
+                estimate,
+            )
 
 
 def test_key_score_is_the_mean_of_mir_evals_scores() -> None:
     predicted, target = drawn(3, 60, 24)
     expected = [
-        sum(mir_eval.key.weighted_score(KEYS[t], KEYS[p]) for p, t in zip(guess, target.tolist(), strict=True)) / 60
+        sum(
+            mir_eval.key.weighted_score(KEYS[t], KEYS[p])
+            for p, t in zip(guess, target.tolist(), strict=True)
+        )
+        / 60
         for guess in predicted.tolist()
     ]
     assert once("key_weighted", predicted, target) == pytest.approx(expected, abs=1e-6)
@@ -71,10 +82,12 @@ def test_key_score_credits_the_fifth_above_only() -> None:
 
 def test_key_score_of_a_minor_key_takes_its_own_relative() -> None:
     """A minor (21) taken for C major (0) and for F# major (6): relative, and nothing."""
-    assert once("key_weighted", torch.tensor([[0], [6]]), torch.tensor([21])) == pytest.approx([0.3, 0.0])
+    assert once("key_weighted", torch.tensor([[0], [6]]), torch.tensor([21])) == pytest.approx(
+        [0.3, 0.0]
+    )
 
 
-# -- values -----------------------------------------------------------------------------------------------------------
+# -- values ----------------------------------------------------------------------------------------
 
 
 def values(n_heads: int = 3, n_tracks: int = 40, n_dimensions: int = 2) -> tuple[Tensor, Tensor]:
@@ -99,7 +112,7 @@ def test_r2_of_a_constant_is_zero_at_the_mean_and_negative_elsewhere() -> None:
     assert scores[0] == pytest.approx(0, abs=1e-6) and scores[1] < -0.1
 
 
-# -- tags -------------------------------------------------------------------------------------------------------------
+# -- tags ------------------------------------------------------------------------------------------
 
 
 def tags(n_levels: int, n_tracks: int = 60, n_tags: int = 4) -> tuple[Tensor, Tensor]:
@@ -117,14 +130,18 @@ def test_tag_scores_equal_scikit_learns_with_and_without_ties(n_levels: int) -> 
         auc = sklearn.metrics.roc_auc_score(target, guess, average="macro")
         precision = sklearn.metrics.average_precision_score(target, guess, average="macro")
         assert once("roc_auc", predicted, target)[head] == pytest.approx(auc, abs=1e-6)
-        assert once("average_precision", predicted, target)[head] == pytest.approx(precision, abs=1e-6)
+        assert once("average_precision", predicted, target)[head] == pytest.approx(
+            precision, abs=1e-6
+        )
 
 
 def test_constant_tag_scores_give_one_half_and_the_mean_prevalence() -> None:
     _, target = tags(5)
     flat = torch.full((1, *target.shape), 0.3)
     assert once("roc_auc", flat, target) == [0.5]
-    assert once("average_precision", flat, target) == pytest.approx([target.mean().item()], abs=1e-6)
+    assert once("average_precision", flat, target) == pytest.approx(
+        [target.mean().item()], abs=1e-6
+    )
 
 
 def test_a_tag_without_positives_is_left_out_of_the_mean() -> None:
@@ -137,24 +154,42 @@ def test_a_tag_without_positives_is_left_out_of_the_mean() -> None:
         assert once(name, predicted, without) == pytest.approx(expected, abs=1e-6)
 
 
-# -- frames -----------------------------------------------------------------------------------------------------------
+# -- frames ----------------------------------------------------------------------------------------
 
 
-def frames(n_heads: int = 2, n_tracks: int = 30, n_classes: int = 5) -> tuple[Tensor, Tensor, Tensor]:
-    """(H, M) predicted and (M,) true classes of frames, and (M,) their tracks: tracks of unequal length, class 3 is rare."""
+def frames(
+    n_heads: int = 2, n_tracks: int = 30, n_classes: int = 5
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(H, M) predicted and (M,) true classes of frames, and (M,) their tracks: tracks of unequal
+    length, class 3 is rare.
+    """
     generator = torch.Generator().manual_seed(0)
-    track = torch.arange(n_tracks).repeat_interleave(torch.randint(1, 40, (n_tracks,), generator=generator))
-    target = torch.multinomial(torch.tensor([5.0, 3, 2, 0.1, 1]), len(track), replacement=True, generator=generator)
+    track = torch.arange(n_tracks).repeat_interleave(
+        torch.randint(1, 40, (n_tracks,), generator=generator)
+    )
+    target = torch.multinomial(
+        torch.tensor([5.0, 3, 2, 0.1, 1]), len(track), replacement=True, generator=generator
+    )
     guess = torch.randint(n_classes, (n_heads, len(track)), generator=generator)
-    return torch.where(torch.rand(guess.shape, generator=generator) < 0.5, target, guess), target, track
+    return (
+        torch.where(torch.rand(guess.shape, generator=generator) < 0.5, target, guess),
+        target,
+        track,
+    )
 
 
-def confusion(predicted: Tensor, target: Tensor, track: Tensor, batch_size: int = 10**6) -> tuple[Tensor, Tensor]:
-    """What the metrics take, through the collector: (H, N, C, C) counts and (N, C) frames per class."""
+def confusion(
+    predicted: Tensor, target: Tensor, track: Tensor, batch_size: int = 10**6
+) -> tuple[Tensor, Tensor]:
+    """What the metrics take, through the collector: (H, N, C, C) counts and (N, C) frames per
+    class.
+    """
     n_tracks = int(track.max()) + 1
     metric = TrackConfusion(len(predicted), n_tracks, 5)
     for batch in torch.arange(len(track)).split(batch_size):
-        metric.update(torch.nn.functional.one_hot(predicted[:, batch], 5).float(), track[batch], target[batch])
+        metric.update(
+            torch.nn.functional.one_hot(predicted[:, batch], 5).float(), track[batch], target[batch]
+        )
     counts = metric.compute()
     return counts, counts[0].sum(dim=2)
 
@@ -176,7 +211,9 @@ def test_frames_are_counted_once_whatever_the_batches(batch_size: int) -> None:
     assert torch.equal(counts, confusion(predicted, target, track)[0])
     assert counts.sum(dim=(1, 2, 3)).tolist() == [len(track)] * 2
     for one in (0, 7, 29):
-        expected = sklearn.metrics.confusion_matrix(target[track == one], predicted[1, track == one], labels=range(5))
+        expected = sklearn.metrics.confusion_matrix(
+            target[track == one], predicted[1, track == one], labels=range(5)
+        )
         assert counts[1, one].tolist() == expected.tolist()
         assert classes[one].tolist() == target[track == one].bincount(minlength=5).tolist()
 
@@ -184,34 +221,50 @@ def test_frames_are_counted_once_whatever_the_batches(batch_size: int) -> None:
 def test_a_class_without_frames_is_left_out_of_the_macro_mean() -> None:
     predicted, target, track = frames()
     counts, classes = confusion(predicted, target.where(target != 3, 0), track)
-    expected = sklearn.metrics.recall_score(target.where(target != 3, 0), predicted[0], average=None, labels=[0, 1, 2, 4])
-    assert once("frame_accuracy_macro", counts, classes)[0] == pytest.approx(expected.mean(), abs=1e-6)
+    expected = sklearn.metrics.recall_score(
+        target.where(target != 3, 0), predicted[0], average=None, labels=[0, 1, 2, 4]
+    )
+    assert once("frame_accuracy_macro", counts, classes)[0] == pytest.approx(
+        expected.mean(), abs=1e-6
+    )
 
 
-# -- weights ----------------------------------------------------------------------------------------------------------
+# -- weights ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_weighted_score_is_the_score_of_the_resampled_tracks(name: str) -> None:
     kind = METRICS[name].kind
-    made = {"classification": lambda: drawn(2, 50, 24), "multilabel": lambda: tags(7), "regression": values}
+    made = {
+        "classification": lambda: drawn(2, 50, 24),
+        "multilabel": lambda: tags(7),
+        "regression": values,
+    }
     predicted, target = (made | {"frames": lambda: confusion(*frames())})[kind]()
     rows = torch.randint(len(target), (3, len(target)), generator=torch.Generator().manual_seed(9))
     weights = torch.stack([torch.bincount(one, minlength=len(target)) for one in rows]).double()
     scores = METRICS[name].score(predicted, target, weights)
     for number, one in enumerate(rows):
-        assert scores[:, number].tolist() == pytest.approx(once(name, predicted[:, one], target[one]), abs=1e-5)
+        assert scores[:, number].tolist() == pytest.approx(
+            once(name, predicted[:, one], target[one]), abs=1e-5
+        )
 
 
-# -- names ------------------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 
 def test_every_metric_is_one_for_right_answers_and_takes_any_number_of_heads() -> None:
-    right = {"classification": drawn(4, 30, 24)[1], "multilabel": tags(5)[1], "regression": values()[1]}
+    right = {
+        "classification": drawn(4, 30, 24)[1],
+        "multilabel": tags(5)[1],
+        "regression": values()[1],
+    }
     for name, metric in METRICS.items():
         if metric.kind == "frames":
             _, target, track = frames()
-            assert once(name, *confusion(target.expand(4, -1), target, track)) == pytest.approx([1.0] * 4)
+            assert once(name, *confusion(target.expand(4, -1), target, track)) == pytest.approx(
+                [1.0] * 4
+            )
         else:
             target = right[metric.kind]
             assert once(name, target.expand(4, *target.shape), target) == pytest.approx([1.0] * 4)
@@ -222,7 +275,7 @@ def test_an_unknown_metric_lists_the_known_ones() -> None:
         metric_named("acuracy")
 
 
-# -- logits per track -------------------------------------------------------------------------------------------------
+# -- logits per track ------------------------------------------------------------------------------
 
 H, N, C = 3, 4, 5
 TRACK = torch.tensor([0, 0, 0, 1, 2, 2, 3, 3, 3, 3])  # 3, 1, 2 and 4 clips
@@ -241,7 +294,9 @@ def test_logits_of_a_track_are_the_mean_over_its_clips_however_many() -> None:
     assert result.shape == (H, N, C)
     assert result.dtype == torch.float32
     for track in range(N):
-        torch.testing.assert_close(result[:, track], LOGITS[:, track == TRACK].mean(dim=1), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            result[:, track], LOGITS[:, track == TRACK].mean(dim=1), rtol=1e-6, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 10])
@@ -249,7 +304,10 @@ def test_logits_of_a_track_are_the_mean_over_its_clips_however_many() -> None:
 def test_logits_do_not_depend_on_batch_size_and_order(batch_size: int, seed: int) -> None:
     order = torch.randperm(10, generator=torch.Generator().manual_seed(seed))
     torch.testing.assert_close(
-        collected(order, batch_size).compute(), collected(torch.arange(10), 10).compute(), rtol=1e-6, atol=1e-6
+        collected(order, batch_size).compute(),
+        collected(torch.arange(10), 10).compute(),
+        rtol=1e-6,
+        atol=1e-6,
     )
 
 
@@ -267,7 +325,9 @@ def test_probabilities_are_averaged_on_request() -> None:
     logits.update(clips, track)
     probabilities.update(clips, track)
     assert logits.compute().argmax() == 1 and probabilities.compute().argmax() == 0
-    torch.testing.assert_close(probabilities.compute()[0, 0].exp(), clips[0].softmax(dim=1).mean(dim=0))
+    torch.testing.assert_close(
+        probabilities.compute()[0, 0].exp(), clips[0].softmax(dim=1).mean(dim=0)
+    )
     tags = TrackLogits(1, 1, 2, averages="multilabel")
     tags.update(clips, track)
     torch.testing.assert_close(tags.compute()[0, 0].sigmoid(), clips[0].sigmoid().mean(dim=0))
@@ -290,11 +350,16 @@ def test_reset_forgets_the_epoch_before() -> None:
 def test_two_ranks_sum_to_the_same_logits_as_one_process() -> None:
     """What torchmetrics does under DDP, with a gather that hands over the other rank's state."""
     whole = collected(torch.arange(10), 10).compute()
-    ranks = [collected(rows, 3) for rows in (torch.tensor([0, 3, 4, 9, 6]), torch.tensor([1, 2, 5, 7, 8]))]
+    ranks = [
+        collected(rows, 3)
+        for rows in (torch.tensor([0, 3, 4, 9, 6]), torch.tensor([1, 2, 5, 7, 8]))
+    ]
     for mine, other in (ranks, ranks[::-1]):
         states = {3: other.total.clone(), 1: other.count.clone()}
 
-        def gather(value: Tensor, group: object = None, states: dict[int, Tensor] = states) -> list[Tensor]:
+        def gather(
+            value: Tensor, group: object = None, states: dict[int, Tensor] = states
+        ) -> list[Tensor]:
             return [value, states[value.dim()]]
 
         mine.dist_sync_fn, mine.distributed_available_fn = gather, lambda: True

@@ -1,4 +1,6 @@
-"""Songs are what their labels say: the key is heard, the notes are in it, the genre is made of its style."""
+"""Songs are what their labels say: the key is heard, the notes are in it, the genre is made of its
+style.
+"""
 
 import librosa
 import numpy as np
@@ -23,7 +25,13 @@ def heard_key(audio: np.ndarray) -> int:
     """Class of the best correlated profile: 0-11 the major keys from C, 12-23 the minor ones."""
     chroma = librosa.feature.chroma_cqt(y=audio, sr=RATE, hop_length=1024).mean(axis=1)
     return int(
-        np.argmax([np.corrcoef(np.roll(profile, tonic), chroma)[0, 1] for profile in (MAJOR, MINOR) for tonic in range(12)])
+        np.argmax(
+            [
+                np.corrcoef(np.roll(profile, tonic), chroma)[0, 1]
+                for profile in (MAJOR, MINOR)
+                for tonic in range(12)
+            ]
+        )
     )
 
 
@@ -40,7 +48,9 @@ def test_key_is_heard_in_most_songs() -> None:
 @pytest.mark.parametrize("genre", GENRES)
 @pytest.mark.parametrize(("tonic", "mode"), [(2, "major"), (9, "minor")])
 def test_every_pitched_note_belongs_to_the_key(genre: str, tonic: int, mode: str) -> None:
-    allowed = {"major": {0, 2, 4, 5, 7, 9, 11}, "minor": {0, 2, 3, 5, 7, 8, 10, 11}}[mode]  # with the leading tone in minor
+    allowed = {"major": {0, 2, 4, 5, 7, 9, 11}, "minor": {0, 2, 3, 5, 7, 8, 10, 11}}[
+        mode
+    ]  # with the leading tone in minor
     notes = song(1, genre, tonic=tonic, mode=mode, seconds=30.0).notes
     assert {(note.pitch - tonic) % 12 for note in notes if note.program != DRUMS} <= allowed
 
@@ -48,7 +58,10 @@ def test_every_pitched_note_belongs_to_the_key(genre: str, tonic: int, mode: str
 @pytest.mark.parametrize("genre", GENRES)
 def test_song_starts_on_its_tonic_and_fits_its_length(genre: str) -> None:
     made = song(2, genre, tonic=5)
-    bass = min((note for note in made.notes if note.program in STYLES[genre].bass_programs), key=lambda note: note.onset_s)
+    bass = min(
+        (note for note in made.notes if note.program in STYLES[genre].bass_programs),
+        key=lambda note: note.onset_s,
+    )
     assert bass.pitch % 12 == 5
     assert max(note.onset_s for note in made.notes) < made.seconds
 
@@ -83,8 +96,20 @@ def test_without_blur_a_genre_keeps_to_its_style() -> None:
 
 def test_blur_brings_instruments_of_other_genres() -> None:
     def foreign_share(blur: float) -> float:
-        metal = {*STYLES["metal"].chord_programs, *STYLES["metal"].bass_programs, *STYLES["metal"].lead_programs, DRUMS}
-        return float(np.mean([not {n.program for n in song(seed, "metal", blur=blur).notes} <= metal for seed in range(40)]))
+        metal = {
+            *STYLES["metal"].chord_programs,
+            *STYLES["metal"].bass_programs,
+            *STYLES["metal"].lead_programs,
+            DRUMS,
+        }
+        return float(
+            np.mean(
+                [
+                    not {n.program for n in song(seed, "metal", blur=blur).notes} <= metal
+                    for seed in range(40)
+                ]
+            )
+        )
 
     assert foreign_share(0.0) == 0
     assert foreign_share(0.8) > 0.8

@@ -1,4 +1,6 @@
-"""Rendered notes have the pitch, the loudness and the length that were asked for; a hand-made font is read exactly."""
+"""Rendered notes have the pitch, the loudness and the length that were asked for; a hand-made font
+is read exactly.
+"""
 
 import struct
 from pathlib import Path
@@ -20,7 +22,19 @@ def rms_db(audio: np.ndarray) -> float:
 
 @pytest.mark.parametrize(
     ("program", "pitch"),
-    [(0, 60), (4, 48), (24, 52), (33, 40), (40, 69), (52, 60), (56, 65), (66, 55), (73, 79), (80, 57), (81, 84)],
+    [
+        (0, 60),
+        (4, 48),
+        (24, 52),
+        (33, 40),
+        (40, 69),
+        (52, 60),
+        (56, 65),
+        (66, 55),
+        (73, 79),
+        (80, 57),
+        (81, 84),
+    ],
 )
 def test_note_has_its_pitch_within_half_a_semitone(program: int, pitch: int) -> None:
     audio = packaged_font().render_note(program, pitch, 100, 1.0, RATE)[RATE // 10 : RATE]
@@ -30,9 +44,14 @@ def test_note_has_its_pitch_within_half_a_semitone(program: int, pitch: int) -> 
 
 @pytest.mark.parametrize("program", [0, 24, 40, 73])
 def test_loudness_rises_with_velocity_by_the_specified_curve(program: int) -> None:
-    levels = [rms_db(packaged_font().render_note(program, 60, velocity, 1.0, RATE)[:RATE]) for velocity in (25, 50, 100)]
+    levels = [
+        rms_db(packaged_font().render_note(program, 60, velocity, 1.0, RATE)[:RATE])
+        for velocity in (25, 50, 100)
+    ]
     assert np.all(np.diff(levels) > 6)
-    assert levels[2] - levels[0] == pytest.approx(40 * np.log10(4), abs=3)  # within a font's own velocity zones
+    assert levels[2] - levels[0] == pytest.approx(
+        40 * np.log10(4), abs=3
+    )  # within a font's own velocity zones
 
 
 def test_piano_decays_and_organ_does_not() -> None:
@@ -54,16 +73,28 @@ def test_treble_does_not_fold_into_the_band() -> None:
     audio = packaged_font().render_note(81, 84, 100, 1.0, RATE)[RATE // 5 : RATE]
     spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio)))) ** 2
     below_the_tone = spectrum[: int(0.9 * 1046.5 * len(audio) / RATE)].sum()
-    assert 10 * np.log10(below_the_tone / spectrum.sum()) < -42  # -34 dB if rendered at the final rate
+    assert (
+        10 * np.log10(below_the_tone / spectrum.sum()) < -42
+    )  # -34 dB if rendered at the final rate
 
 
 def test_score_adds_notes_at_their_onsets_with_their_gains() -> None:
     font = packaged_font()
     note = font.render_note(0, 60, 100, 0.3, RATE)
-    score = font.render([Note(0.25, 0.3, 0, 60, 100, 0.5), Note(1.9, 0.3, 0, 60, 100), Note(5.0, 0.3, DRUMS, 38, 100)], 2.0, RATE)
+    score = font.render(
+        [
+            Note(0.25, 0.3, 0, 60, 100, 0.5),
+            Note(1.9, 0.3, 0, 60, 100),
+            Note(5.0, 0.3, DRUMS, 38, 100),
+        ],
+        2.0,
+        RATE,
+    )
     assert len(score) == 2 * RATE
     assert not score[: RATE // 4].any()
-    np.testing.assert_array_equal(score[RATE // 4 : RATE // 4 + 4800], np.float32(0.5) * note[:4800])
+    np.testing.assert_array_equal(
+        score[RATE // 4 : RATE // 4 + 4800], np.float32(0.5) * note[:4800]
+    )
     np.testing.assert_array_equal(score[round(1.9 * RATE) :], note[: 2 * RATE - round(1.9 * RATE)])
 
 
@@ -83,11 +114,15 @@ def records(layout: str, *rows: tuple[object, ...]) -> bytes:
 
 
 def sine_font(path: Path, zone: dict[int, int], shared: dict[int, int]) -> SoundFont:
-    """A font of one looped 441 Hz sine (100 samples at 44.1 kHz, root key 69): `shared` is its instrument's global zone."""
+    """A font of one looped 441 Hz sine (100 samples at 44.1 kHz, root key 69): `shared` is its
+    instrument's global zone.
+    """
     sine = np.rint(16384 * np.sin(2 * np.pi * np.arange(250) / 100)).astype("<i2").tobytes()
     generators = [*shared.items(), *zone.items(), (54, 1), (53, 0)]
     hydra = (
-        chunk(b"phdr", records("20sHHHIII", (b"sine", 0, 0, 0, 0, 0, 0), (b"EOP", 0, 0, 1, 0, 0, 0)))
+        chunk(
+            b"phdr", records("20sHHHIII", (b"sine", 0, 0, 0, 0, 0, 0), (b"EOP", 0, 0, 1, 0, 0, 0))
+        )
         + chunk(b"pbag", records("HH", (0, 0), (1, 0)))
         + chunk(b"pmod", bytes(10))
         + chunk(b"pgen", records("Hh", (41, 0), (0, 0)))
@@ -95,9 +130,16 @@ def sine_font(path: Path, zone: dict[int, int], shared: dict[int, int]) -> Sound
         + chunk(b"ibag", records("HH", (0, 0), (len(shared), 0), (len(generators), 0)))
         + chunk(b"imod", bytes(10))
         + chunk(b"igen", records("Hh", *generators, (0, 0)))
-        + chunk(b"shdr", records("20sIIIIIBbHH", (b"sine", 0, 250, 100, 200, 44100, 69, 0, 0, 1), (b"EOS", *[0] * 9)))
+        + chunk(
+            b"shdr",
+            records(
+                "20sIIIIIBbHH", (b"sine", 0, 250, 100, 200, 44100, 69, 0, 0, 1), (b"EOS", *[0] * 9)
+            ),
+        )
     )
-    body = b"sfbk" + chunk(b"LIST", b"sdta" + chunk(b"smpl", sine)) + chunk(b"LIST", b"pdta" + hydra)
+    body = (
+        b"sfbk" + chunk(b"LIST", b"sdta" + chunk(b"smpl", sine)) + chunk(b"LIST", b"pdta" + hydra)
+    )
     path.write_bytes(chunk(b"RIFF", body))
     return SoundFont(path)
 
@@ -144,7 +186,9 @@ def test_note_outside_a_zones_key_range_has_no_sound(tmp_path: Path) -> None:
 
 def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soundfont.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pretty_midi, which is not installed: pip install 'mirprobe\[demo\]'"):
+    with pytest.raises(
+        UserError, match=r"pretty_midi, which is not installed: pip install 'mirprobe\[demo\]'"
+    ):
         packaged_font.__wrapped__()
 
 

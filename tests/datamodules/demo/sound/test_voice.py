@@ -1,4 +1,6 @@
-"""The demo's VocalSet: whole for both tasks, the real layout, and voices in which singer and technique can be heard."""
+"""The demo's VocalSet: whole for both tasks, the real layout, and voices in which singer and
+technique can be heard.
+"""
 
 import io
 import re
@@ -10,7 +12,12 @@ import pytest
 import soundfile
 
 from datamodules.audio.clips import ClipRule
-from datamodules.datasets.vocalset import SINGER_FOLDERS, TECHNIQUES, VocalSetSinger, VocalSetTechnique
+from datamodules.datasets.vocalset import (
+    SINGER_FOLDERS,
+    TECHNIQUES,
+    VocalSetSinger,
+    VocalSetTechnique,
+)
 from datamodules.demo import build as demo
 from datamodules.demo.sound.voice import MANNERS, MELODIES, VOWELS, Voice, draw_voice, sing
 from datamodules.demo.vocalset import SAMPLE_RATE, VoiceRecording, plan
@@ -33,12 +40,14 @@ def voice() -> Voice:
     return draw_voice(np.random.default_rng(0), female=False)
 
 
-def recording(voice: Voice, technique: str, context: str = "long_tones", vowel: str = "a", seed: int = 1) -> np.ndarray:
+def recording(
+    voice: Voice, technique: str, context: str = "long_tones", vowel: str = "a", seed: int = 1
+) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return sing(rng, voice, technique, context=context, vowel=vowel, seconds=2.0, sample_rate=RATE)
 
 
-# -- the corpus -------------------------------------------------------------------------------------------------------
+# -- the corpus ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("data", "n_tracks"), [(VocalSetSinger, 200), (VocalSetTechnique, 200)])
@@ -47,7 +56,9 @@ def test_both_tasks_read_the_demo_with_every_class_in_every_split(
 ) -> None:
     tracks = data(corpus, ClipRule()).tracks()
     assert len(tracks) == n_tracks
-    assert {(track.split, track.target) for track in tracks} == {(s, c) for s in SPLITS for c in range(len(data.classes))}
+    assert {(track.split, track.target) for track in tracks} == {
+        (s, c) for s in SPLITS for c in range(len(data.classes))
+    }
 
 
 @pytest.mark.parametrize(
@@ -57,7 +68,9 @@ def test_both_tasks_read_the_demo_with_every_class_in_every_split(
         (VocalSetTechnique, {"train": 180, "val": 120, "test": 100}),
     ],
 )
-def test_scale_1_has_the_promised_counts(tmp_path: Path, data: type[TaskDataModule], counts: dict[str, int]) -> None:
+def test_scale_1_has_the_promised_counts(
+    tmp_path: Path, data: type[TaskDataModule], counts: dict[str, int]
+) -> None:
     items = plan(1.0).items
     assert len(items) == 20 * 10 * 2
     for item in items:
@@ -109,12 +122,15 @@ def test_recordings_are_the_same_every_time_and_differ_from_each_other() -> None
 def test_contexts_and_vowels_are_spread_over_singers_and_techniques() -> None:
     items = [item for item in plan(1.0).items if item.technique != "spoken"]
     for name in ("singer", "technique"):
-        seen = {(getattr(item, name), item.context) for item in items}, {(getattr(item, name), item.vowel) for item in items}
+        seen = (
+            {(getattr(item, name), item.context) for item in items},
+            {(getattr(item, name), item.vowel) for item in items},
+        )
         n_values = len({getattr(item, name) for item in items})
         assert (len(seen[0]), len(seen[1])) == (n_values * 3, n_values * 5)
 
 
-# -- the voice --------------------------------------------------------------------------------------------------------
+# -- the voice -------------------------------------------------------------------------------------
 
 
 def test_there_is_a_manner_for_each_technique() -> None:
@@ -122,7 +138,9 @@ def test_there_is_a_manner_for_each_technique() -> None:
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)
-def test_every_technique_can_be_sung_in_every_context_and_vowel(voice: Voice, technique: str) -> None:
+def test_every_technique_can_be_sung_in_every_context_and_vowel(
+    voice: Voice, technique: str
+) -> None:
     for context, vowel in zip([*MELODIES, "scales"], VOWELS, strict=True):
         audio = recording(voice, technique, context, vowel)
         assert audio.shape == (2 * RATE,)
@@ -132,7 +150,9 @@ def test_every_technique_can_be_sung_in_every_context_and_vowel(voice: Voice, te
 
 
 def spectrum(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.fft.rfftfreq(len(audio), 1 / RATE), np.abs(np.fft.rfft(audio * np.hanning(len(audio)))) ** 2
+    return np.fft.rfftfreq(len(audio), 1 / RATE), np.abs(
+        np.fft.rfft(audio * np.hanning(len(audio)))
+    ) ** 2
 
 
 def brightness(audio: np.ndarray) -> float:
@@ -144,7 +164,9 @@ def harmonicity(audio: np.ndarray) -> float:
     """Highest autocorrelation at a lag of 2.5 to 12.5 ms, over 40 ms in the middle."""
     piece = audio[RATE : RATE + 640]
     lags = range(40, 200)
-    return max(float(np.corrcoef(piece, audio[RATE + lag : RATE + lag + 640])[0, 1]) for lag in lags)
+    return max(
+        float(np.corrcoef(piece, audio[RATE + lag : RATE + lag + 640])[0, 1]) for lag in lags
+    )
 
 
 def modulation(audio: np.ndarray, low: float, high: float) -> float:
@@ -158,7 +180,9 @@ def test_a_straight_tone_is_at_the_pitch_of_the_voice(voice: Voice) -> None:
     """The long tone is 5 semitones above the lowest note, which moves up by 0 to 5."""
     audio = recording(voice, "straight", vowel="i")
     frequencies, power = spectrum(audio)
-    low = frequencies < 330  # below the second harmonic of the lowest and above the highest first one
+    low = (
+        frequencies < 330
+    )  # below the second harmonic of the lowest and above the highest first one
     pitch = 69 + 12 * np.log2(frequencies[low][power[low].argmax()] / 440)
     assert abs(pitch - round(pitch)) < 0.3
     assert voice.lowest + 4.5 < pitch < voice.lowest + 10.5
@@ -167,14 +191,19 @@ def test_a_straight_tone_is_at_the_pitch_of_the_voice(voice: Voice) -> None:
 def test_techniques_sound_as_they_should(voice: Voice) -> None:
     sung = {technique: recording(voice, technique) for technique in TECHNIQUES}
     assert harmonicity(sung["straight"]) > 0.95
-    assert harmonicity(sung["inhaled"]) < harmonicity(sung["breathy"]) < harmonicity(sung["straight"])
+    assert (
+        harmonicity(sung["inhaled"]) < harmonicity(sung["breathy"]) < harmonicity(sung["straight"])
+    )
     assert brightness(sung["lip_trill"]) < brightness(sung["straight"]) < brightness(sung["belt"])
     assert modulation(sung["trillo"], 6, 11) > 2 * modulation(sung["straight"], 6, 11)
     assert modulation(sung["lip_trill"], 18, 28) > 2 * modulation(sung["straight"], 18, 28)
 
 
 def test_women_have_higher_voices_and_shorter_tracts() -> None:
-    women, men = ([draw_voice(np.random.default_rng(seed), female=female) for seed in range(20)] for female in (True, False))
+    women, men = (
+        [draw_voice(np.random.default_rng(seed), female=female) for seed in range(20)]
+        for female in (True, False)
+    )
     assert min(voice.lowest for voice in women) > max(voice.lowest for voice in men)
     assert np.mean([voice.tract for voice in women]) > 1.1 * np.mean([voice.tract for voice in men])
 
