@@ -181,8 +181,8 @@ def read_passport(
         UserError: the dataset's folder is missing, or its labels are missing or broken. Missing or
             broken audio is no error.
     """
-    everything = data.labelled_tracks()
-    listed = data.wanted(everything)
+    everything = data.listed()
+    listed = data.wanted()
     data.check_targets(listed)
     tracks = [track for track in listed if track.path.is_file()]
     files = _Files(progress)

@@ -1,8 +1,7 @@
-"""The records that everything speaks of: tracks, their labels, the places of their clips, files
-that cannot be used.
+"""Records that everything speaks of: tracks, labels, places of clips, files that cannot be used.
 
-Conventions: a track is the labelled item, the unit of split, of score and of bootstrap. Times are s
-from its start.
+Conventions: a track is the labelled item, the unit of split, of score and of bootstrap. A clip is
+the piece of a track that one forward pass sees. Times are in s from the start of the track.
 """
 
 from dataclasses import dataclass
@@ -10,14 +9,19 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 Split = Literal["train", "val", "test"]
-
-
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Kind = Literal["classification", "multilabel", "regression", "frames"]  # of a task's targets
+MISSING = "missing"  # in `exclude`: every track without audio
+MARKER = "demo.json"  # a dataset's folder that holds this file is the rendered stand-in
 
 
 class Segment(NamedTuple):
-    """A stretch of a track with one label: `start_s` (included) to `end_s` (excluded, inf: to the
-    end of the audio) in s.
+    """A stretch of a track with one label.
+
+    Attributes:
+        start_s: where it starts, in s; included.
+        end_s: where it ends, in s; excluded, inf stands for the end of the audio.
+        label: its class.
     """
 
     start_s: float
@@ -36,10 +40,10 @@ class Track:
         target: classification: class index, in the order of the task's `classes`; multilabel: 0.0
             or 1.0 for each of them; regression: a value for each of them; frames: labelled segments
             in order of time, without overlap (what lies between them is ignored).
-        start_s: where in the file the track starts, in s.
-        end_s: where in the file it ends, in s; None: at the end of the file.
         group: what must not be in two splits at once (an artist, a singer, an instrument), several
             of them separated by `|`; None where it is not known.
+        start_s: where in the file the track starts, in s.
+        end_s: where in the file it ends, in s; None: at the end of the file.
     """
 
     track_id: str
@@ -51,10 +55,24 @@ class Track:
     end_s: float | None = None
 
 
-MISSING = "missing"  # in `exclude`: every track without audio
+@dataclass(frozen=True)
+class ClipPlace:
+    """Which piece of which track a clip is.
 
+    Attributes:
+        track_id: the track it was cut from.
+        index: 0 .. n_clips - 1, its place in the track.
+        n_clips: how many clips the track gives.
+        start_s: where it starts in the track, in s.
+        file_bytes: size of the audio file, which tells a changed file from the one that features
+            were made of.
+    """
 
-Kind = Literal["classification", "multilabel", "regression", "frames"]
+    track_id: str
+    index: int
+    n_clips: int
+    start_s: float
+    file_bytes: int
 
 
 @dataclass(frozen=True)
@@ -79,6 +97,3 @@ class LeftOut:
     name: str
     reason: str
     listed: str
-
-
-MARKER = "demo.json"

@@ -52,7 +52,11 @@ def _parser() -> argparse.ArgumentParser:
         verb.set_defaults(function=function)
         if name != "list":
             verb.add_argument(
-                "--cell", type=Path, metavar="FILE", help="a cell's config.yaml instead of settings"
+                "--cell",
+                type=Path,
+                action="append",
+                metavar="FILE",
+                help="a cell's config.yaml instead of settings; more than one may be given",
             )
             verb.add_argument(
                 "settings", nargs="*", metavar="key=value", help="Hydra overrides; every key: conf/"

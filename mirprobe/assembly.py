@@ -1,11 +1,11 @@
-"""What one cell needs: its data, its backbone, its features, its rows.
+"""What a cell names, built: its task, its backbone, the demo's data; and cells gathered into jobs.
 
-Conventions: a cell is a value (`mirprobe.cell.Cell`); everything here follows from it. The backbone
-is only built where features are missing or have to be identified. Files of a cell are written
-before its rows, which say that it is done.
+Conventions: a cell is a value (`mirprobe.cell.Cell`); everything here follows from it. The only
+place beside `settings` that knows Hydra.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from datamodules.audio.decode import RESAMPLER
 from datamodules.card import Card
 from datamodules.demo.recipe import demo_root
 from datamodules.errors import UserError
-from datamodules.features.store import StoreKey
+from datamodules.features.store import FeatureStore, StoreId
 from datamodules.task import TaskDataModule
+from datamodules.tracks import Track
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import Cell
 from mirprobe.progress import ProgressReport
@@ -34,25 +35,28 @@ def data_root(cell: Cell) -> Path:
 
 
 def make_data(cell: Cell) -> TaskDataModule:
-    """The LightningDataModule of the cell's task."""
-    root = data_root(cell) / cell.task.folder
-    fixed = {
-        "_target_": cell.task._target_,
-        "root": root,
-        "clip": cell.task.clip,
-        "exclude": cell.data.exclude,
-    }
-    settings = {**cell.task.options, **fixed}
-    data = _instantiate(settings)
+    """The LightningDataModule of the cell's task.
+
+    Raises:
+        UserError: the settings do not fit its class, or a metric does not fit its kind.
+    """
+    data = _instantiate(
+        {
+            **cell.task.options,
+            "_target_": cell.task._target_,
+            "root": data_root(cell) / cell.task.folder,
+            "clip": cell.task.clip,
+            "exclude": cell.data.exclude,
+        }
+    )
     assert isinstance(data, TaskDataModule)
+
     for name in (cell.task.metric, *cell.metrics):
         if metric_named(name).kind != data.kind:
-            fitting = ", ".join(
-                known for known, metric in METRICS.items() if metric.kind == data.kind
-            )
+            fitting = [known for known, metric in METRICS.items() if metric.kind == data.kind]
             raise UserError(
                 f"task.metric={name} does not fit {cell.task.name}, a {data.kind} task: set one of "
-                f"{fitting}"
+                f"{', '.join(fitting)}"
             )
     return data
 
@@ -63,23 +67,20 @@ def make_backbone(cell: Cell) -> Backbone:
     Raises:
         UserError: its weights are missing or wrong, or its settings do not fit its class.
     """
-    backbone = _instantiate(
-        {key: value for key, value in cell.model.items() if key not in ("name", "card")}
-    )
+    settings = {key: value for key, value in cell.model.items() if key not in ("name", "card")}
+    backbone = _instantiate(settings)
     assert isinstance(backbone, Backbone)
     return backbone
 
 
 def place(backbone: Backbone, cell: Cell) -> Backbone:
-    """The backbone on the first GPU, where there is one and the cell's launcher does not ask for
-    the CPU.
-    """
+    """The backbone on the first GPU, unless there is none or the launcher asks for the CPU."""
     on_gpu = torch.cuda.is_available() and cell.launcher.accelerator != "cpu"
     return backbone.to("cuda") if on_gpu else backbone
 
 
 def card_of(cell: Cell) -> Card:
-    """What is said about the cell's dataset, whether or not it is on this machine."""
+    """Title, licence and source of the cell's dataset, whether or not it is on this machine."""
     task: type[TaskDataModule] = get_class(cell.task._target_)
     unsaid = "not stated"
     return task.card or Card(
@@ -96,11 +97,6 @@ def _instantiate(settings: dict[str, Any]) -> Any:
         raise UserError(
             f"{settings['_target_']} does not take these settings: {' '.join(str(error).split())}"
         ) from error
-
-
-def store_key_of(cell: Cell, backbone: Backbone) -> StoreKey:
-    """The key of the store that holds the cell's features."""
-    return store_key(backbone, cell.model_name, make_data(cell))
 
 
 def make_demo_data(cells: Sequence[Cell]) -> None:
@@ -129,28 +125,26 @@ ACCELERATORS = ("auto", "cpu", "gpu", "mps")
 
 
 def n_devices(cell: Cell) -> int:
-    """How many processes extract: `launcher.devices`, where auto means every GPU or one process on
-    a CPU.
+    """Processes that extract: `launcher.devices`, where auto is every GPU or one on a CPU.
 
     Raises:
         UserError: the accelerator is unknown or absent, or `launcher.devices` is not auto or a
             number that it has.
     """
-    accelerator, devices, n_gpus = (
-        cell.launcher.accelerator,
-        cell.launcher.devices,
-        CUDAAccelerator.auto_device_count(),
-    )
+    accelerator, devices = cell.launcher.accelerator, cell.launcher.devices
     if accelerator not in ACCELERATORS:
         raise UserError(
             f"unknown launcher.accelerator {accelerator!r}. Known: {', '.join(ACCELERATORS)}"
         )
-    if (accelerator == "gpu" and n_gpus == 0) or (
-        accelerator == "mps" and not torch.backends.mps.is_available()
-    ):
+
+    n_gpus = CUDAAccelerator.auto_device_count()
+    lacks_gpu = accelerator == "gpu" and n_gpus == 0
+    lacks_mps = accelerator == "mps" and not torch.backends.mps.is_available()
+    if lacks_gpu or lacks_mps:
         raise UserError(
             f"launcher.accelerator={accelerator}, but this machine has none: set auto or cpu"
         )
+
     on_gpu = n_gpus > 0 and accelerator in ("auto", "gpu")
     if devices == "auto":
         return n_gpus if on_gpu else 1
@@ -167,20 +161,48 @@ def n_devices(cell: Cell) -> int:
 
 
 def probe_accelerator(cell: Cell) -> str:
-    """Where probes are trained: as set, but on the CPU of a Mac, whose GPU has no float64 to
-    collect scores in.
+    """The accelerator that trains probes: as set, but for a Mac."""
+    if torch.backends.mps.is_available():
+        return "cpu"  # a Mac's GPU has no float64 to collect scores in
+    return str(cell.launcher.accelerator)
+
+
+@dataclass(frozen=True)
+class Job:
+    """The grain of extraction: one feature store, and the cells that are probed on it.
+
+    Attributes:
+        cells: that share backbone, audio, cutting rule and pooling.
+        tasks: the data module of each cell, one object for all cells of a task.
     """
-    return "cpu" if torch.backends.mps.is_available() else str(cell.launcher.accelerator)
 
+    cells: tuple[Cell, ...]
+    tasks: tuple[TaskDataModule, ...]
 
-def store_key(backbone: Backbone, name: str, data: TaskDataModule) -> StoreKey:
-    """The identity of a backbone's features of a task's audio."""
-    return StoreKey(
-        backbone=name,
-        fingerprint=backbone.fingerprint(),
-        dataset=f"{data.dataset}-demo" if data.is_demo else data.dataset,
-        clip_rule=data.clip.describe(),
-        pooling="mean" if data.frame_rate is None else f"{data.frame_rate:g}Hz",
-        resampler=RESAMPLER,
-        precision=backbone.precision,
-    )
+    @property
+    def data(self) -> TaskDataModule:
+        """One of the data modules; they differ in labels, and perhaps in which tracks they want."""
+        return self.tasks[0]
+
+    def tracks(self) -> list[Track]:
+        """The tracks of all cells, each once, by id.
+
+        Raises:
+            UserError: data is missing or cannot be used.
+        """
+        by_id = {track.track_id: track for data in self.tasks for track in data.tracks()}
+        return [by_id[track_id] for track_id in sorted(by_id)]
+
+    def store(self, backbone: Backbone) -> FeatureStore:
+        """The store that holds the features of this backbone, whether or not it exists."""
+        cell, data = self.cells[0], self.data
+        store_id = StoreId(
+            backbone=cell.model_name,
+            fingerprint=backbone.fingerprint(),
+            dataset=f"{data.dataset}-demo" if data.is_demo else data.dataset,
+            clip_rule=data.clip.describe(),
+            pooling="mean" if data.frame_rate is None else f"{data.frame_rate:g}Hz",
+            resampler=RESAMPLER,
+            precision=backbone.precision,
+        )
+        return FeatureStore(Path(cell.paths.features), store_id)

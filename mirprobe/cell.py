@@ -1,8 +1,8 @@
 """A cell: one model, one task, one protocol and one seed, as a value with everything it needs.
 
 Conventions: settings are checked here once and trusted everywhere else; what a cell is called on
-disk follows from it. Class
-paths, folders and devices are in no hash: a moved file or another machine changes no result.
+disk follows from it. Class paths, folders and devices are in no hash: a moved file of ours or
+another machine changes no result.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,14 @@ from datamodules.demo.recipe import demo_root
 from datamodules.errors import UserError
 
 GROUPS = ("model", "task", "protocol", "launcher", "logger")
-
-
 LOGGER_MODES = ("auto", "online", "offline", "disabled")
-
-
 RESULTS_VERSION = 2  # raised when a change of code changes numbers; part of every cell's hash
+SETTINGS, STORE = "config.yaml", "features.json"  # files of a cell
 
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """conf/task: `_target_` is the LightningDataModule's class path, `options` are further
-    arguments of it.
+    """conf/task: `_target_` is the LightningDataModule, `options` are further arguments of it.
 
     `metric` chooses epochs; `metrics` are reported, where they are not just that one.
     """
@@ -116,8 +113,9 @@ class LoggerConfig:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell with everything it needs. `model` is what its class is built with, beside `name`,
-    `_target_` and `card`.
+    """One cell with everything it needs.
+
+    `model` is what its class is built with, beside `name`, `_target_` and `card`.
     """
 
     model: dict[str, Any] = field(default_factory=dict)
@@ -134,7 +132,7 @@ class Cell:
     is_baseline: bool = False  # set by `compose_cells`, for tables; changes no result
 
     def __post_init__(self) -> None:
-        """Takes the hash now, while the tables that the options name are those that were asked for."""
+        """Takes the hash now, while the tables in the options are those that were asked for."""
         _ = self.hash
 
     @property
@@ -159,51 +157,39 @@ class Cell:
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:12]
 
     def identity(self) -> dict[str, Any]:
-        """The settings that change results: model, task, protocol, seed, data, and the content of
-        tables named in options.
-        """
-        said_only = (
-            "label",
-            "group",
-            "demo",
-            "_target_",
-        )  # names for people, and the place of a class in our files
-        root = (
-            demo_root(Path(), self.data.scale).name
-            if self.is_demo
-            else str(Path(self.data.root or ".").resolve())
-        )
-        paths = {
-            name: Path(value) for name, value in self.task.options.items() if isinstance(value, str)
-        }
-        tables = {
-            name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for name, path in paths.items()
-            if path.is_file()
-        }
+        """The settings that change results; tables that options name count by their content."""
+        # Names for people, and the place of a class among our files, change nothing.
+        ignored = ("card", "label", "group", "demo", "_target_")
+        task = {key: value for key, value in asdict(self.task).items() if key not in ignored}
+        model = {key: value for key, value in self.model.items() if key not in ignored}
+
+        root = str(Path(self.data.root or ".").resolve())
+        if self.is_demo:
+            root = demo_root(Path(), self.data.scale).name
+        data = {"root": root, "exclude": sorted(self.data.exclude), "tables": self._tables()}
 
         return {
-            "model": {
-                key: value for key, value in self.model.items() if key not in ("card", "_target_")
-            },
-            "task": {
-                key: value for key, value in asdict(self.task).items() if key not in said_only
-            },
+            "model": model,
+            "task": task,
             "protocol": asdict(self.protocol),
             "seed": self.seed,
-            "data": {"root": root, "exclude": sorted(self.data.exclude), "tables": tables},
+            "data": data,
             "version": RESULTS_VERSION,
         }
+
+    def _tables(self) -> dict[str, str]:
+        """SHA-256 of every file that an option names."""
+        digests = {}
+        for name, value in self.task.options.items():
+            if isinstance(value, str) and Path(value).is_file():
+                digests[name] = hashlib.sha256(Path(value).read_bytes()).hexdigest()
+        return digests
 
     @property
     def folder(self) -> Path:
         """Where the cell's results go: `runs/<model>/<task>/<protocol>-s<seed>-<hash>`."""
-        return (
-            Path(self.paths.runs)
-            / self.model_name
-            / self.task.name
-            / f"{self.protocol.name}-s{self.seed}-{self.hash}"
-        )
+        name = f"{self.protocol.name}-s{self.seed}-{self.hash}"
+        return Path(self.paths.runs) / self.model_name / self.task.name / name
 
 
 def write_cell(cell: Cell) -> str:
@@ -234,66 +220,47 @@ def to_cell(settings: Any) -> Cell:
         OmegaConfBaseException: an unknown key or a value of the wrong type.
     """
     schema = OmegaConf.structured(Cell)
-    for node in (
-        schema,
-        schema.task.clip,
-        *(schema[section] for section in (*GROUPS, "data", "extract", "paths")),
-    ):
-        OmegaConf.set_readonly(
-            node, False
-        )  # OmegaConf marks frozen dataclasses read-only, also for merging
+    # OmegaConf marks frozen dataclasses read-only, also for merging.
+    sections = [schema[name] for name in (*GROUPS, "data", "extract", "paths")]
+    for node in (schema, schema.task.clip, *sections):
+        OmegaConf.set_readonly(node, False)
+
     cell = OmegaConf.to_object(OmegaConf.merge(schema, settings))
     assert isinstance(cell, Cell)
     _check_values(cell)
     return cell
 
 
+_POSITIVE = (
+    *("protocol.hidden", "protocol.lr", "protocol.layer_weights_lr", "protocol.batch_size"),
+    *("protocol.frame_batch_size", "protocol.max_epochs", "protocol.patience"),
+    *("extract.batch_seconds", "extract.shard_clips", "extract.shard_seconds"),
+    *("data.scale", "task.clip.seconds", "task.clip.tail_seconds"),
+)
+_CHOICES = {
+    "logger.mode": LOGGER_MODES,
+    "protocol.track_score": ("logits", "probabilities"),
+    "protocol.layer_weights_init": ("zeros", "normal"),
+}
+
+
 def _check_values(cell: Cell) -> None:
     """Refuses what no training and no extraction can use."""
-    positive = {
-        "protocol": (
-            "hidden",
-            "lr",
-            "layer_weights_lr",
-            "batch_size",
-            "frame_batch_size",
-            "max_epochs",
-            "patience",
-        ),
-        "extract": ("batch_seconds", "shard_clips", "shard_seconds"),
-        "data": ("scale",),
-    }
-    values = {
-        f"{section}.{name}": getattr(getattr(cell, section), name)
-        for section, names in positive.items()
-        for name in names
-    }
-    values |= {
-        "task.clip.seconds": cell.task.clip.seconds,
-        "task.clip.tail_seconds": cell.task.clip.tail_seconds,
-    }
-    for name, value in values.items():
+    for name in _POSITIVE:
+        value = attrgetter(name)(cell)
         if value is not None and not 0 < value < math.inf:
             raise UserError(f"{name} must be more than 0, found {value}")
+
+    for name, choices in _CHOICES.items():
+        choice = attrgetter(name)(cell)
+        if choice not in choices:
+            raise UserError(f"unknown {name} {choice!r}. Known: {', '.join(choices)}")
+
     if not 0 <= cell.seed < 2**32:
         raise UserError(f"seed must be from 0 to {2**32 - 1}, found {cell.seed}")
     if cell.extract.n_workers is not None and cell.extract.n_workers < 0:
         raise UserError(f"extract.n_workers must be 0 or more, found {cell.extract.n_workers}")
-    if cell.logger.mode not in LOGGER_MODES:
-        raise UserError(
-            f"unknown logger.mode {cell.logger.mode!r}. Known: {', '.join(LOGGER_MODES)}"
-        )
     if not 0 <= cell.protocol.dropout < 1:
         raise UserError(
             f"protocol.dropout must be from 0 up to below 1, found {cell.protocol.dropout}"
-        )
-    if cell.protocol.track_score not in ("logits", "probabilities"):
-        raise UserError(
-            "protocol.track_score must be logits or probabilities, found "
-            f"{cell.protocol.track_score!r}"
-        )
-    if cell.protocol.layer_weights_init not in ("zeros", "normal"):
-        raise UserError(
-            "protocol.layer_weights_init must be zeros or normal, found "
-            f"{cell.protocol.layer_weights_init!r}"
         )

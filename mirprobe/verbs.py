@@ -15,31 +15,41 @@ if TYPE_CHECKING:
 
 
 def sweep(options: argparse.Namespace) -> None:
-    """Features, probes, W&B and report of every model, task and seed; goes on where it was stopped."""
+    """Features, probes, W&B and report of every model, task and seed; goes on where it stopped."""
     from mirprobe.reporting.report import report as print_report
-    from mirprobe.sweep.run import sweep as run_sweep
+    from mirprobe.reporting.tracking import track
+    from mirprobe.sweep.status import pending
 
     cells = _cells(options)
-    run_sweep(cells)
+    waiting = pending(cells)
+    if waiting:
+        from mirprobe.sweep.run import sweep as run_sweep
+
+        run_sweep(waiting)
+    track(cells)
     print_report(cells)
 
 
 def extract(options: argparse.Namespace) -> None:
     """Features only: every clip through the backbone once, into the feature store."""
-    from mirprobe.sweep.run import extract_all, extract_cell
+    from mirprobe.sweep.run import extract_cells, extract_here
 
     cells = _cells(options)
-    if options.cell is not None:
-        extract_cell(cells[0])
+    if options.cell is None:
+        extract_cells(cells)
     else:
-        extract_all(cells)
+        extract_here(cells)
 
 
 def probe(options: argparse.Namespace) -> None:
     """Probes on stored features, without W&B and report."""
-    from mirprobe.sweep.run import probe_all
+    from mirprobe.sweep.status import pending
 
-    probe_all(_cells(options))
+    waiting = pending(_cells(options))
+    if waiting:
+        from mirprobe.sweep.run import probe_cells
+
+        probe_cells(waiting)
 
 
 def report(options: argparse.Namespace) -> None:
@@ -47,7 +57,7 @@ def report(options: argparse.Namespace) -> None:
     for.
     """
     from mirprobe.reporting.report import report as print_report
-    from mirprobe.sweep.plan import check_done
+    from mirprobe.sweep.status import check_done
 
     cells = _cells(options)
     print_report(cells)
@@ -96,7 +106,7 @@ def check(options: argparse.Namespace) -> int:
 def push(options: argparse.Namespace) -> None:
     """Writes the W&B runs of finished cells again, from their rows."""
     from mirprobe.reporting.tracking import track
-    from mirprobe.sweep.plan import check_done
+    from mirprobe.sweep.status import check_done
 
     cells = _cells(options)
     check_done(cells)
@@ -127,7 +137,7 @@ def _cells(options: argparse.Namespace) -> list["Cell"]:
         raise UserError(
             "--cell FILE already holds every setting: give either the file or key=value settings"
         )
-    return [read_cell(options.cell)]
+    return [read_cell(path) for path in options.cell]
 
 
 def _models(options: argparse.Namespace) -> Sequence["Cell"]:

@@ -1,15 +1,16 @@
-"""Tracks, clips and the rule that cuts one into the other.
+"""Clips, and the rule that cuts a track into them.
 
-Conventions: a track is the labelled item, the unit of split, of score and of bootstrap. A clip is
-the piece of a track that one forward pass sees. Clips follow each other without overlap from the
-first sample; positions are samples of the resampled audio. No track is ever dropped by a cutting
-rule: a track shorter than one clip is one clip of its own length.
+Conventions: clips follow each other without overlap from the first sample; positions are samples of
+the resampled audio. No track is ever dropped by a cutting rule: a track shorter than one clip is
+one clip of its own length.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from datamodules.tracks import ClipPlace
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,12 @@ class Clip:
     """One piece of a track, ready for a backbone.
 
     Attributes:
-        track_id: the track it was cut from.
-        index: 0 .. n_clips - 1, its place in the track.
-        n_clips: how many clips the track gives.
-        start_s: where it starts, in s.
+        place: which piece of which track it is.
         audio: (S,) float32, mono, at the backbone's sample rate.
-        file_bytes: size of the audio file, which tells a changed file from the one that features
-            were made of.
     """
 
-    track_id: str
-    index: int
-    n_clips: int
-    start_s: float
+    place: ClipPlace
     audio: NDArray[np.float32]
-    file_bytes: int
 
 
 def cut_positions(n_samples: int, sample_rate: int, rule: ClipRule) -> list[tuple[int, int]]:
@@ -63,20 +55,25 @@ def cut_positions(n_samples: int, sample_rate: int, rule: ClipRule) -> list[tupl
 
     >>> cut_positions(70, 10, ClipRule(seconds=3.0))
     [(0, 30), (30, 30)]
-    >>> cut_positions(70, 10, ClipRule(seconds=3.0, tail_seconds=1.0)), cut_positions(20, 10, ClipRule(seconds=3.0))
-    ([(0, 30), (30, 30), (60, 10)], [(0, 20)])
+    >>> cut_positions(70, 10, ClipRule(seconds=3.0, tail_seconds=1.0))
+    [(0, 30), (30, 30), (60, 10)]
+    >>> cut_positions(20, 10, ClipRule(seconds=3.0))
+    [(0, 20)]
     >>> cut_positions(70, 10, ClipRule(seconds=3.0, join_rest=True))
     [(0, 30), (30, 40)]
     """
     length = n_samples if rule.seconds is None else round(rule.seconds * sample_rate)
     if n_samples <= length:
         return [(0, n_samples)]
+
     positions = [(start, length) for start in range(0, n_samples - length + 1, length)]
     rest = n_samples - len(positions) * length
+
     if rule.tail_seconds is not None and rest >= max(1, round(rule.tail_seconds * sample_rate)):
         positions.append((len(positions) * length, rest))
     elif rule.join_rest:
         positions[-1] = (positions[-1][0], length + rest)
+
     return positions
 
 
@@ -85,14 +82,9 @@ def cut_clips(
 ) -> list[Clip]:
     """Clips of one decoded track, in order; views of `audio`, (S,) float32 at `sample_rate` Hz."""
     positions = cut_positions(len(audio), sample_rate, rule)
-    return [
-        Clip(
-            track_id,
-            index,
-            len(positions),
-            start / sample_rate,
-            audio[start : start + length],
-            file_bytes,
-        )
-        for index, (start, length) in enumerate(positions)
-    ]
+
+    clips = []
+    for index, (start, length) in enumerate(positions):
+        place = ClipPlace(track_id, index, len(positions), start / sample_rate, file_bytes)
+        clips.append(Clip(place, audio[start : start + length]))
+    return clips

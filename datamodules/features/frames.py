@@ -1,14 +1,11 @@
-"""Tasks that are scored by frames: every frame of a label grid has a class of its own.
+"""Features of frames, read from disk as they are needed, for tasks that are scored by frames.
 
-Conventions: the grid has `frame_rate` frames a second, counted from the start of the track; frame k
-covers k / frame_rate to (k + 1) / frame_rate seconds and has the label that holds at its centre.
-Frames outside every segment are ignored: they are in no loss and in no score. Features are brought
-to the grid before they are stored (paper 4.1), and stay on disk: an epoch reads the clips in a new
-order, some hundred megabytes of them at a time, and mixes the frames of these. A batch of frames is
-a `FeatureBatch` like any other, with a frame where others have a clip.
+Conventions: a batch of frames is a `FeatureBatch` like any other, with a frame where others have a
+clip. Frames outside every segment are ignored: they are in no loss and in no score. An epoch reads
+the clips in a new order, some hundred megabytes of them at a time, and mixes the frames of these.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,8 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from datamodules.features.memory import FeatureBatch, LabelledTracks
-from datamodules.features.store import FrameClips
+from datamodules.errors import UserError
+from datamodules.features.grid import frame_labels
+from datamodules.features.memory import EVAL_BATCH_FACTOR, FeatureBatch, LabelledTracks
+from datamodules.features.store import FeatureStore, StoredClips
+from datamodules.tracks import SPLITS, Split, Track
 
 _MIX_BYTES = 2**28  # features in memory at once: 50 clips of 24 s at 8 Hz in 13 layers of 1024
 
@@ -29,37 +29,120 @@ class FrameSplit(LabelledTracks):
     """The clips of one split, their values on disk.
 
     Attributes:
-        stored: the clips of all splits.
-        clips: (M,) positions of the split's clips in `stored`.
-        track: (M,) position of each clip's track in `track_ids`.
+        clips: M clips.
         labels: of each clip, (n,) int64; -1 is ignored.
     """
 
-    stored: FrameClips
-    clips: NDArray[np.int64]
-    track: NDArray[np.int64]
+    clips: StoredClips
     labels: tuple[NDArray[np.int64], ...]
 
     def read(self, places: NDArray[np.int64]) -> FeatureBatch:
-        """All labelled frames of some of the split's clips."""
-        kept = [self.labels[place] >= 0 for place in places]
-        parts = [
-            self.stored.read(int(self.clips[place]))[:, keep]
-            for place, keep in zip(places, kept, strict=True)
-        ]
-        labels = [self.labels[place][keep] for place, keep in zip(places, kept, strict=True)]
+        """All labelled frames of some of the split's clips, given by their positions."""
+        features, labels, tracks = [], [], []
+        for place in places.tolist():
+            of_clip = self.labels[place]
+            is_labelled = of_clip >= 0
+            features.append(self.clips.read(place)[:, is_labelled])
+            labels.append(of_clip[is_labelled])
+            tracks.append(np.full(int(is_labelled.sum()), self.clips.track[place]))
+
         return {
-            "features": torch.from_numpy(np.concatenate(parts, axis=1)),
+            "features": torch.from_numpy(np.concatenate(features, axis=1)),
             "target": torch.from_numpy(np.concatenate(labels)),
-            "track": torch.from_numpy(
-                np.repeat(self.track[places], [len(part) for part in labels])
-            ),
+            "track": torch.from_numpy(np.concatenate(tracks)),
         }
 
 
+@dataclass(frozen=True)
+class FrameFeatures:
+    """Features of all labelled frames of a task, on disk.
+
+    Attributes:
+        splits: the clips of each split.
+        batch_size: frames per training batch.
+        seed: of the order of the training frames.
+    """
+
+    splits: Mapping[Split, FrameSplit]
+    batch_size: int
+    seed: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of layers L+1 and of features D."""
+        return self.splits["train"].clips.shape
+
+    def train_parts(self) -> Iterator[Tensor]:
+        """All labelled training frames in parts of (L+1, n, D) float16."""
+        for batch in _FrameBatches(self.splits["train"], batch_size=None, seed=None):
+            yield batch["features"]
+
+    def train_batches(self) -> DataLoader[FeatureBatch]:
+        """Training frames in a new, seeded order each epoch."""
+        return _loader(_FrameBatches(self.splits["train"], self.batch_size, self.seed))
+
+    def batches(self, split: Split) -> DataLoader[FeatureBatch]:
+        """The labelled frames of a split, in order."""
+        size = EVAL_BATCH_FACTOR * self.batch_size
+        return _loader(_FrameBatches(self.splits[split], size, seed=None))
+
+
+def open_features(
+    store: FeatureStore,
+    tracks: Sequence[Track],
+    *,
+    n_classes: int,
+    frame_rate: float,
+    batch_size: int,
+    seed: int,
+) -> FrameFeatures:
+    """Labels the frames of a task's tracks in a store; their features stay there.
+
+    Args:
+        store: that holds them.
+        tracks: all tracks of the task.
+        n_classes: of the labels.
+        frame_rate: of the label grid, in Hz.
+        batch_size: frames per training batch.
+        seed: of the order of the training frames.
+
+    Raises:
+        UserError: a broken shard, features that are missing, or a split without a labelled frame.
+    """
+    store.read(
+        [track.track_id for track in tracks]
+    )  # what is missing of all splits is said at once
+    splits = {split: _label(store, tracks, split, n_classes, frame_rate) for split in SPLITS}
+
+    empty = [split for split in SPLITS if not splits[split].track_target.any()]
+    if empty:
+        raise UserError(
+            f"no frame of {', '.join(empty)} has a label: the segments of {store.id.dataset} lie "
+            "outside its audio. Put the segments and the audio of the same songs there"
+        )
+    return FrameFeatures(splits, batch_size, seed)
+
+
+def _label(
+    store: FeatureStore, tracks: Sequence[Track], split: Split, n_classes: int, frame_rate: float
+) -> FrameSplit:
+    members = [track for track in tracks if track.split == split]
+    clips = store.read([track.track_id for track in members])
+
+    labels = []
+    counts = torch.zeros(len(members), n_classes, dtype=torch.int64)
+    for track, start_s, n_rows in zip(clips.track, clips.start_s, clips.n_rows, strict=True):
+        segments = members[track].target
+        of_clip = frame_labels(segments, start_s, n_rows, frame_rate)
+        labels.append(of_clip)
+        counts[track] += torch.from_numpy(np.bincount(of_clip[of_clip >= 0], minlength=n_classes))
+
+    ids = tuple(track.track_id for track in members)
+    return FrameSplit(ids, counts, clips, tuple(labels))
+
+
 class _FrameBatches(IterableDataset[FeatureBatch]):
-    """Batches of frames; with a seed in an order that is new each epoch, and frames of many clips
-    mixed.
+    """Batches of frames; with a seed in a new order each epoch, frames of many clips mixed.
 
     While the frames of some clips are batched, the next clips are read.
     """
@@ -68,42 +151,42 @@ class _FrameBatches(IterableDataset[FeatureBatch]):
         super().__init__()
         self.split, self.batch_size = split, batch_size
         self.generator = None if seed is None else torch.Generator().manual_seed(seed)
-        n_layers, dim = split.stored.shape
-        frame_bytes = 2 * n_layers * dim
-        longest = int(split.stored.n_rows[split.clips].max())
-        self.clips_at_once = max(1, _MIX_BYTES // (frame_bytes * longest))
+
+        n_layers, dim = split.clips.shape
+        longest_bytes = 2 * n_layers * dim * int(split.clips.n_rows.max())
+        self.clips_at_once = max(1, _MIX_BYTES // longest_bytes)
 
     def __iter__(self) -> Iterator[FeatureBatch]:
-        left: FeatureBatch | None = None
+        rest: FeatureBatch | None = None  # too few frames for a batch, joined to the next clips'
         for mix in self._read_ahead():
-            frames = mix if left is None else _join(left, mix)
-            left = None
+            frames = mix if rest is None else _join(rest, mix)
+            rest = None
+
             size = self.batch_size or max(1, len(frames["target"]))
             for batch in torch.split(self._order(len(frames["target"])), size):
                 taken = _take(frames, batch)
                 if len(batch) < size:
-                    left = taken
+                    rest = taken
                 else:
                     yield taken
-        if left is not None and len(left["target"]):
-            yield left
+
+        if rest is not None and len(rest["target"]):
+            yield rest
 
     def _order(self, n: int) -> Tensor:
-        return (
-            torch.arange(n)
-            if self.generator is None
-            else torch.randperm(n, generator=self.generator)
-        )
+        if self.generator is None:
+            return torch.arange(n)
+        return torch.randperm(n, generator=self.generator)
 
     def _read_ahead(self) -> Iterator[FeatureBatch]:
-        groups = [
-            group.numpy()
-            for group in torch.split(self._order(len(self.split.clips)), self.clips_at_once)
-        ]
+        order = self._order(len(self.split.clips))
+        groups = [group.numpy() for group in torch.split(order, self.clips_at_once)]
+
         with ThreadPoolExecutor(max_workers=1) as reader:
             coming = reader.submit(self.split.read, groups[0])
             for group in groups[1:]:
-                ready, coming = coming.result(), reader.submit(self.split.read, group)
+                ready = coming.result()
+                coming = reader.submit(self.split.read, group)
                 yield ready
             yield coming.result()
 
@@ -124,6 +207,5 @@ def _take(frames: FeatureBatch, rows: Tensor) -> FeatureBatch:
     }
 
 
-def frame_loader(batches: _FrameBatches) -> DataLoader[FeatureBatch]:
-    """Loader of batches that are made already."""
+def _loader(batches: _FrameBatches) -> DataLoader[FeatureBatch]:
     return DataLoader(batches, batch_size=None, num_workers=0)

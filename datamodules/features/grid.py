@@ -1,4 +1,9 @@
-"""The label grid: arithmetic of frames."""
+"""The label grid of tasks that are scored by frames.
+
+Conventions: the grid has `frame_rate` frames a second, counted from the start of the track; frame k
+covers k / frame_rate to (k + 1) / frame_rate seconds and has the label that holds at its centre.
+Features are brought to the grid before they are stored (paper 4.1).
+"""
 
 import math
 
@@ -20,8 +25,7 @@ def n_grid_frames(seconds: float, frame_rate: float) -> int:
 
 
 def grid_weights(n_frames: int, hop: float, n_grid: int, frame_rate: float) -> Tensor:
-    """How a backbone's frames make the frames of the grid: each is the mean over the time it
-    covers.
+    """Shares of a backbone's frames in each frame of the grid, which is the mean over its time.
 
     Args:
         n_frames: of the backbone; frame t covers t * hop to (t + 1) * hop seconds.
@@ -39,28 +43,41 @@ def grid_weights(n_frames: int, hop: float, n_grid: int, frame_rate: float) -> T
     """
     start = torch.arange(n_frames, dtype=torch.float64) * hop
     end = start + hop
-    end[-1] = torch.inf
-    wanted = torch.arange(n_grid, dtype=torch.float64)[:, None] / frame_rate
-    shared = (torch.minimum(end, wanted + 1 / frame_rate) - torch.maximum(start, wanted)).clamp(
-        min=0
-    )
+    end[-1] = torch.inf  # a grid frame beyond the last state still needs a value
+
+    grid_start = torch.arange(n_grid, dtype=torch.float64)[:, None] / frame_rate
+    grid_end = grid_start + 1 / frame_rate
+    shared = torch.minimum(end, grid_end) - torch.maximum(start, grid_start)
+    shared = shared.clamp(min=0)
     return (shared / shared.sum(dim=1, keepdim=True)).float()
 
 
 def frame_labels(
     segments: tuple[Segment, ...], start_s: float, n_grid: int, frame_rate: float
 ) -> NDArray[np.int64]:
-    """(n_grid,) labels of a clip that starts at `start_s` s, by the centres of the frames; -1
-    outside every segment.
+    """Labels of a clip's frames, by their centres.
+
+    Args:
+        segments: of the track, in order of time, without overlap.
+        start_s: where the clip starts in the track, in s.
+        n_grid: frames of the clip.
+        frame_rate: of the grid, in Hz.
+
+    Returns:
+        (n_grid,) classes; -1 outside every segment.
 
     >>> frame_labels((Segment(0.5, 2.0, 4), Segment(3.0, float("inf"), 1)), 0.0, 5, 1.0).tolist()
     [4, 4, -1, 1, 1]
     """
     if not segments:
         return np.full(n_grid, -1)
+
     starts = np.array([segment.start_s for segment in segments])
     ends = np.array([segment.end_s for segment in segments])
     labels = np.array([segment.label for segment in segments])
-    centre = start_s + (np.arange(n_grid) + 0.5) / frame_rate
-    place = np.searchsorted(starts, centre + 1e-9, side="right") - 1
-    return np.where((place >= 0) & (centre + 1e-9 < ends[place]), labels[place], -1)
+
+    # A centre that is on a boundary but for the last bit belongs to the segment that begins there.
+    centre = start_s + (np.arange(n_grid) + 0.5) / frame_rate + 1e-9
+    place = np.searchsorted(starts, centre, side="right") - 1
+    is_inside = (place >= 0) & (centre < ends[place])
+    return np.where(is_inside, labels[place], -1)

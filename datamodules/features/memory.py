@@ -1,15 +1,25 @@
-"""Features of clips in memory, and the batches that probes are fed with."""
+"""Features of clips in memory, and the batches of them that probes are fed with.
 
+Conventions: every clip is in one batch once per epoch, in a new, seeded order for training. What a
+probe is trained on is a clip; what it is scored on is a track, known by its position in its split.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+
+from datamodules.features.store import FeatureStore
+from datamodules.tracks import SPLITS, Split, Track
+
+EVAL_BATCH_FACTOR = 8  # val and test need no gradients, so more fits
 
 
 class FeatureBatch(TypedDict):
-    """What a probe is fed with: B clips of all layers."""
+    """What a probe is fed with: B clips (or frames) of all layers."""
 
     features: Tensor  # (L+1, B, D) float16
     target: Tensor  # (B,) int64, or (B, C) float32 for multilabel and regression
@@ -45,10 +55,81 @@ class FeatureSplit(LabelledTracks):
     track: Tensor
 
 
-class _InMemory(Dataset[FeatureBatch]):
-    """Indexes whole batches out of tensors in memory (ten times faster than item by item:
-    facts/infra).
+@dataclass(frozen=True)
+class MemoryFeatures:
+    """Features of all clips of a task, whole in memory.
+
+    Attributes:
+        splits: the clips of each split.
+        batch_size: clips per training batch.
+        seed: of the order of the training clips.
     """
+
+    splits: Mapping[Split, FeatureSplit]
+    batch_size: int
+    seed: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of layers L+1 and of features D."""
+        n_layers, _, dim = self.splits["train"].features.shape
+        return n_layers, dim
+
+    def train_parts(self) -> Iterator[Tensor]:
+        """All training features in parts of (L+1, n, D) float16, for their mean and deviation."""
+        yield self.splits["train"].features
+
+    def train_batches(self) -> DataLoader[FeatureBatch]:
+        """Training clips in a new, seeded order each epoch."""
+        clips = _Clips(self.splits["train"])
+        order = RandomSampler(clips, generator=torch.Generator().manual_seed(self.seed))
+        return _loader(clips, BatchSampler(order, self.batch_size, drop_last=False))
+
+    def batches(self, split: Split) -> DataLoader[FeatureBatch]:
+        """The clips of a split, in order."""
+        clips = _Clips(self.splits[split])
+        size = EVAL_BATCH_FACTOR * self.batch_size
+        return _loader(clips, BatchSampler(SequentialSampler(clips), size, drop_last=False))
+
+
+def load_features(
+    store: FeatureStore, tracks: Sequence[Track], *, batch_size: int, seed: int
+) -> MemoryFeatures:
+    """Reads the features of a task's tracks from a store into memory.
+
+    Args:
+        store: that holds them.
+        tracks: all tracks of the task.
+        batch_size: clips per training batch.
+        seed: of the order of the training clips.
+
+    Raises:
+        UserError: a broken shard, or features that are missing.
+    """
+    store.read(
+        [track.track_id for track in tracks]
+    )  # what is missing of all splits is said at once
+    splits = {split: _read_split(store, tracks, split) for split in SPLITS}
+    return MemoryFeatures(splits, batch_size, seed)
+
+
+def _read_split(store: FeatureStore, tracks: Sequence[Track], split: Split) -> FeatureSplit:
+    members = [track for track in tracks if track.split == split]
+    clips = store.read([track.track_id for track in members])
+
+    targets = torch.tensor([track.target for track in members])
+    track_of_clip = torch.from_numpy(clips.track.copy())
+    return FeatureSplit(
+        track_ids=tuple(track.track_id for track in members),
+        track_target=targets,
+        features=torch.from_numpy(clips.read_all()),
+        target=targets[track_of_clip],
+        track=track_of_clip,
+    )
+
+
+class _Clips(Dataset[FeatureBatch]):
+    """Indexes whole batches out of tensors (ten times faster than item by item: facts/infra)."""
 
     def __init__(self, split: FeatureSplit) -> None:
         self.split = split
@@ -57,13 +138,13 @@ class _InMemory(Dataset[FeatureBatch]):
         return len(self.split.target)
 
     def __getitem__(self, rows: list[int]) -> FeatureBatch:
-        split, index = self.split, torch.tensor(rows)
+        index = torch.tensor(rows)
         return {
-            "features": split.features[:, index],
-            "target": split.target[index],
-            "track": split.track[index],
+            "features": self.split.features[:, index],
+            "target": self.split.target[index],
+            "track": self.split.track[index],
         }
 
 
-def _loader(data: _InMemory, batches: BatchSampler) -> DataLoader[FeatureBatch]:
-    return DataLoader(data, sampler=batches, batch_size=None, num_workers=0)
+def _loader(clips: _Clips, batches: BatchSampler) -> DataLoader[FeatureBatch]:
+    return DataLoader(clips, sampler=batches, batch_size=None, num_workers=0)

@@ -1,34 +1,30 @@
-"""The feature store: what a backbone said about every clip, in HDF5. The one home of h5py.
+"""The feature store: what a backbone says about every clip of a dataset, found by what made it.
 
 Conventions: one folder per (backbone fingerprint, dataset, clip rule, pooling, resampler,
-precision); its name is readable and ends in a hash of exactly these. Inside are immutable shards
-`part-*.h5`, written by any number of processes under a temporary name, flushed and renamed, so that
-a kill loses the open shard and nothing else. A shard's name holds the SHA-256 of its bytes, which
-is checked before HDF5 sees them. The clip ids inside the shards are the only list of what is done.
-A shard holds one contiguous (n, D) float16 dataset per layer (layer 0 = input of the first block),
-because a contiguous layer is read 20 times faster than one layer out of (n, L, D) (measured:
-facts/infra section 4). A clip has one row in it where frames are pooled over time, and one for
-every frame of the label grid where tracks are scored by frames: clip after clip.
+precision); its name is readable and ends in a hash of exactly these. Inside are immutable shards,
+written by any number of processes. The clips inside the shards are the only list of what is done.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import UserError
+from datamodules.features.shards import PATTERN, Shard, ShardWriter, check_identity, read_shard
 from datamodules.files import make_folder, remove_temporary, write_text
+from datamodules.tracks import Track
+
+DESCRIPTION = "store.json"
 
 
 @dataclass(frozen=True)
-class StoreKey:
-    """Exactly what identifies features; two stores with equal keys hold the same numbers."""
+class StoreId:
+    """Exactly what identifies features; two stores with equal ids hold the same numbers."""
 
     backbone: str
     fingerprint: str
@@ -46,14 +42,13 @@ class StoreKey:
     @property
     def folder(self) -> str:
         """Name of the store's folder, such as `nsynth-whole-fcpe-mean-float32-1f2e3d4c5b6a`."""
-        return f"{self.dataset}-{self.clip_rule}-{self.backbone}-{self.pooling}-{self.precision}-{self.hash}"
+        readable = (self.dataset, self.clip_rule, self.backbone, self.pooling, self.precision)
+        return "-".join([*readable, self.hash])
 
 
 @dataclass(frozen=True)
 class StoredTrack:
-    """What the store knows of a track: how many clips it gives, which are there, and the size of
-    its audio file.
-    """
+    """A track's clips in the store: how many it gives, which are there, the size of its file."""
 
     n_clips: int
     file_bytes: int
@@ -65,218 +60,180 @@ class StoredTrack:
         return len(self.clips) == self.n_clips
 
 
-@dataclass(frozen=True)
-class Features:
-    """Features of some tracks in memory.
+class FeatureStore:
+    """A folder of features: the one place that knows what is in it and what it lacks.
 
-    Attributes:
-        values: (L+1, N, D) float16, N clips sorted by track and place in the track.
-        track: (N,) int64, position of each clip's track in the list of track ids that was asked
-            for.
+    A shard is read and verified once in the life of this object, whatever is asked of it.
+
+    Args:
+        parent: folder of all stores (`paths.features`).
+        id: what identifies the features.
     """
 
-    values: NDArray[np.float16]
-    track: NDArray[np.int64]
+    def __init__(self, parent: Path, id: StoreId) -> None:
+        self.id = id
+        self.folder = Path(parent) / id.folder
+        self._shards: dict[str, Shard] = {}
 
+    def prepare(self) -> None:
+        """Makes the folder with a description, and removes what a killed writer left in it.
 
-def prepare_store(folder: Path, key: StoreKey) -> None:
-    """Makes the folder of a store, with its key in `store.json`, and removes what a killed writer
-    left.
+        Raises:
+            UserError: the folder holds features of another configuration, or cannot be written.
+        """
+        make_folder(self.folder)
+        remove_temporary(self.folder)
 
-    Raises:
-        UserError: the folder holds features of another configuration.
-    """
-    make_folder(folder)
-    remove_temporary(folder)
-    description = folder / "store.json"
-    if description.exists():
-        _check_key(description, description.read_text(encoding="utf-8"), key)
-    write_text(description, json.dumps(asdict(key), indent=1, sort_keys=True) + "\n")
+        description = self.folder / DESCRIPTION
+        if description.exists():
+            check_identity(description, description.read_text(encoding="utf-8"), asdict(self.id))
+        else:
+            text = json.dumps(asdict(self.id), indent=1, sort_keys=True) + "\n"
+            write_text(description, text)
 
+    def writer(self, *, shard_clips: int = 512, shard_seconds: float = 60.0) -> ShardWriter:
+        """Takes clips and writes shards, which this store then knows without reading them."""
+        return ShardWriter(
+            self.folder,
+            asdict(self.id),
+            self._remember,
+            shard_clips=shard_clips,
+            shard_seconds=shard_seconds,
+        )
 
-def read_inventory(folder: Path, key: StoreKey) -> dict[str, StoredTrack]:
-    """What is done: track id -> clips that are stored.
+    def inventory(self) -> dict[str, StoredTrack]:
+        """What is stored, by track id.
 
-    Raises:
-        UserError: a shard is broken or belongs to another configuration.
-    """
-    found: dict[str, StoredTrack] = {}
-    for path in sorted(folder.glob("part-*.h5")):
-        with _open_shard(path, key) as shard:
-            columns = (
-                shard["track_id"].asstr()[:],
-                shard["n_clips"][:],
-                shard["file_bytes"][:],
-                shard["clip"][:],
-            )
-        for track_id, n_clips, file_bytes, clip in zip(*columns, strict=True):
-            before = found[track_id].clips if track_id in found else frozenset[int]()
-            found[track_id] = StoredTrack(int(n_clips), int(file_bytes), before | {int(clip)})
-    return found
+        Raises:
+            UserError: a shard is broken or belongs to another configuration.
+        """
+        found: dict[str, StoredTrack] = {}
+        for shard in self.shards():
+            columns = (shard.clips[name].tolist() for name in ("clip", "n_clips", "file_bytes"))
+            for track_id, clip, n_clips, size in zip(shard.track_ids, *columns, strict=True):
+                before = found[track_id].clips if track_id in found else frozenset[int]()
+                found[track_id] = StoredTrack(n_clips, size, before | {clip})
+        return found
 
+    def missing(self, tracks: Iterable[Track]) -> list[Track]:
+        """The tracks whose clips are not all stored."""
+        stored = self.inventory()
+        return [
+            track
+            for track in tracks
+            if track.track_id not in stored or not stored[track.track_id].complete
+        ]
 
-def read_features(folder: Path, key: StoreKey, track_ids: Sequence[str]) -> Features:
-    """All layers of all clips of the tracks asked for, in memory.
-
-    Raises:
-        UserError: a shard is broken or belongs to another configuration, or a track is not (wholly)
-            stored.
-    """
-    paths = sorted(folder.glob("part-*.h5"))
-    clips = _find_clips(folder, paths, key, track_ids)
-    values: NDArray[np.float16] | None = None
-    for number, path in enumerate(paths):
-        here = np.flatnonzero(clips["shard"] == number)
-        with _open_shard(path, key) as shard:
-            layers = _layers(shard)
-            if values is None:
-                values = np.empty(
-                    (len(layers), len(clips), shard[layers[0]].shape[1]), dtype=np.float16
-                )
-            for layer, name in enumerate(layers):
-                values[layer, here] = shard[name][:][clips["row"][here]]
-    assert values is not None, "a complete store has shards"
-    return Features(values, clips["track"])
-
-
-class FrameClips:
-    """The clips of some tracks by frames of the label grid; their values stay on disk until they
-    are read.
-
-    Attributes:
-        track: (N,) int64, position of each clip's track in the list of track ids that was asked
-            for; clips are sorted by it.
-        start_s: (N,) float64, where each clip starts in its track.
-        n_rows: (N,) int64, frames of each clip.
-        shape: number of layers L+1 and of features D.
-    """
-
-    def __init__(self, folder: Path, key: StoreKey, track_ids: Sequence[str]) -> None:
-        """Checks every shard once; afterwards they are only mapped, so that memory holds no more
-        than what is read.
+    def read(self, track_ids: Sequence[str]) -> "StoredClips":
+        """The clips of some tracks, whose values are read when they are asked for.
 
         Raises:
             UserError: a shard is broken or belongs to another configuration, or a track is not
                 (wholly) stored.
         """
-        paths = sorted(folder.glob("part-*.h5"))
-        clips = _find_clips(folder, paths, key, track_ids)
-        self.track, self.start_s, self.n_rows = clips["track"], clips["start_s"], clips["n_rows"]
-        self._shard, self._row = clips["shard"], clips["row"]
-        self._layers: list[list[NDArray[np.float16]]] = []
-        for path in paths:
-            with _open_shard(path, key) as shard:
-                places = [
-                    (shard[name].id.get_offset(), shard[name].shape) for name in _layers(shard)
-                ]
-            image = np.memmap(path, mode="r")
-            self._layers.append(
-                [np.ndarray(shape, np.float16, image, offset) for offset, shape in places]
+        shards = self.shards()
+        clips = _places(shards, track_ids)
+
+        n_found = np.bincount(clips["track"], minlength=len(track_ids))
+        whole = clips["track"][n_found[clips["track"]] == clips["n_clips"]]
+        missing = np.setdiff1d(np.arange(len(track_ids)), whole)
+        if len(missing):
+            raise UserError(
+                f"{len(missing)} of {len(track_ids)} tracks have no features in {self.folder} "
+                f"(first: {track_ids[missing[0]]}): run `mirprobe extract` with the same settings"
             )
-        self.shape = (len(self._layers[0]), self._layers[0][0].shape[1])
+        return StoredClips(shards, clips)
 
-    def __len__(self) -> int:
-        return len(self.track)
+    def shards(self) -> list[Shard]:
+        """All shards, by name; those that this process has not seen yet are read and verified."""
+        paths = sorted(self.folder.glob(PATTERN))
+        for path in paths:
+            if path.name not in self._shards:
+                self._remember(read_shard(path, asdict(self.id)))
+        return [self._shards[path.name] for path in paths]
 
-    def read(self, clip: int) -> NDArray[np.float16]:
-        """All layers of one clip: (L+1, n_rows, D) float16."""
-        first, n_rows = self._row[clip], self.n_rows[clip]
-        return np.stack(
-            [layer[first : first + n_rows] for layer in self._layers[self._shard[clip]]]
-        )
+    def _remember(self, shard: Shard) -> None:
+        self._shards[shard.path.name] = shard
 
 
-_CLIP = np.dtype(
+def _places(shards: Sequence[Shard], track_ids: Sequence[str]) -> NDArray[np.void]:
+    """Where the clips of some tracks lie: records, sorted by track and place in it, each once."""
+    position = {track_id: index for index, track_id in enumerate(track_ids)}
+    found = [np.empty(0, _PLACE)]
+    for number, shard in enumerate(shards):
+        here = np.empty(len(shard.clips), _PLACE)
+        here["track"] = [position.get(track_id, -1) for track_id in shard.track_ids]
+        here["shard"] = number
+        for name in ("clip", "n_clips", "row", "n_rows", "start_s"):
+            here[name] = shard.clips[name]
+        found.append(here[here["track"] >= 0])
+
+    # A clip may be there twice, where two runs were at work: the first of equals counts.
+    clips = np.concatenate(found)
+    _, first = np.unique(clips[["track", "clip"]], return_index=True)
+    return clips[first]
+
+
+_PLACE = np.dtype(
     [(name, np.int64) for name in ("track", "clip", "n_clips", "shard", "row", "n_rows")]
     + [("start_s", np.float64)]
 )
 
 
-def _find_clips(
-    folder: Path, paths: Sequence[Path], key: StoreKey, track_ids: Sequence[str]
-) -> NDArray[np.void]:
-    """Where the clips of the tracks asked for lie: records of `_CLIP`, sorted by track and place in
-    it, each clip once.
+class StoredClips:
+    """Clips of some tracks, sorted by track and place in it; their values stay on disk until read.
+
+    Attributes:
+        track: (N,) int64, position of each clip's track in the list of ids that was asked for.
+        start_s: (N,) float64, where each clip starts in its track, in s.
+        n_rows: (N,) int64, rows of each clip: one, or the frames of the label grid.
+        shape: number of layers L+1 and of features D.
     """
-    position = {track_id: index for index, track_id in enumerate(track_ids)}
-    found = [np.empty(0, _CLIP)]
-    for number, path in enumerate(paths):
-        with _open_shard(path, key) as shard:
-            here = np.empty(len(shard["clip"]), _CLIP)
-            here["track"] = [
-                position.get(track_id, -1) for track_id in shard["track_id"].asstr()[:]
-            ]
-            here["shard"] = number
-            for name in ("clip", "n_clips", "n_rows", "start_s"):
-                here[name] = shard[name][:]
-            here["row"] = np.cumsum(here["n_rows"]) - here["n_rows"]
-        found.append(here[here["track"] >= 0])
-    clips = np.concatenate(found)
-    clips = clips[
-        np.unique(clips[["track", "clip"]], return_index=True)[1]
-    ]  # sorted; the first of equals
-    n_found = np.bincount(clips["track"], minlength=len(track_ids))
-    _check_complete(
-        track_ids, clips["track"][n_found[clips["track"]] == clips["n_clips"]].tolist(), folder
-    )
-    return clips
+
+    def __init__(self, shards: Sequence[Shard], clips: NDArray[np.void]) -> None:
+        self._shards, self._clips = shards, clips
+        self.track: NDArray[np.int64] = clips["track"]
+        self.start_s: NDArray[np.float64] = clips["start_s"]
+        self.n_rows: NDArray[np.int64] = clips["n_rows"]
+        layers = shards[0].layers
+        self.shape = (len(layers), layers[0].shape[1])
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def read(self, clip: int) -> NDArray[np.float16]:
+        """All layers of one clip: (L+1, n_rows, D) float16."""
+        place = self._clips[clip]
+        rows = slice(place["row"], place["row"] + place["n_rows"])
+        return np.stack([layer[rows] for layer in self._shards[place["shard"]].layers])
+
+    def read_all(self) -> NDArray[np.float16]:
+        """All layers of all clips, of which each has one row: (L+1, N, D) float16."""
+        n_layers, dim = self.shape
+        values = np.empty((n_layers, len(self), dim), dtype=np.float16)
+        for number, shard in enumerate(self._shards):
+            here = np.flatnonzero(self._clips["shard"] == number)
+            rows = self._clips["row"][here]
+            for layer, of_layer in enumerate(shard.layers):
+                values[layer, here] = of_layer[rows]
+        return values
 
 
-def _layers(shard: h5py.File) -> list[str]:
-    return sorted(name for name in shard if name.startswith("layer_"))
+def store_id_text(id: StoreId) -> str:
+    """A store's id as JSON, from which `read_store_id` makes an equal one."""
+    return json.dumps(asdict(id), indent=1, sort_keys=True) + "\n"
 
 
-@contextmanager
-def _open_shard(path: Path, key: StoreKey) -> Iterator[h5py.File]:
-    """A shard, opened only if its bytes are those that were written: HDF5 may crash or hang on
-    others.
+def parse_store_id(text: str) -> StoreId:
+    """The id that `store_id_text` wrote.
+
+    Raises:
+        ValueError: the text is not the JSON of an id.
     """
+    fields = json.loads(text)
+    if not isinstance(fields, Mapping) or not all(isinstance(v, str) for v in fields.values()):
+        raise ValueError("expected an object of strings")
     try:
-        content = path.read_bytes()
-        if path.stem != f"part-{_digest(content)}":
-            raise UserError(_broken(path, "its checksum does not match its content"))
-        with h5py.File.in_memory(content) as file:
-            _check_key(path, str(file.attrs["key"]), key)
-            yield file
-    except (OSError, KeyError, RuntimeError) as error:
-        raise UserError(_broken(path, str(error).strip("\"'").split(", ")[0])) from error
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _broken(path: Path, why: str) -> str:
-    return f"shard {path} is broken: {why}. Delete this file and run the same command again: only its clips are extracted anew"
-
-
-def _check_key(path: Path, found: str, key: StoreKey) -> None:
-    try:
-        stored = json.loads(found)
-    except json.JSONDecodeError:
-        stored = None
-    if not isinstance(stored, dict):
-        raise UserError(
-            f"{path} is not a description of a feature store: delete its folder and extract again"
-        )
-    wanted = asdict(key)
-    if stored != wanted:
-        differs = ", ".join(
-            f"{name} is {stored.get(name)!r}, wanted {value!r}"
-            for name, value in wanted.items()
-            if stored.get(name) != value
-        )
-        raise UserError(
-            f"{path} was written by another configuration ({differs}): move it away and extract "
-            "again"
-        )
-
-
-def _check_complete(track_ids: Sequence[str], found: Iterable[int], folder: Path) -> None:
-    missing = sorted(set(range(len(track_ids))) - set(found))
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(track_ids)} tracks have no features in {folder} (first: "
-            f"{track_ids[missing[0]]}): "
-            "run `mirprobe extract` with the same settings"
-        )
+        return StoreId(**fields)
+    except TypeError as error:
+        raise ValueError(str(error)) from error

@@ -1,17 +1,16 @@
-"""Extraction: every clip through the backbone once, all layers, pooled over time, into the feature
-store.
+"""Extraction: every clip through the backbone once, all layers, pooled over time, into the store.
 
 Conventions: one process per device, each with its own share of the tracks and its own shards; no
-process waits for another before the end. A signal (Ctrl-C, SIGTERM, SIGUSR1) is looked at between
-two batches: the open shard is closed and the process ends. Decoding runs in worker processes and
-writing in a thread, both beside the forward pass.
+process waits for another before the end. Decoding runs in worker processes and writing in a thread,
+both beside the forward pass.
 """
 
 import fcntl
+import math
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -22,112 +21,149 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
+from datamodules.audio.loader import ClipLoader, lengths_s
 from datamodules.errors import UserError
-from datamodules.features.shards import ShardWriter
-from datamodules.features.store import StoredTrack, StoreKey, prepare_store, read_inventory
-from datamodules.files import make_folder
+from datamodules.features.store import FeatureStore, StoredTrack, store_id_text
+from datamodules.files import make_folder, write_text
 from datamodules.task import TaskDataModule
-from datamodules.tracks import UnusableFile
-from mirprobe.assembly import make_data, n_devices, store_key
+from datamodules.tracks import Track, UnusableFile
+from mirprobe.assembly import Job, n_devices
 from mirprobe.backbones.backbone import Backbone
-from mirprobe.cell import Cell, ExtractConfig
+from mirprobe.cell import STORE, ExtractConfig
 from mirprobe.extraction.module import AUTO_BATCH_SECONDS, ExtractModule
 from mirprobe.extraction.writer import StoreWriter
 from mirprobe.progress import ProgressReport
 
+_RANKS_WAIT = timedelta(days=7)  # for the slowest, at the end
+_MOST_WORKERS = 8  # decoders of one GPU
+_MOST_SHOWN = 10
 
-def extract(
-    backbone: Backbone,
-    key: StoreKey,
+
+def extract(job: Job, backbone: Backbone) -> FeatureStore:
+    """Makes sure that a job's store holds the features of every track of its cells.
+
+    Runs in each of the processes that share the work. Leaves the id of the store in the folder of
+    each cell, so that probing builds no backbone to learn where its features are.
+
+    Raises:
+        UserError: as `fill_store`.
+    """
+    cell, store = job.cells[0], job.store(backbone)
+    devices = n_devices(cell)
+    fill_store(
+        store,
+        job.data,
+        job.tracks(),
+        backbone,
+        cell.extract,
+        accelerator=cell.launcher.accelerator,
+        devices=devices,
+        strategy=DDPStrategy(timeout=_RANKS_WAIT) if devices > 1 else "auto",
+    )
+    name_store(job, store)
+    return store
+
+
+def name_store(job: Job, store: FeatureStore) -> None:
+    """Leaves the id of a complete store in the folder of each cell."""
+    for cell in job.cells:
+        write_text(cell.folder / STORE, store_id_text(store.id))
+
+
+def fill_store(
+    store: FeatureStore,
     data: TaskDataModule,
-    folder: Path,
+    tracks: Sequence[Track],
+    backbone: Backbone,
     settings: ExtractConfig,
     **trainer: Any,
 ) -> None:
-    """Makes sure that the store in `folder` holds the features of every track of `data`.
+    """Extracts the features of the tracks that the store lacks.
 
     Args:
+        store: to fill.
+        data: gets the tracks as its `audio`; gives the cutting rule and the label grid.
+        tracks: that are wanted; those that are stored already are not computed again.
         backbone: frozen.
-        key: `store_key` of the backbone and the data.
-        data: whose tracks are wanted; what is stored already is not computed again.
-        folder: of the store.
         settings: conf/config.yaml, `extract`.
         **trainer: arguments of lightning.Trainer: `accelerator`, `devices`, `strategy`.
 
     Raises:
         UserError: files that cannot be used (all of them are named), changed audio, a broken shard,
-            no space left.
+            no space left, another process that writes the same store.
     """
+    stored = store.inventory()
+    _check_unchanged(tracks, stored, store.id.dataset)
+    if not _waiting(tracks, stored):
+        return
+
     runner = L.Trainer(
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data module gives every rank its share
-        plugins=[
-            LightningEnvironment()
-        ],  # not SLURM's, which counts tasks: `launcher.devices` says how many processes
+        # Not SLURM's, which counts tasks: `launcher.devices` says how many processes.
+        plugins=[LightningEnvironment()],
         **trainer,
     )
     first = runner.is_global_zero
-    with _lock(folder) if first else nullcontext():
+    with _lock(store.folder) if first else nullcontext():
         if first:
-            prepare_store(folder, key)
-        stored = read_inventory(folder, key)
-        _check_unchanged(data, stored)
-        module = ExtractModule(
-            backbone, _feed(runner, backbone, data, stored, settings), data.frame_rate
-        )
-        if data.n_waiting == 0:
-            return
-        _check_space(folder, data.waiting_rows(), backbone)
-        what = f"{key.backbone} over {key.dataset}"
-        with ProgressReport(what, data.n_waiting, "tracks", quiet=not first) as progress:
-            shards = ShardWriter(
-                folder, key, shard_clips=settings.shard_clips, shard_seconds=settings.shard_seconds
+            store.prepare()
+        stored = store.inventory()  # again, since another run may just have ended
+        waiting = _waiting(tracks, stored)
+        _check_space(store.folder, waiting, data.frame_rate, backbone)
+        data.audio = _loader(runner, backbone, data, waiting, stored, settings)
+
+        what = f"{store.id.backbone} over {store.id.dataset}"
+        with ProgressReport(what, len(waiting), "tracks", quiet=not first) as progress:
+            shards = store.writer(
+                shard_clips=settings.shard_clips, shard_seconds=settings.shard_seconds
             )
-            unusable = _predict(
-                runner, module, data, StoreWriter(shards, progress, backbone.sample_rate)
-            )
-    if first:  # the others' files are in `unusable` too
-        _check_complete(data, unusable, read_inventory(folder, key))
+            writer = StoreWriter(shards, progress, backbone.sample_rate)
+            module = ExtractModule(backbone, data.audio.batch_seconds, data.frame_rate)
+            unusable = _predict(runner, module, data, writer)
+
+    if unusable:
+        raise UserError(_complain(unusable, len(tracks)))
+    if first:
+        left = store.missing(tracks)
+        assert not left, f"{len(left)} tracks were not stored (first: {left[0].track_id})"
 
 
-def _feed(
+def _waiting(tracks: Sequence[Track], stored: Mapping[str, StoredTrack]) -> list[Track]:
+    """The tracks whose clips are not all stored."""
+    done = {track_id for track_id, track in stored.items() if track.complete}
+    return [track for track in tracks if track.track_id not in done]
+
+
+def _loader(
     runner: L.Trainer,
     backbone: Backbone,
     data: TaskDataModule,
-    stored: dict[str, StoredTrack],
+    waiting: Sequence[Track],
+    stored: Mapping[str, StoredTrack],
     settings: ExtractConfig,
-) -> float:
-    """Tells the data module what is missing; returns s of audio per forward pass."""
+) -> ClipLoader:
+    """What the predict loader yields; decides how much of it at once and by how many decoders."""
     on_gpu = runner.strategy.root_device.type == "cuda"
     batch_seconds = settings.batch_seconds or AUTO_BATCH_SECONDS["cuda" if on_gpu else "cpu"]
-    spare = (os.cpu_count() or 1) // runner.world_size - 1
-    n_workers = (
-        settings.n_workers
-        if settings.n_workers is not None
-        else min(8, max(1, spare))
-        if on_gpu
-        else 1
+
+    n_workers = settings.n_workers
+    if n_workers is None:
+        spare = (os.cpu_count() or 1) // runner.world_size - 1
+        n_workers = min(_MOST_WORKERS, max(1, spare)) if on_gpu else 1
+
+    return ClipLoader(
+        tracks=waiting,
+        rule=data.clip,
+        stored={track_id: track.clips for track_id, track in stored.items()},
+        sample_rate=backbone.sample_rate,
+        min_samples=backbone.min_samples,
+        batch_seconds=batch_seconds,
+        n_workers=n_workers,
     )
-    data.feed_audio(
-        backbone.sample_rate, min_samples=backbone.min_samples, stored=stored, batch_seconds=batch_seconds, n_workers=n_workers
-    )  # fmt: skip
-    return batch_seconds
-
-
-def _check_complete(
-    data: TaskDataModule, unusable: Sequence[UnusableFile], stored: dict[str, StoredTrack]
-) -> None:
-    if unusable:
-        raise UserError(_complain(unusable, len(data.tracks())))
-    left = [
-        track.track_id
-        for track in data.tracks()
-        if not (track.track_id in stored and stored[track.track_id].complete)
-    ]
-    assert not left, f"{len(left)} tracks were not stored (first: {left[0]})"
 
 
 def _predict(
@@ -140,46 +176,55 @@ def _predict(
     runner.predict(module, datamodule=data, return_predictions=False)
     if not torch.distributed.is_initialized():
         return writer.unusable
+
+    # Also the barrier: afterwards every rank's shards are closed.
     gathered: list[list[UnusableFile]] = [[] for _ in range(runner.world_size)]
-    torch.distributed.all_gather_object(
-        gathered, writer.unusable
-    )  # also the barrier: every rank's shards are closed
+    torch.distributed.all_gather_object(gathered, writer.unusable)
     return [item for rank in gathered for item in rank]
 
 
-def _check_unchanged(data: TaskDataModule, stored: dict[str, StoredTrack]) -> None:
+def _check_unchanged(
+    tracks: Sequence[Track], stored: Mapping[str, StoredTrack], dataset: str
+) -> None:
     changed = [
-        track for track in data.tracks()
-        if track.track_id in stored and track.path.stat().st_size != stored[track.track_id].file_bytes
-    ]  # fmt: skip
+        track
+        for track in tracks
+        if track.track_id in stored
+        and track.path.stat().st_size != stored[track.track_id].file_bytes
+    ]
     if changed:
         raise UserError(
-            f"{len(changed)} {data.dataset} files are not those that the stored features were made "
-            "of (first: "
-            f"{changed[0].path}): put the old files back, or delete the feature store and extract "
-            "again"
+            f"{len(changed)} {dataset} files are not those that the stored features were made of "
+            f"(first: {changed[0].path}): put the old files back, or delete the feature store and "
+            "extract again"
         )
 
 
-def _check_space(folder: Path, n_rows: int, backbone: Backbone) -> None:
+def _check_space(
+    folder: Path, waiting: Sequence[Track], frame_rate: float | None, backbone: Backbone
+) -> None:
+    n_rows = len(waiting)
+    if frame_rate is not None:
+        n_rows = math.ceil(sum(lengths_s(waiting)) * frame_rate)
+
     needed = n_rows * (backbone.n_layers + 1) * backbone.dim * 2
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
             f"no space for the features: {needed / 1e9:.2f} GB needed at least, {free / 1e9:.2f} "
-            f"GB free under {folder}. "
-            "Free some, or point paths.features to a larger disk"
+            f"GB free under {folder}. Free some, or point paths.features to a larger disk"
         )
 
 
 def _complain(unusable: Sequence[UnusableFile], n_tracks: int) -> str:
-    shown = "; ".join(f"{item.path} {item.reason}" for item in unusable[:10])
-    more = f"; and {len(unusable) - 10} more" if len(unusable) > 10 else ""
+    shown = "; ".join(f"{item.path} {item.reason}" for item in unusable[:_MOST_SHOWN])
+    n_more = len(unusable) - _MOST_SHOWN
+    more = f"; and {n_more} more" if n_more > 0 else ""
     names = ",".join(sorted(item.track_id for item in unusable))
     return (
         f"{len(unusable)} of {n_tracks} audio files cannot be used: {shown}{more}. Replace them, "
-        "or leave them out with "
-        f"data.exclude=[{names}] (tables will say so). The other tracks are stored"
+        f"or leave them out with data.exclude=[{names}] (tables will say so). The other tracks are "
+        "stored"
     )
 
 
@@ -201,18 +246,3 @@ def _lock(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
-
-
-def extract_features(cell: Cell, backbone: Backbone) -> StoreKey:
-    """Makes sure that the cell's features are stored; returns their key."""
-    data = make_data(cell)
-    key = store_key(backbone, cell.model_name, data)
-    devices = n_devices(cell)
-    strategy = (
-        DDPStrategy(timeout=timedelta(days=7)) if devices > 1 else "auto"
-    )  # ranks wait for the slowest at the end
-    extract(
-        backbone, key, data, Path(cell.paths.features) / key.folder, cell.extract,
-        accelerator=cell.launcher.accelerator, devices=devices, strategy=strategy,
-    )  # fmt: skip
-    return key

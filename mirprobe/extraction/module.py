@@ -1,4 +1,8 @@
-"""The forward passes of extraction, as a LightningModule."""
+"""The forward passes of extraction, as a LightningModule.
+
+Conventions: a batch is a list of clips; those of one length pass the backbone together, and clips
+of unequal length never do, so that nothing is padded. What is pooled is stored as float16.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,20 +14,17 @@ from torch import Tensor
 
 from datamodules.audio.clips import Clip
 from datamodules.errors import UserError
-from datamodules.features.grid import grid_weights, n_grid_frames
 from datamodules.features.shards import FLOAT16_MAX, ClipFeatures
 from datamodules.tracks import UnusableFile
 from mirprobe.backbones.backbone import Backbone
+from mirprobe.extraction.pooling import pool_clip, pool_to_grid
 
-AUTO_BATCH_SECONDS = {
-    "cpu": 32.0,
-    "cuda": 240.0,
-}  # s; eight 30 s clips take 6 GB and more in MusicFM (facts/backbones section 4)
+# s of audio per forward pass; eight 30 s clips take 6 GB in MusicFM (facts/backbones section 4).
+AUTO_BATCH_SECONDS = {"cpu": 32.0, "cuda": 240.0}
 
 
 class ExtractModule(L.LightningModule):
-    """Runs a frozen backbone over clips and pools its states over time: over a whole clip, or to a
-    label grid.
+    """Runs a frozen backbone over clips and pools its states: over a clip, or to a label grid.
 
     Args:
         backbone: frozen.
@@ -35,7 +36,9 @@ class ExtractModule(L.LightningModule):
         self, backbone: Backbone, batch_seconds: float, frame_rate: float | None = None
     ) -> None:
         super().__init__()
-        self.backbone, self.batch_seconds, self.frame_rate = backbone, batch_seconds, frame_rate
+        self.backbone = backbone
+        self.batch_seconds = batch_seconds
+        self.frame_rate = frame_rate
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -44,33 +47,41 @@ class ExtractModule(L.LightningModule):
         return batch
 
     def predict_step(self, batch: list[Clip | UnusableFile], _index: int) -> list[ClipFeatures]:
-        """Pooled states of the batch's clips; clips of unequal length never share a forward pass.
+        """Pooled states of the batch's clips.
 
         Raises:
             UserError: a state is not finite or does not fit into float16; names the track.
         """
-        clips = sorted(
-            (item for item in batch if isinstance(item, Clip)), key=lambda clip: len(clip.audio)
-        )
-        return [item for group in self._groups(clips) for item in self._pool(group)]
+        clips = [item for item in batch if isinstance(item, Clip)]
+        clips.sort(key=lambda clip: len(clip.audio))
 
-    def _groups(self, clips: Sequence[Clip]) -> Iterator[list[Clip]]:
+        features: list[ClipFeatures] = []
+        for group in self._equal_groups(clips):
+            features += self._extract(group)
+        return features
+
+    def _equal_groups(self, clips: Sequence[Clip]) -> Iterator[list[Clip]]:
+        """Clips of one length that one forward pass takes, from clips in order of length."""
+        most_samples = self.batch_seconds * self.backbone.sample_rate
         group: list[Clip] = []
         for clip in clips:
-            full = len(group) * len(clip.audio) >= self.batch_seconds * self.backbone.sample_rate
-            if group and (full or len(group[0].audio) != len(clip.audio)):
+            n_samples = len(clip.audio)
+            is_full = len(group) * n_samples >= most_samples
+            if group and (is_full or len(group[0].audio) != n_samples):
                 yield group
                 group = []
             group.append(clip)
         if group:
             yield group
 
-    def _pool(self, clips: Sequence[Clip]) -> list[ClipFeatures]:
+    def _extract(self, clips: Sequence[Clip]) -> list[ClipFeatures]:
+        """One forward pass, or where the memory does not hold it two of half the size."""
         audio = torch.from_numpy(np.stack([clip.audio for clip in clips])).to(self.device)
         frames = self._frames(audio)
-        if frames is not None:
-            return self._to_store(clips, frames)
         seconds = audio.shape[1] / self.backbone.sample_rate
+        if frames is not None:
+            return _to_store(clips, self._pool(frames, seconds))
+
         if len(clips) == 1:
             raise UserError(
                 f"out of memory on a single clip of {seconds:g} s: use another device, or shorter "
@@ -83,48 +94,43 @@ class ExtractModule(L.LightningModule):
             "of audio a batch",
             flush=True,
         )
-        return [*self._pool(clips[:half]), *self._pool(clips[half:])]
+        return [*self._extract(clips[:half]), *self._extract(clips[half:])]
 
     def _frames(self, audio: Tensor) -> Tensor | None:
-        """(B, L+1, T, D) states, or None where the memory does not hold them; other consumers of
-        frames belong here.
-        """
+        """(B, L+1, T, D) states, or None where the memory does not hold them."""
         try:
             frames: Tensor = self.backbone(audio)
             return frames
         except RuntimeError as error:
-            if not (
-                isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-            ):
+            is_memory = isinstance(error, torch.OutOfMemoryError)
+            if not (is_memory or "can't allocate memory" in str(error)):
                 raise
         torch.cuda.empty_cache()  # here, where the failed pass's tensors are gone
         return None
 
-    def _pool_time(self, frames: Tensor, seconds: float) -> Tensor:
-        """(B, L+1, T, D) -> (B, L+1, rows, D): one row for a clip, or one for every frame of the
-        grid.
-        """
+    def _pool(self, frames: Tensor, seconds: float) -> Tensor:
+        """What becomes of frames; other consumers of them belong here."""
         if self.frame_rate is None:
-            return frames.mean(dim=2, keepdim=True)
-        n_grid = n_grid_frames(seconds, self.frame_rate)
-        return (
-            grid_weights(frames.shape[2], self.backbone.hop, n_grid, self.frame_rate).to(frames)
-            @ frames
+            return pool_clip(frames)
+        return pool_to_grid(
+            frames, hop=self.backbone.hop, seconds=seconds, frame_rate=self.frame_rate
         )
 
-    def _to_store(self, clips: Sequence[Clip], frames: Tensor) -> list[ClipFeatures]:
-        pooled = self._pool_time(frames, len(clips[0].audio) / self.backbone.sample_rate)
-        fits = (pooled.abs() <= FLOAT16_MAX).flatten(1).all(dim=1).cpu()  # False for NaN too
-        if not bool(fits.all()):
-            track = clips[int((~fits).nonzero()[0])].track_id
-            raise UserError(
-                f"the backbone gives values that are not finite, or beyond {FLOAT16_MAX:g}, for "
-                f"track {track}: listen to its "
-                "file; if the audio is sound, the weights are not. To go on without it: "
-                "data.exclude=[...]"
-            )
-        values = pooled.half().cpu().numpy()
-        return [
-            ClipFeatures(clip, frames.shape[2], value)
-            for clip, value in zip(clips, values, strict=True)
-        ]
+
+def _to_store(clips: Sequence[Clip], pooled: Tensor) -> list[ClipFeatures]:
+    """(B, L+1, rows, D) -> the features of each clip.
+
+    Raises:
+        UserError: a value is not finite or does not fit into float16.
+    """
+    fits = (pooled.abs() <= FLOAT16_MAX).flatten(1).all(dim=1).cpu()  # False for NaN too
+    if not bool(fits.all()):
+        track_id = clips[int((~fits).nonzero()[0])].place.track_id
+        raise UserError(
+            f"the backbone gives values that are not finite, or beyond {FLOAT16_MAX:g}, for track "
+            f"{track_id}: listen to its file; if the audio is sound, the weights are not. To go on "
+            "without it: data.exclude=[...]"
+        )
+
+    values = pooled.half().cpu().numpy()
+    return [ClipFeatures(clip.place, value) for clip, value in zip(clips, values, strict=True)]

@@ -2,40 +2,54 @@
 
 Conventions: the head axis H is the first axis of every parameter and of every output. A head is a
 multilayer perceptron (linear, ReLU, dropout, linear) on the state of one layer, or on the
-softmax-weighted sum of layers 1..L (paper eq. 3 and 4).
-Heads share nothing: each draws its initial weights from its own generator, so a head in a bank
-equals the head alone.
+softmax-weighted sum of layers 1..L (paper eq. 3 and 4). Heads share nothing: each draws its initial
+weights from its own generator, so a head in a bank equals the head alone.
 """
 
 import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WEIGHTED = "weighted"
+WEIGHTED: Literal["weighted"] = "weighted"
 
 
 @dataclass(frozen=True)
 class Head:
-    """One probe: of `layer`, or of the learned weighted sum where `layer` is None."""
+    """One probe.
+
+    Attributes:
+        name: such as `layer_03`; its initial weights hang on it and on the seed.
+        source: the layer it reads, or `weighted` for the learned weighted sum.
+        seed: of its initial weights.
+    """
 
     name: str
-    layer: int | None
+    source: int | Literal["weighted"]
+    seed: int
+
+    @property
+    def layer(self) -> int | None:
+        """The layer it reads; None for a weighted sum."""
+        return self.source if isinstance(self.source, int) else None
 
 
-def all_heads(n_layers: int) -> tuple[Head, ...]:
-    """A head for every layer 0..L, and one for the weighted sum of layers 1..L where there are at
-    least two.
+def all_heads(n_layers: int, *, seed: int) -> tuple[Head, ...]:
+    """A head for every layer 0..L, and where L > 1 one for the weighted sum of layers 1..L.
 
-    >>> [head.name for head in all_heads(2)], [head.name for head in all_heads(0)]
-    (['layer_00', 'layer_01', 'layer_02', 'weighted'], ['layer_00'])
+    >>> [head.name for head in all_heads(2, seed=0)]
+    ['layer_00', 'layer_01', 'layer_02', 'weighted']
+    >>> [head.name for head in all_heads(0, seed=0)]
+    ['layer_00']
     """
-    single = tuple(Head(f"layer_{layer:02d}", layer) for layer in range(n_layers + 1))
-    return (*single, Head(WEIGHTED, None)) if n_layers > 1 else single
+    single = [Head(f"layer_{layer:02d}", layer, seed) for layer in range(n_layers + 1)]
+    weighted = [Head(WEIGHTED, WEIGHTED, seed)] if n_layers > 1 else []
+    return (*single, *weighted)
 
 
 @dataclass(frozen=True)
@@ -46,57 +60,63 @@ class BankSize:
     dim: int
     hidden: int
     n_outputs: int
-    dropout: float = 0.0
 
 
 class ProbeBank(nn.Module):
     """H probes with one forward pass.
 
     Args:
-        heads: single-layer heads first, weighted heads last.
+        heads: in any order.
         size: of the bank.
-        seed: of the initial weights.
-        normal_start: draw the layer weights' logits from N(0, 1) as MARBLE v1 does, instead of
-            starting at the layers' mean.
+        dropout: share of hidden units that training drops.
+        layer_weights_init: `zeros` starts at the layers' mean, `normal` draws the logits of the
+            layer weights from N(0, 1) as MARBLE v1 does.
+
+    Attributes:
+        weighted: positions of the W heads that read a weighted sum.
+        layer_weights: (W, L) logits of their weights over layers 1..L.
     """
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(
         self,
         heads: Sequence[Head],
         size: BankSize,
         *,
-        seed: int,
-        normal_start: bool = False,
+        dropout: float = 0.0,
+        layer_weights_init: str = "zeros",
     ) -> None:
         super().__init__()
-        self.heads, self.size = tuple(heads), size
+        self.heads = tuple(heads)
+        self.size = size
+        self.dropout = dropout
+
         self.layers = [head.layer for head in heads if head.layer is not None]
-        assert [head.layer for head in heads[: len(self.layers)]] == self.layers, (
-            "weighted heads come last"
-        )
-        drawn = [_draw(head, size, seed) for head in heads]
-        self.hidden_weight = nn.Parameter(
-            torch.stack([head["hidden_weight"] for head in drawn])
-        )  # (H, D, hidden)
-        self.hidden_bias = nn.Parameter(
-            torch.stack([head["hidden_bias"] for head in drawn])
-        )  # (H, 1, hidden)
-        self.output_weight = nn.Parameter(
-            torch.stack([head["output_weight"] for head in drawn])
-        )  # (H, hidden, C)
-        self.output_bias = nn.Parameter(
-            torch.stack([head["output_bias"] for head in drawn])
-        )  # (H, 1, C)
-        start = torch.stack([head["layer_weights"] for head in drawn])
-        self.layer_weights = nn.Parameter(
-            start if normal_start else torch.zeros_like(start)
-        )  # (H, L)
+        self.weighted = [h for h, head in enumerate(heads) if head.layer is None]
+        # Inputs are made of single layers first; this brings them into the order of the heads.
+        single = [h for h, head in enumerate(heads) if head.layer is not None]
+        made_of = [*single, *self.weighted]
+        self.order = [made_of.index(h) for h in range(len(made_of))]
+
+        drawn = [_draw(head, size) for head in heads]
+        self.hidden_weight = _stack(drawn, "hidden_weight")  # (H, D, hidden)
+        self.hidden_bias = _stack(drawn, "hidden_bias")  # (H, 1, hidden)
+        self.output_weight = _stack(drawn, "output_weight")  # (H, hidden, C)
+        self.output_bias = _stack(drawn, "output_bias")  # (H, 1, C)
+
+        start = torch.zeros(len(self.weighted), size.n_layers)
+        if layer_weights_init == "normal":
+            for row, h in enumerate(self.weighted):
+                start[row] = drawn[h]["layer_weights"]
+        self.layer_weights = nn.Parameter(start)
+
         self.register_buffer("mean", torch.zeros(size.n_layers + 1, 1, size.dim))
         self.register_buffer("scale", torch.ones(size.n_layers + 1, 1, size.dim))
 
     def standardize(self, parts: Iterable[Tensor]) -> None:
-        """Takes mean and standard deviation of every feature from training clips or frames;
-        constants keep scale 1.
+        """Takes mean and deviation of every feature over training; constants keep scale 1.
 
         Args:
             parts: (L+1, n, D) each; their moments are joined (Chan, Golub & LeVeque 1979), so that
@@ -113,38 +133,47 @@ class ProbeBank(nn.Module):
                 mean[layer] += off * n / (count + n)
                 squares[layer] += variance * n + off.square() * count * n / (count + n)
             count += n
+
         deviation = (squares / count).sqrt()
-        self.get_buffer("mean")[:, 0] = mean
-        self.get_buffer("scale")[:, 0] = torch.where(
-            deviation > 1e-6 * (1 + mean.abs()), 1 / deviation, 1.0
-        )
+        varies = deviation > 1e-6 * (1 + mean.abs())
+        self.mean[:, 0] = mean
+        self.scale[:, 0] = torch.where(varies, 1 / deviation, 1.0)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits of every head: (L+1, B, D) of any float type -> (H, B, C) float32."""
-        states = (features.float() - self.get_buffer("mean")) * self.get_buffer("scale")
+        states = (features.float() - self.mean) * self.scale
         hidden = F.relu(torch.baddbmm(self.hidden_bias, self.inputs(states), self.hidden_weight))
-        hidden = F.dropout(hidden, self.size.dropout, self.training)
+        hidden = F.dropout(hidden, self.dropout, self.training)
         return torch.baddbmm(self.output_bias, hidden, self.output_weight)
 
     def inputs(self, states: Tensor) -> Tensor:
-        """What each head sees: (L+1, B, D) -> (H, B, D)."""
+        """The input of each head: (L+1, B, D) -> (H, B, D)."""
         single = states[self.layers]
-        n_weighted = len(self.heads) - len(self.layers)
-        if n_weighted == 0:
+        if not self.weighted:
             return single
-        weights = self.softmax_weights()[len(self.layers) :]
-        return torch.cat([single, torch.einsum("hl,lbd->hbd", weights, states[1:])])
+
+        sums = torch.einsum("hl,lbd->hbd", self.softmax_weights(), states[1:])
+        inputs = torch.cat([single, sums])
+        is_in_order = self.order == sorted(self.order)
+        return inputs if is_in_order else inputs[self.order]
 
     def softmax_weights(self) -> Tensor:
-        """(H, L) weights over layers 1..L, each row sums to 1 (only those of weighted heads are
-        used).
-        """
+        """(W, L) weights of the weighted heads over layers 1..L; each row sums to 1."""
         return torch.softmax(self.layer_weights, dim=1)
 
+    def rows_of(self, name: str, is_chosen: Tensor) -> Tensor:
+        """Which rows of the parameter `name` belong to the heads that are chosen, (H,) bool."""
+        return is_chosen[self.weighted] if name == "layer_weights" else is_chosen
 
-def _draw(head: Head, size: BankSize, seed: int) -> dict[str, Tensor]:
+
+def _stack(drawn: Sequence[dict[str, Tensor]], name: str) -> nn.Parameter:
+    return nn.Parameter(torch.stack([of_head[name] for of_head in drawn]))
+
+
+def _draw(head: Head, size: BankSize) -> dict[str, Tensor]:
     """Initial weights of one head, as torch.nn.Linear draws them, from a generator of its own."""
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{head.name}".encode()))
+    text = f"{head.seed}/{head.name}"
+    generator = torch.Generator().manual_seed(zlib.crc32(text.encode()))
 
     def uniform(fan_in: int, *shape: int) -> Tensor:
         bound = 1 / math.sqrt(fan_in)

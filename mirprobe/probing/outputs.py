@@ -1,4 +1,9 @@
-"""What probes say, collected from clips and frames into tracks."""
+"""Outputs of probes, collected from clips and frames into tracks.
+
+Conventions: outputs of a track are the mean of the logits of its clips (MARBLE v1's rule), or on
+request those of the mean of their probabilities (MARBLE v2's). H heads, N tracks, B clips or frames
+of a batch, C classes, tags or dimensions.
+"""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,8 @@
-"""Probes of one cell: features into rows."""
+"""The probes of one cell: stored features into rows.
+
+Conventions: files of a cell are written before its rows, which say that it is done. Val and test
+are scored with the same weights; train is never scored.
+"""
 
 import importlib.metadata
 from pathlib import Path
@@ -8,101 +12,193 @@ import lightning as L
 import numpy as np
 import torch
 
-from datamodules.features.store import StoreKey
+from datamodules.errors import UserError
+from datamodules.features.frames import FrameFeatures, open_features
+from datamodules.features.memory import MemoryFeatures, load_features
+from datamodules.features.store import FeatureStore, StoreId, parse_store_id
 from datamodules.files import atomic, write_text
 from datamodules.task import TaskDataModule
-from datamodules.tracks import SPLITS, Split
-from mirprobe.assembly import make_data, probe_accelerator
-from mirprobe.cell import Cell, write_cell
+from datamodules.tracks import Split
+from mirprobe.assembly import probe_accelerator
+from mirprobe.cell import SETTINGS, STORE, Cell, write_cell
 from mirprobe.probing.bank import BankSize, ProbeBank, all_heads
-from mirprobe.probing.controls import majority
+from mirprobe.probing.kinds import KINDS
 from mirprobe.probing.training import TrainedBank, train_bank
 from mirprobe.progress import ProgressReport
 from mirprobe.results import Row, write_rows
 from mirprobe.scoring.intervals import bootstrap
 from mirprobe.scoring.metrics import metric_named, predict, score_once
 
+SCORED: tuple[Split, ...] = ("val", "test")
 _PACKAGES = ("mirprobe", "torch", "lightning", "torchmetrics", "numpy")
 
 
-def run_probes(cell: Cell, key: StoreKey) -> list[Row]:
-    """Trains the bank of a cell on stored features and writes its files and rows."""
+def probe(cell: Cell, data: TaskDataModule, store: FeatureStore) -> list[Row]:
+    """Trains the bank of a cell on stored features and writes its files and rows.
+
+    Args:
+        cell: to work on.
+        data: of the cell's task; its `features` are set here.
+        store: that holds the features of the task's tracks.
+
+    Raises:
+        UserError: a broken shard, or features that are missing.
+    """
     L.seed_everything(cell.seed, workers=False, verbose=False)
-    data = make_data(cell)
-    store = Path(cell.paths.features) / key.folder
-    batch_size = (
-        cell.protocol.frame_batch_size if data.kind == "frames" else cell.protocol.batch_size
-    )
-    data.load_features(store, key, batch_size=batch_size, seed=cell.seed)
-    n_layers, dim = data.feature_shape[0] - 1, data.feature_shape[1]
-    size = BankSize(n_layers, dim, cell.protocol.hidden, len(data.classes), cell.protocol.dropout)
-    bank = ProbeBank(
-        all_heads(n_layers),
-        size,
-        seed=cell.seed,
-        normal_start=cell.protocol.layer_weights_init == "normal",
-    )
-    what, epochs = f"probes of {cell.model_name} for {cell.task.name}", cell.protocol.max_epochs
+    data.features = _features(cell, data, store)
+    bank = _make_bank(cell, data)
+
+    what = f"probes of {cell.model_name} for {cell.task.name}"
+    epochs = cell.protocol.max_epochs
     with ProgressReport(what, epochs, "epochs at most", passing=True) as progress:
         trained = train_bank(
-            bank, data, metric_named(cell.task.metric), cell.protocol, lambda: progress.advance(1),
+            bank,
+            data,
+            metric_named(cell.task.metric),
+            cell.protocol,
+            lambda: progress.advance(1),
             accelerator=probe_accelerator(cell),
-        )  # fmt: skip
-    splits: tuple[Split, ...] = ("val", "test")
-    rows = [
-        row
-        for name in cell.metrics
-        for split in splits
-        for row in _rows(cell, key, bank, data, trained, name, split)
-    ]
+        )
+
+    rows = []
+    for metric in cell.metrics:
+        for split in SCORED:
+            rows += _rows(cell, store.id, bank, data, trained, metric, split)
     _write_files(cell, bank, data, trained)
     write_rows(cell.folder, rows)
+
+    del data.features  # they may take gigabytes, and the next task has others
     return rows
+
+
+def open_store(cell: Cell, before: FeatureStore | None = None) -> FeatureStore:
+    """The store that extraction has filled for a cell, by the id that it left in its folder.
+
+    Args:
+        cell: whose features are wanted.
+        before: a store that is open already, which is taken if it is the one.
+
+    Raises:
+        UserError: nothing was extracted for the cell yet.
+    """
+    path = cell.folder / STORE
+    remedy = "run `mirprobe extract` with the same settings"
+    if not path.is_file():
+        raise UserError(f"no features of {cell.model_name} for {cell.task.name} yet: {remedy}")
+    try:
+        store_id = parse_store_id(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} does not name a feature store ({error}): {remedy}") from error
+
+    if before is not None and before.id == store_id:
+        return before
+    return FeatureStore(Path(cell.paths.features), store_id)
+
+
+def _features(
+    cell: Cell, data: TaskDataModule, store: FeatureStore
+) -> MemoryFeatures | FrameFeatures:
+    tracks = data.tracks()
+    if data.frame_rate is None:
+        return load_features(store, tracks, batch_size=cell.protocol.batch_size, seed=cell.seed)
+    return open_features(
+        store,
+        tracks,
+        n_classes=len(data.classes),
+        frame_rate=data.frame_rate,
+        batch_size=cell.protocol.frame_batch_size,
+        seed=cell.seed,
+    )
+
+
+def _make_bank(cell: Cell, data: TaskDataModule) -> ProbeBank:
+    n_layers, dim = data.features.shape[0] - 1, data.features.shape[1]
+    size = BankSize(n_layers, dim, cell.protocol.hidden, len(data.classes))
+    return ProbeBank(
+        all_heads(n_layers, seed=cell.seed),
+        size,
+        dropout=cell.protocol.dropout,
+        layer_weights_init=cell.protocol.layer_weights_init,
+    )
 
 
 def _rows(
     cell: Cell,
-    key: StoreKey,
+    store_id: StoreId,
     bank: ProbeBank,
     data: TaskDataModule,
     trained: TrainedBank,
     name: str,
     split: Split,
 ) -> list[Row]:
-    metric, target = metric_named(name), data.split(split).track_target
-    predicted = predict(metric.kind, trained.said[split])
+    """One row for each head: its score on a split by the metric of that name."""
+    metric = metric_named(name)
+    target = data.features.splits[split].track_target
+    predicted = predict(metric.kind, trained.outputs[split])
     value = score_once(metric, predicted, target)
     low, high = bootstrap(metric.score, predicted, target, seed=cell.seed)
-    weighted = [head.layer is None for head in bank.heads]
-    return [
-        Row(
-            model=cell.model_name, task=cell.task.name, metric=name, head=head.name, layer=head.layer, split=split,
-            seed=cell.seed, protocol=cell.protocol.name, value=value[h].item(), ci_low=low[h].item(), ci_high=high[h].item(),
-            n_tracks=len(target), n_expected=len(target) if data.is_demo else data.expected.get(split, len(target)),
-            majority=majority(metric, target),
-            epoch=int(trained.epoch[h]), selected_by=f"val/{cell.task.metric}",
-            weights_start=trained.weights_start[h].tolist() if weighted[h] else None,
-            weights_end=trained.weights_end[h].tolist() if weighted[h] else None,
-            demo=data.is_demo, config_hash=cell.hash, store_hash=key.hash,
-            versions={package: importlib.metadata.version(package) for package in _PACKAGES},
+
+    n_tracks = len(target)
+    n_expected = n_tracks if data.is_demo else data.expected.get(split, n_tracks)
+    majority = KINDS[data.kind].majority
+    versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
+
+    rows = []
+    for h, head in enumerate(bank.heads):
+        start, end = _layer_weights(bank, trained, h)
+        row = Row(
+            model=cell.model_name,
+            task=cell.task.name,
+            metric=name,
+            head=head.name,
+            layer=head.layer,
+            split=split,
+            seed=cell.seed,
+            protocol=cell.protocol.name,
+            value=value[h].item(),
+            ci_low=low[h].item(),
+            ci_high=high[h].item(),
+            n_tracks=n_tracks,
+            n_expected=n_expected,
+            majority=None if majority is None else majority(metric, target),
+            epoch=int(trained.epoch[h]),
+            selected_by=f"val/{cell.task.metric}",
+            weights_start=start,
+            weights_end=end,
+            demo=data.is_demo,
+            config_hash=cell.hash,
+            store_hash=store_id.hash,
+            versions=versions,
         )
-        for h, head in enumerate(bank.heads)
-    ]  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def _layer_weights(
+    bank: ProbeBank, trained: TrainedBank, head: int
+) -> tuple[list[float] | None, list[float] | None]:
+    """Softmax layer weights of a head at start and end; None for a head without any."""
+    if head not in bank.weighted:
+        return None, None
+    row = bank.weighted.index(head)
+    return trained.weights_start[row].tolist(), trained.weights_end[row].tolist()
 
 
 def _write_files(cell: Cell, bank: ProbeBank, data: TaskDataModule, trained: TrainedBank) -> None:
-    """Settings, the trained probes, and what they say of every val and test track."""
-    write_text(cell.folder / "config.yaml", write_cell(cell))
+    """Settings, the trained probes, and their outputs for every val and test track."""
+    write_text(cell.folder / SETTINGS, write_cell(cell))
     with atomic(cell.folder / "probes.pt") as temporary:
         torch.save(bank.state_dict(), temporary)
+
     arrays: dict[str, Any] = {"heads": np.array([head.name for head in bank.heads])}
-    for split in SPLITS[1:]:
-        arrays[f"{split}_track_ids"] = np.array(data.split(split).track_ids)
-        arrays[f"{split}_target"] = data.split(split).track_target.numpy()
-        said = trained.said[split].numpy()
-        if data.kind == "frames":
-            arrays[f"{split}_confusion"] = said
+    for split in SCORED:
+        tracks = data.features.splits[split]
+        arrays[f"{split}_track_ids"] = np.array(tracks.track_ids)
+        arrays[f"{split}_target"] = tracks.track_target.numpy()
+        outputs = trained.outputs[split].numpy()
+        if KINDS[data.kind].by_frames:
+            arrays[f"{split}_confusion"] = outputs
         else:
-            arrays[f"{split}_logits"] = said.astype(np.float16)
+            arrays[f"{split}_logits"] = outputs.astype(np.float16)
     with atomic(cell.folder / "predictions.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)

@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
@@ -22,37 +21,41 @@ from datamodules.task import TaskDataModule
 from datamodules.tracks import SPLITS, Split
 from mirprobe.cell import ProtocolConfig
 from mirprobe.probing.bank import ProbeBank
-from mirprobe.probing.outputs import TrackConfusion, TrackLogits
+from mirprobe.probing.kinds import KINDS, Collector
 from mirprobe.scoring.metrics import TrackMetric, predict, score_once
 
 
 @dataclass(frozen=True)
 class TrainedBank:
-    """What training gave.
+    """A bank's outputs with every head's best weights, and how they came about.
 
     Attributes:
-        said: per split (val, test), with every head's best weights: (H, N, C) float32 mean logits
-            per track, or for frames (H, N, C, C) int64 counts, see `TrackConfusion`.
+        outputs: per split (val, test): (H, N, C) float32 mean logits per track, or for frames
+            (H, N, C, C) int64 counts, see `TrackConfusion`.
         epoch: (H,) int64, the epoch that each head keeps.
-        weights_start: (H, L) softmax layer weights before training.
-        weights_end: (H, L) the same, of each head's best epoch.
+        weights_start: (W, L) softmax layer weights of the weighted heads before training.
+        weights_end: (W, L) the same, of each head's best epoch.
     """
 
-    said: dict[Split, Tensor]
+    outputs: dict[Split, Tensor]
     epoch: Tensor
     weights_start: Tensor
     weights_end: Tensor
 
 
 class ProbeModule(L.LightningModule):
-    """Trains a bank on features in memory.
+    """Trains a bank on batches of features.
 
     Args:
         bank: the probes.
         metric: chooses each head's epoch on val.
         protocol: learning rates, epochs, patience.
-        targets: what is true of every track, per split: see `LabelledTracks.track_target`.
+        targets: of every track, per split: see `LabelledTracks.track_target`.
     """
+
+    best_score: Tensor
+    best_epoch: Tensor
+    running: Tensor
 
     def __init__(
         self,
@@ -62,30 +65,24 @@ class ProbeModule(L.LightningModule):
         targets: Mapping[Split, Tensor],
     ) -> None:
         super().__init__()
-        self.bank, self.metric, self.protocol, self.targets = bank, metric, protocol, targets
+        self.bank = bank
+        self.metric = metric
+        self.protocol = protocol
+        self.targets = targets
+        self.rules = KINDS[metric.kind]
+        self.val = self._collector(len(targets["val"]))
+        self.test = self._collector(len(targets["test"]))
+
         n_heads = len(bank.heads)
-        self.val, self.test = (
-            self._collector(n_heads, len(targets[split])) for split in ("val", "test")
-        )
         self.best = {name: value.detach().clone() for name, value in bank.named_parameters()}
-        self.best_score: Tensor
-        self.best_epoch: Tensor
-        self.running: Tensor
         self.register_buffer("best_score", torch.full((n_heads,), -torch.inf))
         self.register_buffer("best_epoch", torch.zeros(n_heads, dtype=torch.int64))
         self.register_buffer("running", torch.ones(n_heads, dtype=torch.bool))
 
-    def _collector(self, n_heads: int, n_tracks: int) -> TrackConfusion | TrackLogits:
-        if self.metric.kind == "frames":
-            return TrackConfusion(n_heads, n_tracks, self.bank.size.n_outputs)
-        by_probability = (
-            self.protocol.track_score == "probabilities" and self.metric.kind != "regression"
-        )
-        return TrackLogits(
-            n_heads,
-            n_tracks,
-            self.bank.size.n_outputs,
-            averages=self.metric.kind if by_probability else None,
+    def _collector(self, n_tracks: int) -> Collector:
+        mean_odds = self.protocol.track_score == "probabilities"
+        return self.rules.collect(
+            len(self.bank.heads), n_tracks, self.bank.size.n_outputs, mean_odds
         )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -100,24 +97,9 @@ class ProbeModule(L.LightningModule):
             fused=True,
         )
 
-    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Each head's mean loss over the batch, (H, B, C) -> (H,): cross-entropy, binary
-        cross-entropy or squared error.
-        """
-        n_heads, n_clips, n_classes = logits.shape
-        if self.metric.kind in ("classification", "frames"):
-            every = F.cross_entropy(
-                logits.reshape(-1, n_classes), target.repeat(n_heads), reduction="none"
-            )
-            return every.view(n_heads, n_clips).mean(dim=1)
-        loss = (
-            F.binary_cross_entropy_with_logits if self.metric.kind == "multilabel" else F.mse_loss
-        )
-        return loss(logits, target.expand_as(logits), reduction="none").mean(dim=(1, 2))
-
     def training_step(self, batch: FeatureBatch, _index: int) -> Tensor:
         """Sum of the heads' losses."""
-        losses = self.losses(self.bank(batch["features"]), batch["target"])
+        losses = self.rules.loss(self.bank(batch["features"]), batch["target"])
         self.log("train/loss", losses.mean(), batch_size=len(batch["target"]))
         return losses.sum()
 
@@ -130,10 +112,14 @@ class ProbeModule(L.LightningModule):
         score = self._score_val()
         better = self.running & (score > self.best_score)
         epoch = self.current_epoch + 1
+
         for name, value in self.bank.named_parameters():
+            rows = self.bank.rows_of(name, better)
             self.best[name] = self.best[name].to(value.device)
-            self.best[name][better] = value.detach()[better]
-        self.best_score[better], self.best_epoch[better] = score[better], epoch
+            self.best[name][rows] = value.detach()[rows]
+        self.best_score[better] = score[better]
+        self.best_epoch[better] = epoch
+
         self.running &= epoch - self.best_epoch < self.protocol.patience
         if not bool(self.running.any()):
             self.trainer.should_stop = True
@@ -149,41 +135,52 @@ class ProbeModule(L.LightningModule):
 
     def test_step(self, batch: FeatureBatch, _index: int, dataloader_idx: int = 0) -> None:
         """Collects what is scored per track: loader 0 is val, loader 1 is test."""
-        (self.val, self.test)[dataloader_idx].update(
-            self.bank(batch["features"]), batch["track"], batch["target"]
-        )
+        collector = (self.val, self.test)[dataloader_idx]
+        collector.update(self.bank(batch["features"]), batch["track"], batch["target"])
 
 
 def train_bank(
-    bank: ProbeBank, data: TaskDataModule, metric: TrackMetric, protocol: ProtocolConfig,
-    on_epoch: Callable[[], None] = lambda: None, **trainer: Any,
-) -> TrainedBank:  # fmt: skip
-    """Trains a bank on `data` (fed with features) and returns its best heads' logits on val and
-    test.
+    bank: ProbeBank,
+    data: TaskDataModule,
+    metric: TrackMetric,
+    protocol: ProtocolConfig,
+    on_epoch: Callable[[], None] = lambda: None,
+    **trainer: Any,
+) -> TrainedBank:
+    """Trains a bank and returns its best heads' outputs on val and test.
 
     Args:
         bank: as drawn; changed in place to every head's best weights.
-        data: after `load_features`.
+        data: with `features`.
         metric: that chooses epochs.
         protocol: how to train.
         on_epoch: called after every epoch.
         **trainer: arguments of lightning.Trainer, such as `accelerator`.
     """
     if protocol.standardize:
-        bank.standardize(data.train_features())
+        bank.standardize(data.features.train_parts())
     start = bank.softmax_weights().detach().clone()
-    module = ProbeModule(
-        bank, metric, protocol, {split: data.split(split).track_target for split in SPLITS}
-    )
+
+    targets = {split: data.features.splits[split].track_target for split in SPLITS}
+    module = ProbeModule(bank, metric, protocol, targets)
     runner = L.Trainer(
-        max_epochs=protocol.max_epochs, devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, plugins=[LightningEnvironment()],
-        callbacks=[LambdaCallback(on_train_epoch_end=lambda *_: on_epoch())], **trainer,
-    )  # fmt: skip
+        max_epochs=protocol.max_epochs,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        plugins=[LightningEnvironment()],
+        callbacks=[LambdaCallback(on_train_epoch_end=lambda *_: on_epoch())],
+        **trainer,
+    )
     runner.fit(module, datamodule=data)
-    runner.test(module, dataloaders=[data.val_dataloader(), data.test_dataloader()], verbose=False)
+
+    both = [data.val_dataloader(), data.test_dataloader()]
+    runner.test(module, dataloaders=both, verbose=False)
     return TrainedBank(
-        said={"val": module.val.compute().cpu(), "test": module.test.compute().cpu()},
+        outputs={"val": module.val.compute().cpu(), "test": module.test.compute().cpu()},
         epoch=module.best_epoch.cpu(),
         weights_start=start.cpu(),
         weights_end=bank.softmax_weights().detach().cpu(),

@@ -1,34 +1,63 @@
-"""What is there to do."""
+"""The plan of a sweep, as a value: jobs, in the order in which they run."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from datamodules.errors import UserError
+from datamodules.task import TaskDataModule
+from mirprobe.assembly import Job, make_data
 from mirprobe.cell import Cell
-from mirprobe.results import read_rows
 
 
-def pending(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells that have no rows yet."""
-    return [cell for cell in cells if not read_rows(cell.folder)]
+@dataclass(frozen=True)
+class Plan:
+    """Jobs; those of one backbone follow each other, the baseline's come last."""
+
+    jobs: tuple[Job, ...]
+
+    def by_model(self) -> Iterator[list[Job]]:
+        """The jobs of each backbone, which is built once for all of them."""
+        of_model: dict[str, list[Job]] = {}
+        for job in self.jobs:
+            of_model.setdefault(_model_key(job.cells[0]), []).append(job)
+        yield from of_model.values()
 
 
-def cells_by_model(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells that share a backbone; the baseline comes last, so that missing weights are said before
-    any work.
+def make_plan(cells: Sequence[Cell]) -> Plan:
+    """Gathers cells into jobs: those that share a backbone, audio, cutting rule and pooling.
+
+    The baseline comes last, so that missing weights are said before any work.
+
+    Raises:
+        UserError: the settings of a task do not fit its class.
     """
-    by_model: dict[tuple[bool, str], list[Cell]] = {}
-    for cell in cells:
-        by_model.setdefault(
-            (cell.is_baseline, repr(sorted(cell.model.items(), key=str))), []
-        ).append(cell)
-    return [by_model[name] for name in sorted(by_model)]
+    tasks: dict[str, TaskDataModule] = {}  # one object for all cells that read the same labels
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in sorted(cells, key=lambda cell: (cell.is_baseline, _model_key(cell))):
+        task = _task_key(cell)
+        if task not in tasks:
+            tasks[task] = make_data(cell)
+        store = (_model_key(cell), cell.paths.features, *_audio_key(tasks[task]))
+        groups.setdefault(store, []).append(cell)
+
+    jobs = [
+        Job(tuple(group), tuple(tasks[_task_key(cell)] for cell in group))
+        for group in groups.values()
+    ]
+    return Plan(tuple(jobs))
 
 
-def check_done(cells: Sequence[Cell]) -> None:
-    """Raises UserError if a cell that was asked for has no rows."""
-    missing = pending(cells)
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(cells)} cells have no results (first: {missing[0].folder}): "
-            "run `mirprobe sweep` with the same settings"
-        )
+def _model_key(cell: Cell) -> str:
+    return json.dumps(cell.model, sort_keys=True)
+
+
+def _task_key(cell: Cell) -> str:
+    """All that a task's labels and audio follow from, whatever the model, protocol and seed."""
+    identity = cell.identity()
+    settings = [cell.task._target_, identity["task"], identity["data"], cell.paths.data]
+    return json.dumps(settings, sort_keys=True)
+
+
+def _audio_key(data: TaskDataModule) -> tuple[str, ...]:
+    """All that the features of a task follow from, beside the backbone."""
+    return (data.dataset, str(data.root), data.clip.describe(), str(data.frame_rate))

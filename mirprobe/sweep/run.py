@@ -1,102 +1,119 @@
-"""The main job: which cells are pending, and how each becomes rows.
+"""The main job: what is missing of some cells, computed here.
 
-Conventions: what is done is what is on disk (stores for features, `rows.jsonl` for cells), so the
-same command goes on where it was stopped and prints the table when nothing is left. Nothing heavy
-is imported unless there is work.
+Conventions: the same command goes on where it was stopped. Importing this costs seconds (torch,
+Lightning): `verbs` does it when there is work.
 """
 
 import os
 import time
 from collections.abc import Sequence
 
+from datamodules.features.store import FeatureStore
 from datamodules.files import write_text
 from datamodules.workers import end_with_parent
-from mirprobe.cell import Cell, write_cell
+from mirprobe.assembly import Job, make_backbone, make_demo_data, n_devices
+from mirprobe.backbones.backbone import Backbone
+from mirprobe.cell import SETTINGS, Cell, write_cell
+from mirprobe.extraction.extract import extract, name_store
+from mirprobe.probing.probe import open_store, probe
 from mirprobe.progress import console, quiet_lightning
-from mirprobe.reporting.tracking import track
 from mirprobe.results import Row
 from mirprobe.scoring.selection import best_layer, by_metric, head_rows
-from mirprobe.sweep.plan import cells_by_model, pending
+from mirprobe.sweep.local import IS_CHILD, run_on_all_devices
+from mirprobe.sweep.plan import Plan, make_plan
 
 
 def sweep(cells: Sequence[Cell]) -> None:
-    """Brings every cell to rows and to the dashboard."""
-    for group in cells_by_model(pending(cells)):
-        _run_model(group, probes=True)
-    track(cells)
+    """Computes features and rows of these cells."""
+    plan = _start(cells)
+    for jobs in plan.by_model():
+        first = jobs[0].cells[0]
+        devices = n_devices(first)
+        backbone = make_backbone(first)
+        for job in jobs:
+            store = _extract(job, backbone, devices)
+            for cell in job.cells:
+                _probe(cell, job, store)
 
 
-def extract_all(cells: Sequence[Cell]) -> None:
-    """Brings the features of every cell into the stores."""
-    for group in cells_by_model(cells):
-        _run_model(group, probes=False)
+def extract_cells(cells: Sequence[Cell]) -> None:
+    """Brings the features of these cells into their stores."""
+    plan = _start(cells)
+    for jobs in plan.by_model():
+        first = jobs[0].cells[0]
+        devices = n_devices(first)
+        backbone = make_backbone(first)
+        for job in jobs:
+            _extract(job, backbone, devices)
 
 
-def _run_model(cells: Sequence[Cell], *, probes: bool) -> None:
-    """Features and rows of cells that share a backbone, which is built once."""
-    from mirprobe.assembly import make_backbone, make_data, make_demo_data, n_devices, store_key_of
-    from mirprobe.extraction.extract import extract_features
-    from mirprobe.probing.probe import run_probes
-    from mirprobe.sweep.local import run_on_all_devices
+def probe_cells(cells: Sequence[Cell]) -> None:
+    """Trains the probes of these cells on features that are stored; builds no backbone."""
+    plan = _start(cells)
+    for job in plan.jobs:
+        store: FeatureStore | None = None
+        for cell in job.cells:
+            store = open_store(cell, store)
+            _probe(cell, job, store)
+
+
+def extract_here(cells: Sequence[Cell]) -> None:
+    """Extracts the features of cells in this process, which may be one of several ranks."""
+    if IS_CHILD in os.environ:
+        end_with_parent(os.getppid())
 
     quiet_lightning()
-    n_devices(cells[0])
-    for cell in cells:
-        if not cell.is_demo:
-            make_data(cell).tracks()  # data that is not there is said before any work
-    backbone = make_backbone(cells[0])
-    make_demo_data(cells)
-    for cell in cells:
-        start = time.monotonic()
-        write_text(cell.folder / "config.yaml", write_cell(cell))
-        if n_devices(cell) == 1:
-            key = extract_features(cell, backbone)
-        else:
-            run_on_all_devices(cell.folder / "config.yaml")
-            key = store_key_of(cell, backbone)
-        if probes:
-            print_scores(cell, run_probes(cell, key), time.monotonic() - start)
+    for jobs in make_plan(cells).by_model():
+        backbone = make_backbone(jobs[0].cells[0])
+        for job in jobs:
+            extract(job, backbone)
 
 
 def print_scores(cell: Cell, rows: Sequence[Row], seconds: float) -> None:
-    """One line for each metric of a cell that is done."""
+    """Prints one line for each metric of a cell that is done."""
     for metric, scores in by_metric(rows).items():
         chosen = best_layer(scores, "val")
+        interval = f"[{100 * chosen.ci_low:.1f}, {100 * chosen.ci_high:.1f}]"
         weighted = "".join(
             f", weighted sum {100 * row.value:.1f}"
             for row in head_rows(scores, "test", single=False)
         )
         console().print(
             f"{cell.model_name} {cell.task.name}: layer {chosen.layer} chosen on val, test "
-            f"{metric} {100 * chosen.value:.1f} "
-            f"[{100 * chosen.ci_low:.1f}, {100 * chosen.ci_high:.1f}], "
-            f"n={chosen.n_tracks}{weighted} ({seconds:.0f} s)",
+            f"{metric} {100 * chosen.value:.1f} {interval}, n={chosen.n_tracks}{weighted} "
+            f"({seconds:.0f} s)",
             soft_wrap=True,
         )
 
 
-def probe_all(cells: Sequence[Cell]) -> None:
-    """Trains the probes of every cell without rows, on features that are stored."""
-    from mirprobe.assembly import make_backbone, store_key_of
-    from mirprobe.probing.probe import run_probes
-
+def _start(cells: Sequence[Cell]) -> Plan:
+    """The plan, when all that can be wrong with its data was said before any work."""
     quiet_lightning()
-    for same_model in cells_by_model(pending(cells)):
-        backbone = make_backbone(same_model[0])
-        for cell in same_model:
-            start = time.monotonic()
-            print_scores(
-                cell, run_probes(cell, store_key_of(cell, backbone)), time.monotonic() - start
-            )
+    plan = make_plan(cells)
+    for job in plan.jobs:
+        if not job.cells[0].is_demo:
+            job.tracks()
+    return plan
 
 
-def extract_cell(cell: Cell) -> None:
-    """Extracts one cell's features in this process, which may be one of several ranks."""
-    from mirprobe.assembly import make_backbone
-    from mirprobe.extraction.extract import extract_features
-    from mirprobe.sweep.local import IS_CHILD
+def _extract(job: Job, backbone: Backbone, devices: int) -> FeatureStore:
+    """Features of a job, in this process or in one for every device."""
+    make_demo_data(job.cells)
+    for cell in job.cells:
+        write_text(cell.folder / SETTINGS, write_cell(cell))
+    if devices == 1:
+        return extract(job, backbone)
 
-    if IS_CHILD in os.environ:
-        end_with_parent(os.getppid())
-    quiet_lightning()
-    extract_features(cell, make_backbone(cell))
+    store = job.store(backbone)
+    if store.missing(job.tracks()):
+        run_on_all_devices([cell.folder / SETTINGS for cell in job.cells])
+    name_store(job, store)
+    return store
+
+
+def _probe(cell: Cell, job: Job, store: FeatureStore) -> None:
+    """Rows of a cell of a job, and a line that says what came out."""
+    data = job.tasks[job.cells.index(cell)]
+    start_s = time.monotonic()
+    rows = probe(cell, data, store)
+    print_scores(cell, rows, time.monotonic() - start_s)

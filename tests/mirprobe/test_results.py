@@ -13,7 +13,7 @@ from mirprobe.cell import Cell
 from mirprobe.results import FILE, Row, read_rows, write_rows
 from mirprobe.scoring.selection import best_layer, head_rows
 from mirprobe.settings import compose_cell
-from mirprobe.sweep.plan import pending
+from mirprobe.sweep.status import pending
 
 MakeRow = Callable[..., Row]
 

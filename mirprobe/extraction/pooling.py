@@ -1,0 +1,28 @@
+"""States of frames into the rows that are stored.
+
+Conventions: a clip has one row, the mean over its frames, or one row for every frame of a label
+grid. B clips of one length, L+1 layers, T frames, D features.
+"""
+
+from torch import Tensor
+
+from datamodules.features.grid import grid_weights, n_grid_frames
+
+
+def pool_clip(frames: Tensor) -> Tensor:
+    """Mean over time: (B, L+1, T, D) -> (B, L+1, 1, D)."""
+    return frames.mean(dim=2, keepdim=True)
+
+
+def pool_to_grid(frames: Tensor, *, hop: float, seconds: float, frame_rate: float) -> Tensor:
+    """Means over the time of each frame of a label grid: (B, L+1, T, D) -> (B, L+1, rows, D).
+
+    Args:
+        frames: states of clips of one length.
+        hop: of the backbone, in s.
+        seconds: length of the clips.
+        frame_rate: of the grid, in Hz.
+    """
+    n_grid = n_grid_frames(seconds, frame_rate)
+    weights = grid_weights(frames.shape[2], hop, n_grid, frame_rate)
+    return weights.to(frames) @ frames
