@@ -1,6 +1,6 @@
 # Calls only; what happens is in `mirprobe --help`. Variables: MODEL, TASK, ARGS (any Hydra override), PYTHON.
 .DEFAULT_GOAL := help
-.PHONY: help install sweep extract probe report data test check bench pins clean
+.PHONY: help install sweep extract probe report data test trial check bench pins clean
 
 PYTHON ?= python3
 MODEL ?= fcpe
@@ -46,8 +46,11 @@ report: $(READY)  ## table and figures of what is done
 data: $(READY)  ## passport of TASK's data under ARGS="data.root=DIR" (else the demo's), and how to get it
 	@$(BIN)/mirprobe data $(SETTINGS)
 
-test: $(READY)  ## the tests
+test: $(READY)  ## the tests: units, golden numbers, one run from end to end
 	@$(BIN)/python -m pytest
+
+trial: $(READY)  ## the long tests: kills, several processes, whole tasks
+	@$(BIN)/python -m pytest -m trial
 
 check: $(READY)  ## format, lint, types and import contracts
 	@$(BIN)/ruff format --check .

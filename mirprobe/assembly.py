@@ -73,6 +73,12 @@ def make_backbone(cell: Cell) -> Backbone:
     return backbone
 
 
+def backbone_class(cell: Cell) -> type[Backbone]:
+    """The class of the cell's backbone, which knows its published files without being built."""
+    found: type[Backbone] = get_class(cell.model["_target_"])
+    return found
+
+
 def place(backbone: Backbone, cell: Cell) -> Backbone:
     """The backbone on the first GPU, unless there is none or the launcher asks for the CPU."""
     on_gpu = torch.cuda.is_available() and cell.launcher.accelerator != "cpu"

@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hydra.utils import get_class
 from rich.text import Text
 
 from datamodules.download import fetch_archives, is_fetched
 from datamodules.errors import UserError
-from mirprobe.assembly import card_of, make_demo_data
+from mirprobe.assembly import backbone_class, card_of, make_demo_data
 from mirprobe.backbones.hub import fetch
 from mirprobe.cell import Cell
 from mirprobe.progress import ProgressReport, console
@@ -21,7 +20,7 @@ def fetch_weights(cell: Cell) -> Path | None:
     Raises:
         UserError: they cannot be downloaded, or are not the published ones.
     """
-    backbone = get_class(cell.model["_target_"])
+    backbone = backbone_class(cell)
     variants = getattr(backbone, "variants", {})
     if variants and cell.model.get("weights") not in variants:
         raise UserError(
@@ -104,7 +103,7 @@ def _show_task(cell: Cell) -> str | None:
     """Prints what there is to say of a task's data, and returns what makes it unusable."""
     from datamodules.passport import read_passport
     from datamodules.passport_text import card_lines, passport_lines
-    from mirprobe.assembly import make_data
+    from mirprobe.assembly import backbone_class, make_data
 
     try:
         data = make_data(cell)
