@@ -1,6 +1,6 @@
 """A task: a dataset's labelled tracks, and the loaders that Lightning asks for.
 
-Conventions: the predict loader yields lists of clips (and of files that cannot be used) for
+Conventions: the predict loader yields lists of files that were read, with their clips, for
 extraction, once `audio` says which; the train, val and test loaders yield batches of features for
 probes, once `features` holds them. One LightningDataModule class per MARBLE task.
 """
@@ -14,9 +14,10 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
-from datamodules.audio.clips import Clip, ClipRule
-from datamodules.audio.loader import ClipLoader
+from datamodules.audio.clips import ClipRule
+from datamodules.audio.loader import ClipLoader, ReadFile
 from datamodules.card import Card
+from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
 from datamodules.features.frames import FrameFeatures
 from datamodules.features.memory import FeatureBatch, MemoryFeatures
@@ -29,7 +30,6 @@ from datamodules.tracks import (
     Segment,
     Split,
     Track,
-    UnusableFile,
 )
 
 
@@ -132,6 +132,14 @@ class TaskDataModule(L.LightningDataModule):
             self._tracks = tracks
         return self._tracks
 
+    def identify(self, digests: KnownDigests) -> None:
+        """Gives the tracks the ids of their audio, as far as their files are known.
+
+        Raises:
+            UserError: as `tracks`.
+        """
+        self._tracks = digests.identify(self.tracks())
+
     def excluded_ids(self) -> set[str]:
         """Ids in `exclude` that are for this dataset or for all."""
         ours = (
@@ -199,8 +207,8 @@ class TaskDataModule(L.LightningDataModule):
 
     # -- loaders -------------------------------------------------------------------------------
 
-    def predict_dataloader(self) -> DataLoader[list[Clip | UnusableFile]]:
-        """Batches of decoded clips: the share of this rank."""
+    def predict_dataloader(self) -> DataLoader[list[ReadFile]]:
+        """Batches of files that were read, with their clips: the share of this rank."""
         if self.trainer is None:
             return self.audio.batches()
         return self.audio.batches(self.trainer.global_rank, self.trainer.world_size)

@@ -44,6 +44,7 @@ class Track:
             of them separated by `|`; None where it is not known.
         start_s: where in the file the track starts, in s.
         end_s: where in the file it ends, in s; None: at the end of the file.
+        audio_id: of the content of its audio, see `audio_id`; empty until the file was read.
     """
 
     track_id: str
@@ -53,26 +54,40 @@ class Track:
     group: str | None = None
     start_s: float = 0.0
     end_s: float | None = None
+    audio_id: str = ""
+
+
+def audio_id(sha256: str, start_s: float = 0.0, end_s: float | None = None) -> str:
+    """Name of audio by its content: the digest of its file, and which part of it is meant.
+
+    Tracks with equal audio have equal ids, whatever their files are called.
+
+    >>> audio_id("a" * 64)
+    'aaaaaaaaaaaaaaaaaaaaaaaa'
+    >>> audio_id("a" * 64, 1.5, 3.0)
+    'aaaaaaaaaaaaaaaaaaaaaaaa@1.5-3.0'
+    """
+    content = sha256[:24]
+    if start_s == 0 and end_s is None:
+        return content
+    return f"{content}@{start_s!r}-{'' if end_s is None else repr(end_s)}"
 
 
 @dataclass(frozen=True)
 class ClipPlace:
-    """Which piece of which track a clip is.
+    """Which piece of which audio a clip is.
 
     Attributes:
-        track_id: the track it was cut from.
+        audio_id: of the track it was cut from, see `audio_id`.
         index: 0 .. n_clips - 1, its place in the track.
         n_clips: how many clips the track gives.
         start_s: where it starts in the track, in s.
-        file_bytes: size of the audio file, which tells a changed file from the one that features
-            were made of.
     """
 
-    track_id: str
+    audio_id: str
     index: int
     n_clips: int
     start_s: float
-    file_bytes: int
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from datamodules.audio.decode import RESAMPLER
 from datamodules.card import Card
 from datamodules.demo.recipe import demo_root
+from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
 from datamodules.features.store import FeatureStore, StoreId
 from datamodules.task import TaskDataModule
@@ -180,10 +181,12 @@ class Job:
     Attributes:
         cells: that share backbone, audio, cutting rule and pooling.
         tasks: the data module of each cell, one object for all cells of a task.
+        digests: of the dataset's files that were read before.
     """
 
     cells: tuple[Cell, ...]
     tasks: tuple[TaskDataModule, ...]
+    digests: KnownDigests
 
     @property
     def data(self) -> TaskDataModule:
@@ -198,6 +201,11 @@ class Job:
         """
         by_id = {track.track_id: track for data in self.tasks for track in data.tracks()}
         return [by_id[track_id] for track_id in sorted(by_id)]
+
+    def identify(self) -> None:
+        """Gives the tracks of all cells the ids of their audio, as far as they are known."""
+        for data in {id(data): data for data in self.tasks}.values():
+            data.identify(self.digests)
 
     def store(self, backbone: Backbone) -> FeatureStore:
         """The store that holds the features of this backbone, whether or not it exists."""

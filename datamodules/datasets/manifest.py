@@ -12,7 +12,6 @@ all of them are; values of regression are standardised on train, which R² does 
 needs.
 """
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -88,6 +87,7 @@ class Manifest(TaskDataModule):
         UserError: a table is missing or broken, or its rows do not go together.
     """
 
+    dataset = "manifest"
     card = CARD
 
     def __init__(
@@ -110,8 +110,6 @@ class Manifest(TaskDataModule):
         _check_unique(entries, source)
         folder = _base_folder([tables[0][0].parent, Path(root)], entries)
         super().__init__(folder, clip, exclude)
-        # two folders may both hold an `a.wav`: their features must not be taken for each other
-        self.dataset = f"manifest-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
         self.kind = _kind(entries, source)
         splits = _splits(entries, source, split_seed)
         self.classes = _classes(entries, splits, source)

@@ -28,8 +28,7 @@ FLOAT16_MAX = 65504.0
 PATTERN = "part-*.h5"
 _SHARD_BYTES = 2**28  # a shard is closed at this size too: one clip by frames may hold 5 MB
 _CLIP = np.dtype(
-    [(name, np.int64) for name in ("clip", "n_clips", "file_bytes", "n_rows", "row")]
-    + [("start_s", np.float64)]
+    [(name, np.int64) for name in ("clip", "n_clips", "n_rows", "row")] + [("start_s", np.float64)]
 )
 
 
@@ -47,14 +46,14 @@ class Shard:
 
     Attributes:
         path: its file.
-        track_ids: of its n clips.
-        clips: (n,) records: `clip` and `n_clips` (place in the track, and how many it gives),
-            `start_s`, `file_bytes`, and `row` and `n_rows` (where in each layer).
+        audio_ids: of the audio of its n clips.
+        clips: (n,) records: `clip` and `n_clips` (place in the audio, and how many it gives),
+            `start_s`, and `row` and `n_rows` (where in each layer).
         layers: (rows, D) float16 for each of layers 0..L, mapped from the file.
     """
 
     path: Path
-    track_ids: Sequence[str]
+    audio_ids: Sequence[str]
     clips: NDArray[np.void]
     layers: Sequence[NDArray[np.float16]]
 
@@ -139,11 +138,10 @@ def _build(store: Mapping[str, str], clips: Sequence[ClipFeatures]) -> bytes:
         for layer in range(len(clips[0].values)):
             file[f"layer_{layer:02d}"] = np.concatenate([clip.values[layer] for clip in clips])
 
-        file["track_id"] = np.array([p.track_id for p in places], dtype=h5py.string_dtype())
+        file["audio_id"] = np.array([p.audio_id for p in places], dtype=h5py.string_dtype())
         file["clip"] = np.array([p.index for p in places], dtype=np.int32)
         file["n_clips"] = np.array([p.n_clips for p in places], dtype=np.int32)
         file["start_s"] = np.array([p.start_s for p in places], dtype=np.float64)
-        file["file_bytes"] = np.array([p.file_bytes for p in places], dtype=np.int64)
         file["n_rows"] = np.array([clip.values.shape[1] for clip in clips], dtype=np.int32)
         file.attrs["key"] = json.dumps(store, sort_keys=True)
 
@@ -161,17 +159,17 @@ def _parse(path: Path, content: bytes) -> Shard:
     """The list of clips out of a shard's bytes, and its layers mapped from the file."""
     with h5py.File.in_memory(content) as file:
         clips = np.empty(len(file["clip"]), _CLIP)
-        for name in ("clip", "n_clips", "file_bytes", "n_rows", "start_s"):
+        for name in ("clip", "n_clips", "n_rows", "start_s"):
             clips[name] = file[name][:]
         clips["row"] = np.cumsum(clips["n_rows"]) - clips["n_rows"]
 
-        track_ids = file["track_id"].asstr()[:].tolist()
+        audio_ids = file["audio_id"].asstr()[:].tolist()
         names = sorted(name for name in file if name.startswith("layer_"))
         places = [(file[name].id.get_offset(), file[name].shape) for name in names]
 
     image = np.memmap(path, mode="r")
     layers = [np.ndarray(shape, np.float16, image, offset) for offset, shape in places]
-    return Shard(path, track_ids, clips, layers)
+    return Shard(path, audio_ids, clips, layers)
 
 
 def _digest(content: bytes) -> str:

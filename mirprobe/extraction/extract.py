@@ -22,8 +22,9 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from datamodules.audio.loader import ClipLoader, lengths_s
+from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
-from datamodules.features.store import FeatureStore, StoredTrack, store_id_text
+from datamodules.features.store import FeatureStore, StoredAudio, store_id_text
 from datamodules.files import make_folder, write_text
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Track, UnusableFile
@@ -42,8 +43,9 @@ _MOST_SHOWN = 10
 def extract(job: Job, backbone: Backbone) -> FeatureStore:
     """Makes sure that a job's store holds the features of every track of its cells.
 
-    Runs in each of the processes that share the work. Leaves the id of the store in the folder of
-    each cell, so that probing builds no backbone to learn where its features are.
+    Runs in each of the processes that share the work. Afterwards the job's tracks know the content
+    of their audio, and the folder of each cell has the id of the store, so that probing builds no
+    backbone to learn where its features are.
 
     Raises:
         UserError: as `fill_store`.
@@ -54,18 +56,22 @@ def extract(job: Job, backbone: Backbone) -> FeatureStore:
         store,
         job.data,
         job.tracks(),
+        job.digests,
         backbone,
         cell.extract,
         accelerator=cell.launcher.accelerator,
         devices=devices,
         strategy=DDPStrategy(timeout=_RANKS_WAIT) if devices > 1 else "auto",
     )
-    name_store(job, store)
+    finish(job, store)
     return store
 
 
-def name_store(job: Job, store: FeatureStore) -> None:
-    """Leaves the id of a complete store in the folder of each cell."""
+def finish(job: Job, store: FeatureStore) -> None:
+    """Names the audio of a job's tracks, and its complete store in the folder of each cell."""
+    job.identify()
+    left = store.missing(job.tracks())
+    assert not left, f"{len(left)} tracks were not stored (first: {left[0].track_id})"
     for cell in job.cells:
         write_text(cell.folder / STORE, store_id_text(store.id))
 
@@ -74,6 +80,7 @@ def fill_store(
     store: FeatureStore,
     data: TaskDataModule,
     tracks: Sequence[Track],
+    digests: KnownDigests,
     backbone: Backbone,
     settings: ExtractConfig,
     **trainer: Any,
@@ -83,18 +90,18 @@ def fill_store(
     Args:
         store: to fill.
         data: gets the tracks as its `audio`; gives the cutting rule and the label grid.
-        tracks: that are wanted; those that are stored already are not computed again.
+        tracks: that are wanted; audio that is stored already is not computed again.
+        digests: of files that were read before; learn those that are read here.
         backbone: frozen.
         settings: conf/config.yaml, `extract`.
         **trainer: arguments of lightning.Trainer: `accelerator`, `devices`, `strategy`.
 
     Raises:
-        UserError: files that cannot be used (all of them are named), changed audio, a broken shard,
-            no space left, another process that writes the same store.
+        UserError: files that cannot be used (all of them are named), a broken shard, no space left,
+            another process that writes the same store.
     """
-    stored = store.inventory()
-    _check_unchanged(tracks, stored, store.id.dataset)
-    if not _waiting(tracks, stored):
+    tracks = digests.identify(tracks)
+    if not store.missing(tracks):
         return
 
     runner = L.Trainer(
@@ -112,7 +119,7 @@ def fill_store(
         if first:
             store.prepare()
         stored = store.inventory()  # again, since another run may just have ended
-        waiting = _waiting(tracks, stored)
+        waiting = store.missing(tracks)
         _check_space(store.folder, waiting, data.frame_rate, backbone)
         data.audio = _loader(runner, backbone, data, waiting, stored, settings)
 
@@ -121,21 +128,12 @@ def fill_store(
             shards = store.writer(
                 shard_clips=settings.shard_clips, shard_seconds=settings.shard_seconds
             )
-            writer = StoreWriter(shards, progress, backbone.sample_rate)
+            writer = StoreWriter(shards, digests, progress, backbone.sample_rate)
             module = ExtractModule(backbone, data.audio.batch_seconds, data.frame_rate)
             unusable = _predict(runner, module, data, writer)
-
     if unusable:
         raise UserError(_complain(unusable, len(tracks)))
-    if first:
-        left = store.missing(tracks)
-        assert not left, f"{len(left)} tracks were not stored (first: {left[0].track_id})"
-
-
-def _waiting(tracks: Sequence[Track], stored: Mapping[str, StoredTrack]) -> list[Track]:
-    """The tracks whose clips are not all stored."""
-    done = {track_id for track_id, track in stored.items() if track.complete}
-    return [track for track in tracks if track.track_id not in done]
+    digests.load()  # what other ranks have read
 
 
 def _loader(
@@ -143,7 +141,7 @@ def _loader(
     backbone: Backbone,
     data: TaskDataModule,
     waiting: Sequence[Track],
-    stored: Mapping[str, StoredTrack],
+    stored: Mapping[str, StoredAudio],
     settings: ExtractConfig,
 ) -> ClipLoader:
     """What the predict loader yields; decides how much of it at once and by how many decoders."""
@@ -158,7 +156,7 @@ def _loader(
     return ClipLoader(
         tracks=waiting,
         rule=data.clip,
-        stored={track_id: track.clips for track_id, track in stored.items()},
+        stored={name: None if audio.complete else audio.clips for name, audio in stored.items()},
         sample_rate=backbone.sample_rate,
         min_samples=backbone.min_samples,
         batch_seconds=batch_seconds,
@@ -181,23 +179,6 @@ def _predict(
     gathered: list[list[UnusableFile]] = [[] for _ in range(runner.world_size)]
     torch.distributed.all_gather_object(gathered, writer.unusable)
     return [item for rank in gathered for item in rank]
-
-
-def _check_unchanged(
-    tracks: Sequence[Track], stored: Mapping[str, StoredTrack], dataset: str
-) -> None:
-    changed = [
-        track
-        for track in tracks
-        if track.track_id in stored
-        and track.path.stat().st_size != stored[track.track_id].file_bytes
-    ]
-    if changed:
-        raise UserError(
-            f"{len(changed)} {dataset} files are not those that the stored features were made of "
-            f"(first: {changed[0].path}): put the old files back, or delete the feature store and "
-            "extract again"
-        )
 
 
 def _check_space(

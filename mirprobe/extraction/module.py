@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from datamodules.audio.clips import Clip
+from datamodules.audio.loader import ReadFile
 from datamodules.errors import UserError
 from datamodules.features.shards import FLOAT16_MAX, ClipFeatures
-from datamodules.tracks import UnusableFile
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.extraction.pooling import pool_clip, pool_to_grid
 
@@ -39,6 +39,7 @@ class ExtractModule(L.LightningModule):
         self.backbone = backbone
         self.batch_seconds = batch_seconds
         self.frame_rate = frame_rate
+        self._seen: set[tuple[str, int]] = set()
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -46,19 +47,29 @@ class ExtractModule(L.LightningModule):
         """Leaves clips where they are: `predict_step` stacks them first."""
         return batch
 
-    def predict_step(self, batch: list[Clip | UnusableFile], _index: int) -> list[ClipFeatures]:
+    def predict_step(self, batch: list[ReadFile], _index: int) -> list[ClipFeatures]:
         """Pooled states of the batch's clips.
 
         Raises:
             UserError: a state is not finite or does not fit into float16; names the track.
         """
-        clips = [item for item in batch if isinstance(item, Clip)]
+        clips = self._new([clip for file in batch for clip in file.clips])
         clips.sort(key=lambda clip: len(clip.audio))
 
         features: list[ClipFeatures] = []
         for group in self._equal_groups(clips):
             features += self._extract(group)
         return features
+
+    def _new(self, clips: Sequence[Clip]) -> list[Clip]:
+        """Clips whose audio has not been seen before: files may be copies of each other."""
+        new = []
+        for clip in clips:
+            place = (clip.place.audio_id, clip.place.index)
+            if place not in self._seen:
+                self._seen.add(place)
+                new.append(clip)
+        return new
 
     def _equal_groups(self, clips: Sequence[Clip]) -> Iterator[list[Clip]]:
         """Clips of one length that one forward pass takes, from clips in order of length."""
@@ -125,7 +136,7 @@ def _to_store(clips: Sequence[Clip], pooled: Tensor) -> list[ClipFeatures]:
     """
     fits = (pooled.abs() <= FLOAT16_MAX).flatten(1).all(dim=1).cpu()  # False for NaN too
     if not bool(fits.all()):
-        track_id = clips[int((~fits).nonzero()[0])].place.track_id
+        track_id = clips[int((~fits).nonzero()[0])].track_id
         raise UserError(
             f"the backbone gives values that are not finite, or beyond {FLOAT16_MAX:g}, for track "
             f"{track_id}: listen to its file; if the audio is sound, the weights are not. To go on "

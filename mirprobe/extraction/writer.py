@@ -7,6 +7,7 @@ closed and the process ends with 128 + its number.
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
@@ -14,10 +15,13 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from datamodules.audio.clips import Clip
+from datamodules.audio.loader import ReadFile
+from datamodules.digests import KnownDigests
 from datamodules.features.shards import ShardWriter
 from datamodules.tracks import UnusableFile
 from mirprobe.progress import ProgressReport
+
+_SAVE_EVERY_S = 60.0
 
 
 class StoreWriter(BasePredictionWriter):
@@ -25,16 +29,25 @@ class StoreWriter(BasePredictionWriter):
 
     Args:
         writer: of shards.
+        digests: learn what was read, so that the next run need not read it again.
         progress: counts tracks of all ranks, as if each were as far as this one.
         sample_rate: of the clips, in Hz.
     """
 
-    def __init__(self, writer: ShardWriter, progress: ProgressReport, sample_rate: int) -> None:
+    def __init__(
+        self,
+        writer: ShardWriter,
+        digests: KnownDigests,
+        progress: ProgressReport,
+        sample_rate: int,
+    ) -> None:
         super().__init__("batch")
         self.writer = writer
+        self.digests = digests
         self.progress = progress
         self.sample_rate = sample_rate
         self.unusable: list[UnusableFile] = []
+        self._saved_at = time.monotonic()
         self._signal = 0
         self._before: dict[int, Any] = {}
 
@@ -61,23 +74,34 @@ class StoreWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Stores a batch."""
-        unusable = [item for item in batch if isinstance(item, UnusableFile)]
-        clips = [item for item in batch if isinstance(item, Clip)]
-        self.unusable += unusable
+        files: Sequence[ReadFile] = batch
+        self.unusable += [item for file in files for item in file.unusable]
+        self.digests.learn(file.digest for file in files if file.digest is not None)
         self.writer.add(prediction)
+        self._save_digests_now_and_then()
 
-        n_tracks = len(unusable) + len({clip.place.track_id for clip in clips})
-        audio_s = sum(len(clip.audio) for clip in clips) / self.sample_rate
+        n_tracks = sum(file.n_tracks for file in files)
+        n_samples = sum(len(clip.audio) for file in files for clip in file.clips)
+        audio_s = n_samples / self.sample_rate
         self.progress.advance(n_tracks * trainer.world_size, audio_s * trainer.world_size)
         if self._signal:
             self._stop(trainer)
+
+    def _save_digests_now_and_then(self) -> None:
+        if time.monotonic() - self._saved_at > _SAVE_EVERY_S:
+            self._saved_at = time.monotonic()
+            self.digests.save()
+
+    def _close(self) -> None:
+        self.writer.close()
+        self.digests.save()
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Closes the last shard. No barrier here: a rank without tracks never runs this hook."""
         self._release()
         if self._signal:
             self._stop(trainer)
-        self.writer.close()
+        self._close()
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
@@ -86,10 +110,10 @@ class StoreWriter(BasePredictionWriter):
         self._release()
         if self._signal and not isinstance(exception, SystemExit):
             self._stop(trainer)
-        self.writer.close()
+        self._close()
 
     def _stop(self, trainer: L.Trainer) -> None:
-        self.writer.close()
+        self._close()
         name = signal.Signals(self._signal).name
         if trainer.is_global_zero:
             print(

@@ -14,7 +14,7 @@ from datamodules.workers import end_with_parent
 from mirprobe.assembly import Job, make_backbone, make_demo_data, n_devices
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import SETTINGS, Cell, write_cell
-from mirprobe.extraction.extract import extract, name_store
+from mirprobe.extraction.extract import extract, finish
 from mirprobe.probing.probe import open_store, probe
 from mirprobe.progress import console, quiet_lightning
 from mirprobe.results import Row
@@ -51,6 +51,7 @@ def probe_cells(cells: Sequence[Cell]) -> None:
     """Trains the probes of these cells on features that are stored; builds no backbone."""
     plan = _start(cells)
     for job in plan.jobs:
+        job.identify()
         store: FeatureStore | None = None
         for cell in job.cells:
             store = open_store(cell, store)
@@ -105,9 +106,11 @@ def _extract(job: Job, backbone: Backbone, devices: int) -> FeatureStore:
         return extract(job, backbone)
 
     store = job.store(backbone)
+    job.identify()
     if store.missing(job.tracks()):
         run_on_all_devices([cell.folder / SETTINGS for cell in job.cells])
-    name_store(job, store)
+        job.digests.load()
+    finish(job, store)
     return store
 
 
