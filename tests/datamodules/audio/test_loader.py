@@ -31,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def loader(root: Path, **changes: object) -> ClipLoader:
-    """Of all toy tracks, in no good order of their lengths."""
+    """A loader of all clips of the toy tracks."""
     options: dict[str, object] = {
         "tracks": toy_tracks(root),
         "rule": RULE,

@@ -280,13 +280,16 @@ def test_a_shard_that_this_process_wrote_is_not_read_again(
 
 
 def test_a_store_may_have_more_shards_than_a_process_may_open_files(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    def n_open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = n_open_files()
     for number in range(20):
         write_items(tmp_path, item(f"t{number}", 0, 1))
     store = FeatureStore(tmp_path, ID)
     clips = store.read([f"t{number}" for number in range(20)])
     clips.read_all()
-    assert len(os.listdir("/proc/self/fd")) - before < 5
+    assert n_open_files() - before < 5
 
 
 # -- what must not be read -------------------------------------------------------------------------
