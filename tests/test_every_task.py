@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from feeding import items_of, track_of
 
 from datamodules.audio.clips import Clip
 from datamodules.audio.decode import wav_bytes
@@ -86,11 +87,9 @@ def names(tracks: Sequence[Track]) -> list[str]:
 
 
 def clips(found: TaskDataModule) -> Mapping[str, list[Clip | UnusableFile]]:
-    found.feed_audio(RATE, min_samples=100, stored={}, batch_seconds=1000, n_workers=0)
     by_track: dict[str, list[Clip | UnusableFile]] = {}
-    for batch in found.predict_dataloader():
-        for item in batch:
-            by_track.setdefault(item.track_id, []).append(item)
+    for item in items_of(found, RATE):
+        by_track.setdefault(track_of(item), []).append(item)
     return by_track
 
 

@@ -49,13 +49,32 @@ class Shard:
         audio_ids: of the audio of its n clips.
         clips: (n,) records: `clip` and `n_clips` (place in the audio, and how many it gives),
             `start_s`, and `row` and `n_rows` (where in each layer).
-        layers: (rows, D) float16 for each of layers 0..L, mapped from the file.
+        layer_starts: where each of layers 0..L begins in the file, in bytes.
+        layer_shape: (rows, D) of each layer.
     """
 
     path: Path
     audio_ids: Sequence[str]
     clips: NDArray[np.void]
-    layers: Sequence[NDArray[np.float16]]
+    layer_starts: Sequence[int]
+    layer_shape: tuple[int, int]
+
+    def layers(self) -> list[NDArray[np.float16]]:
+        """Maps layers 0..L from the file: (rows, D) float16 each.
+
+        The file is open as long as these arrays live, since a store may have more shards than a
+        process may open files.
+
+        Raises:
+            UserError: the file cannot be read any more.
+        """
+        try:
+            image = np.memmap(self.path, mode="r")
+        except OSError as error:
+            raise UserError(_unreadable(self.path, error)) from error
+        return [
+            np.ndarray(self.layer_shape, np.float16, image, start) for start in self.layer_starts
+        ]
 
 
 def write_shard(folder: Path, store: Mapping[str, str], clips: Sequence[ClipFeatures]) -> Shard:
@@ -88,9 +107,7 @@ def read_shard(path: Path, store: Mapping[str, str]) -> Shard:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(
-            f"cannot read the shard {path} ({error.strerror}): check its permissions and its disk"
-        ) from error
+        raise UserError(_unreadable(path, error)) from error
 
     # HDF5 may crash or hang on bytes that are not those it wrote.
     if path.stem != f"part-{_digest(content)}":
@@ -156,7 +173,7 @@ def _stored_identity(content: bytes) -> str:
 
 
 def _parse(path: Path, content: bytes) -> Shard:
-    """The list of clips out of a shard's bytes, and its layers mapped from the file."""
+    """The list of clips out of a shard's bytes, and where its layers are."""
     with h5py.File.in_memory(content) as file:
         clips = np.empty(len(file["clip"]), _CLIP)
         for name in ("clip", "n_clips", "n_rows", "start_s"):
@@ -165,15 +182,18 @@ def _parse(path: Path, content: bytes) -> Shard:
 
         audio_ids = file["audio_id"].asstr()[:].tolist()
         names = sorted(name for name in file if name.startswith("layer_"))
-        places = [(file[name].id.get_offset(), file[name].shape) for name in names]
+        starts = [file[name].id.get_offset() for name in names]
+        shape = file[names[0]].shape
 
-    image = np.memmap(path, mode="r")
-    layers = [np.ndarray(shape, np.float16, image, offset) for offset, shape in places]
-    return Shard(path, audio_ids, clips, layers)
+    return Shard(path, audio_ids, clips, starts, shape)
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"cannot read the shard {path} ({error.strerror}): check its permissions and its disk"
 
 
 def _broken(path: Path, why: str) -> str:

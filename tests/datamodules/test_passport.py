@@ -80,12 +80,12 @@ class Toy(TaskDataModule):
 
     def __init__(self, root: Path, tracks: Sequence[Track]) -> None:
         super().__init__(root, ClipRule())
-        self.listed = [replace(track, path=root / track.path) for track in tracks]
-        for seed, path in enumerate(sorted({track.path for track in self.listed})):
+        self.everything = [replace(track, path=root / track.path) for track in tracks]
+        for seed, path in enumerate(sorted({track.path for track in self.everything})):
             write_wav(path, seed, 0.1)
 
     def read_tracks(self) -> list[Track]:
-        return self.listed
+        return self.everything
 
 
 def toy_track(name: str, split: Split, target: int = 0, group: str | None = None) -> Track:

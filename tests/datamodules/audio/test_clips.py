@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from datamodules.audio.clips import Clip, ClipRule, cut_clips, cut_positions
+from datamodules.tracks import ClipPlace
 
 WHOLE = ClipRule()
 THREE = ClipRule(seconds=3.0)
@@ -61,12 +62,8 @@ def test_giantsteps_previews_give_as_many_clips_as_marble_counts() -> None:
     give 1, 2 and 2.
     """
     rule = ClipRule(seconds=30.0)
-    assert [len(cut_positions(seconds * 16000, 16000, rule)) for seconds in (120, 45, 62, 77)] == [
-        4,
-        1,
-        2,
-        2,
-    ]
+    counts = [len(cut_positions(seconds * 16000, 16000, rule)) for seconds in (120, 45, 62, 77)]
+    assert counts == [4, 1, 2, 2]
 
 
 @pytest.mark.parametrize("tail_seconds", [None, 0.0, 0.25, 1.0])
@@ -91,12 +88,10 @@ def test_clips_hold_the_right_samples_and_know_their_place() -> None:
     audio = np.arange(70, dtype=np.float32)
     rule = ClipRule(seconds=3.0, tail_seconds=1.0)
     clips = cut_clips(audio, 10, rule, track_id="blues.00029", file_bytes=1234)
-    assert [
-        (clip.track_id, clip.index, clip.n_clips, clip.start_s, clip.file_bytes) for clip in clips
-    ] == [
-        ("blues.00029", 0, 3, 0.0, 1234),
-        ("blues.00029", 1, 3, 3.0, 1234),
-        ("blues.00029", 2, 3, 6.0, 1234),
+    assert [clip.place for clip in clips] == [
+        ClipPlace("blues.00029", 0, 3, 0.0, 1234),
+        ClipPlace("blues.00029", 1, 3, 3.0, 1234),
+        ClipPlace("blues.00029", 2, 3, 6.0, 1234),
     ]
     np.testing.assert_array_equal(clips[1].audio, np.arange(30, 60))
     np.testing.assert_array_equal(np.concatenate([clip.audio for clip in clips]), audio)

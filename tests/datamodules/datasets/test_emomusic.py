@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from feeding import items_of, track_of
 
 from datamodules.audio.clips import ClipRule
 from datamodules.audio.decode import mp3_bytes
@@ -399,12 +400,11 @@ def test_clips_are_cut_into_windows_and_unreadable_ones_are_reported(root: Path)
     (root / "clips_45seconds" / f"{short}.mp3").write_bytes(mp3_bytes(tone[: 3 * 11025], 11025))
     (root / "clips_45seconds" / f"{broken}.mp3").write_bytes(b"ID3")
     data = EmoMusicEmotion(root, RULE)
-    data.feed_audio(16000, min_samples=100, stored={}, batch_seconds=60, n_workers=0)
-    items = [item for batch in data.predict_dataloader() for item in batch]
+    items = items_of(data)
     assert [
-        len(i.audio) for i in items if not isinstance(i, UnusableFile) and i.track_id == longer
+        len(i.audio) for i in items if not isinstance(i, UnusableFile) and track_of(i) == longer
     ] == [80000] * 3
-    assert len([i for i in items if not isinstance(i, UnusableFile) and i.track_id == short]) == 1
+    assert len([i for i in items if not isinstance(i, UnusableFile) and track_of(i) == short]) == 1
     unusable = [item for item in items if isinstance(item, UnusableFile)]
     assert [item.track_id for item in unusable] == [broken]
     assert "cannot be decoded" in unusable[0].reason

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from feeding import items_of, track_of
 from torchaudio.datasets import gtzan as torchaudio_gtzan
 
 from datamodules.audio.clips import ClipRule
@@ -207,8 +208,7 @@ def test_a_corrupt_header_is_reported_and_au_files_are_decoded(tmp_path: Path) -
             )
     (tmp_path / "genres/jazz/jazz.00055.wav").write_bytes(b"RIFF\x24\x08")
     data = GTZANGenre(tmp_path, ClipRule())
-    data.feed_audio(22050, min_samples=100, stored={}, batch_seconds=60, n_workers=0)
-    items = {item.track_id: item for batch in data.predict_dataloader() for item in batch}
+    items = {track_of(item): item for item in items_of(data, 22050)}
     assert set(items) == {*wanted, "jazz.00055"}
     for name in wanted:
         item = items.pop(name)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from feeding import items_of, track_of
 
 from datamodules.audio.clips import Clip, ClipRule
 from datamodules.audio.decode import wav_bytes
@@ -291,12 +292,8 @@ def test_clips_keep_every_sample(root: Path) -> None:
     """3 s in clips of 0.8 s: a rest of 0.6 s is a clip of its own, one below 0.7 s is joined."""
     for tail, lengths in ((0.5, [0.8, 0.8, 0.8, 0.6]), (0.7, [0.8, 0.8, 1.4])):
         data = HarmonixStructure(root, ClipRule(0.8, tail, join_rest=True), frame_rate=10.0)
-        data.feed_audio(8000, min_samples=1, stored={}, batch_seconds=100, n_workers=0)
         items = [
-            item
-            for batch in data.predict_dataloader()
-            for item in batch
-            if item.track_id == "0001_song"
+            item for item in items_of(data, 8000, min_samples=1) if track_of(item) == "0001_song"
         ]
         assert [
             len(item.audio) / 8000 for item in items if isinstance(item, Clip)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from feeding import items_of, track_of
 
 from datamodules.audio.clips import ClipRule
 from datamodules.audio.decode import mp3_bytes
@@ -277,8 +278,7 @@ def test_mp3_stereo_and_odd_rates_are_decoded_and_empty_files_are_reported(root:
     stereo = np.stack([tone, -tone], axis=1)
     soundfile.write(root / "mp3" / CLIPS["6"][0], stereo, 11025, format="MP3")
     data = MagnaTagATuneTags(root, ClipRule())
-    data.feed_audio(16000, min_samples=100, stored={}, batch_seconds=60, n_workers=0)
-    items = {item.track_id: item for batch in data.predict_dataloader() for item in batch}
+    items = {track_of(item): item for item in items_of(data)}
     broken = items.pop("2")
     assert isinstance(broken, UnusableFile)
     assert broken.reason == "is empty (0 bytes)"

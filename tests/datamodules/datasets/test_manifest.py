@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from feeding import items_of, track_of
 
 from datamodules.audio.clips import Clip, ClipRule
 from datamodules.datasets.manifest import Manifest
@@ -143,9 +144,8 @@ def test_audio_becomes_clips(folder: Path, table: Path) -> None:
     for name in SIX:
         soundfile.write(folder / "audio" / f"{name}.wav", np.full((700, 2), 0.25, np.float32), 7000)
     data = read(table)
-    data.feed_audio(16000, min_samples=10, stored={}, batch_seconds=1.0, n_workers=0)
-    clips = [item for batch in data.predict_dataloader() for item in batch]
-    assert {item.track_id for item in clips} == {f"audio/{name}.wav" for name in SIX}
+    clips = items_of(data, min_samples=10)
+    assert {track_of(item) for item in clips} == {f"audio/{name}.wav" for name in SIX}
     assert all(isinstance(item, Clip) and item.audio.shape == (1600,) for item in clips)
 
 
@@ -474,8 +474,7 @@ def test_tracks_may_be_parts_of_files(folder: Path) -> None:
     assert [track.track_id for track in data.tracks()] == [
         "audio/a.wav@1-2", "audio/a.wav@3-", "audio/b.wav", "audio/c.wav@0.25-0.5", "audio/d.wav@2-3",
     ]  # fmt: skip
-    data.feed_audio(8000, min_samples=1, stored={}, batch_seconds=100, n_workers=0)
-    found = {item.track_id: item for batch in data.predict_dataloader() for item in batch}
+    found = {track_of(item): item for item in items_of(data, 8000, min_samples=1)}
     for track, tone in (
         ("audio/a.wav@1-2", tones[1]),
         ("audio/a.wav@3-", tones[3]),

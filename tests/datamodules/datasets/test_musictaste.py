@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from feeding import items_of, track_of
 
 from datamodules.audio.clips import Clip, ClipRule
 from datamodules.datasets.musictaste import (
@@ -276,17 +277,15 @@ def test_stereo_odd_rates_and_short_files_become_clips(root: Path) -> None:
     for path in (root / "audio").iterdir():
         soundfile.write(path, np.full((700, 2), 0.25, np.float32), 7000)
     data = MusicTasteRap(root, ClipRule(30.0, 5.0))
-    data.feed_audio(16000, min_samples=10, stored={}, batch_seconds=1.0, n_workers=0)
-    clips = [item for batch in data.predict_dataloader() for item in batch]
+    clips = items_of(data, min_samples=10)
     assert len(clips) == N_TRACKS
     assert all(isinstance(clip, Clip) and clip.audio.shape == (1600,) for clip in clips)
 
 
 def test_an_unreadable_file_is_reported_by_its_track(root: Path) -> None:
     data = MusicTasteRap(root, ClipRule())
-    data.feed_audio(16000, min_samples=10, stored={}, batch_seconds=1.0, n_workers=0)
-    items = [item for batch in data.predict_dataloader() for item in batch]
-    assert {item.track_id: getattr(item, "reason", "") for item in items}[
+    items = items_of(data, min_samples=10)
+    assert {track_of(item): getattr(item, "reason", "") for item in items}[
         "on_one"
     ] == "is empty (0 bytes)"
 

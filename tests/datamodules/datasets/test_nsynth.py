@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from feeding import items_of
 
 from datamodules.audio.clips import Clip, ClipRule
 from datamodules.datasets.nsynth import NSynthInstrument, NSynthPitch
@@ -193,13 +194,8 @@ def test_a_label_outside_the_classes_is_refused_and_the_note_named(
 
 def test_a_note_is_one_clip_of_its_own_audio(root: Path) -> None:
     data = NSynthPitch(root, ClipRule())
-    data.feed_audio(16000, min_samples=10, stored={}, batch_seconds=1.0, n_workers=0)
-    clips = {
-        item.track_id: item
-        for batch in data.predict_dataloader()
-        for item in batch
-        if isinstance(item, Clip)
-    }
+    items = items_of(data, min_samples=10)
+    clips = {item.place.track_id: item for item in items if isinstance(item, Clip)}
     assert set(clips) == {note for notes in NOTES.values() for note in notes}
     for notes in NOTES.values():
         for number, note in enumerate(notes):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from feeding import items_of, track_of
 
 from datamodules.audio.clips import ClipRule
 from datamodules.datasets.vocalset import (
@@ -433,18 +434,17 @@ def test_recordings_are_cut_as_in_the_settings(
     soundfile.write(folder / "one.wav", np.zeros((66150, 2)), 22050)
     soundfile.write(folder / "long.wav", np.zeros(355200), 48000)
     module = data(own_root, settings(task))
-    module.feed_audio(16000, min_samples=100, stored={}, batch_seconds=60, n_workers=0)
-    items = [item for batch in module.predict_dataloader() for item in batch]
+    items = items_of(module)
     clips = [item for item in items if not isinstance(item, UnusableFile)]
     found = {
-        name: [len(clip.audio) / 16000 for clip in clips if clip.track_id.endswith(f"/{name}")]
+        name: [len(clip.audio) / 16000 for clip in clips if track_of(clip).endswith(f"/{name}")]
         for name in lengths
     }
     assert found == {name: pytest.approx(seconds, abs=1e-3) for name, seconds in lengths.items()}
     assert all(
-        first.index < second.index
+        first.place.index < second.place.index
         for first, second in pairwise(clips)
-        if first.track_id == second.track_id
+        if track_of(first) == track_of(second)
     )
     broken = [item for item in items if isinstance(item, UnusableFile)]
     assert {problem.reason for problem in broken} == {"is empty (0 bytes)"}

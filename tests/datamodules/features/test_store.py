@@ -1,139 +1,131 @@
-"""The feature store: what is written is read back, what is torn or foreign is never read."""
+"""The feature store: what it holds and lacks, and that it reads each shard once."""
 
+import errno
 import json
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
-
-from datamodules.audio.clips import Clip
-from datamodules.errors import UserError
-from datamodules.features.shards import ClipFeatures, ShardWriter, write_shard
-from datamodules.features.store import (
-    StoredTrack,
-    StoreKey,
-    prepare_store,
-    read_features,
-    read_inventory,
+from toy_store import (
+    DIM,
+    FILE_BYTES,
+    ID,
+    N_LAYERS,
+    TRACKS,
+    item,
+    shard_paths,
+    stacked,
+    values_of,
+    write_items,
+    write_toy_store,
 )
 
-KEY = StoreKey("fcpe", "0a1b2c", "toy", "1s", "mean", "soxr-HQ", "float32")
-N_LAYERS, DIM = 3, 5  # layers 0..2
-TRACKS = ("blues.00029", "jazz.00099", "rock.00000")
-
-
-def values_of(track_id: str, clip: int, n_layers: int = N_LAYERS, dim: int = DIM) -> np.ndarray:
-    """(L+1, D) float16 that no other clip has."""
-    seed = int.from_bytes(f"{track_id}/{clip}".encode(), "little") % 2**32
-    return np.random.default_rng(seed).standard_normal((n_layers, dim)).astype(np.float16)
-
-
-def item(track_id: str, clip: int = 0, n_clips: int = 2) -> ClipFeatures:
-    audio = np.zeros(1, np.float32)
-    return ClipFeatures(
-        Clip(track_id, clip, n_clips, 1.5 * clip, audio, 1234),
-        99 + clip,
-        values_of(track_id, clip)[:, None],
-    )
+import datamodules.features.shards
+import datamodules.features.store
+from datamodules.errors import UserError
+from datamodules.features.store import (
+    FeatureStore,
+    StoredTrack,
+    parse_store_id,
+    store_id_text,
+)
+from datamodules.tracks import Track
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
-    """Three tracks of two clips each, in two shards that cut through the second track, in no good
-    order.
-    """
-    write_shard(
-        tmp_path, KEY, [item("rock.00000", 1), item("jazz.00099", 0), item("blues.00029", 1)]
-    )
-    write_shard(
-        tmp_path, KEY, [item("blues.00029", 0), item("jazz.00099", 1), item("rock.00000", 0)]
-    )
-    return tmp_path
+def store(tmp_path: Path) -> FeatureStore:
+    """Three tracks of two clips each, in two shards that the object has not seen yet."""
+    return write_toy_store(tmp_path)
 
 
-def shards(folder: Path) -> list[Path]:
-    return sorted(folder.glob("part-*.h5"))
+def toy_tracks(*track_ids: str) -> list[Track]:
+    return [Track(track_id, Path("none"), "train", 0) for track_id in track_ids]
 
 
-def flip(path: Path, offset: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[offset] ^= 0x01
-    path.write_bytes(content)
-
+# What a store is asked for; each needs every shard.
+QUESTIONS: dict[str, Callable[[FeatureStore], object]] = {
+    "shards": lambda store: store.shards(),
+    "inventory": lambda store: store.inventory(),
+    "missing": lambda store: store.missing(toy_tracks(*TRACKS)),
+    "read": lambda store: store.read(TRACKS),
+}
+asked = pytest.mark.parametrize("ask", QUESTIONS.values(), ids=QUESTIONS)
 
 # -- round trip ------------------------------------------------------------------------------------
 
 
-def test_values_and_ids_come_back_sorted_by_track_and_clip(store: Path) -> None:
-    features = read_features(store, KEY, TRACKS)
-    assert features.values.dtype == np.float16
-    assert features.values.shape == (N_LAYERS, 6, DIM)
-    assert features.track.tolist() == [0, 0, 1, 1, 2, 2]
-    expected = np.stack([values_of(track, clip) for track in TRACKS for clip in (0, 1)], axis=1)
-    np.testing.assert_array_equal(features.values, expected)
+def test_values_and_ids_come_back_sorted_by_track_and_clip(store: FeatureStore) -> None:
+    clips = store.read(TRACKS)
+    assert clips.shape == (N_LAYERS, DIM)
+    assert clips.track.tolist() == [0, 0, 1, 1, 2, 2]
+    assert clips.start_s.tolist() == [0.0, 1.5] * 3
+    assert clips.n_rows.tolist() == [1] * 6
+
+    values = clips.read_all()
+    assert values.dtype == np.float16
+    assert values.shape == (N_LAYERS, 6, DIM)
+    expected = stacked([(track, clip) for track in TRACKS for clip in (0, 1)])
+    np.testing.assert_array_equal(values, expected)
 
 
-def test_tracks_come_in_the_order_they_were_asked_for_and_others_stay_out(store: Path) -> None:
-    features = read_features(store, KEY, ["rock.00000", "blues.00029"])
-    assert features.track.tolist() == [0, 0, 1, 1]
-    expected = np.stack(
-        [values_of(track, clip) for track in ("rock.00000", "blues.00029") for clip in (0, 1)],
-        axis=1,
-    )
-    np.testing.assert_array_equal(features.values, expected)
+def test_clips_are_read_one_by_one_or_all_at_once(store: FeatureStore) -> None:
+    clips = store.read(TRACKS)
+    assert len(clips) == 6
+    one_by_one = np.concatenate([clips.read(clip) for clip in range(len(clips))], axis=1)
+    np.testing.assert_array_equal(one_by_one, clips.read_all())
+
+
+def test_tracks_come_in_the_order_they_were_asked_for_and_others_stay_out(
+    store: FeatureStore,
+) -> None:
+    two = ["rock.00000", "blues.00029"]
+    clips = store.read(two)
+    assert clips.track.tolist() == [0, 0, 1, 1]
+    expected = stacked([(track, clip) for track in two for clip in (0, 1)])
+    np.testing.assert_array_equal(clips.read_all(), expected)
 
 
 def test_more_than_ten_clips_of_a_track_are_sorted_as_numbers(tmp_path: Path) -> None:
-    write_shard(tmp_path, KEY, [item("a", clip, 12) for clip in reversed(range(12))])
-    expected = np.stack([values_of("a", clip) for clip in range(12)], axis=1)
-    np.testing.assert_array_equal(read_features(tmp_path, KEY, ["a"]).values, expected)
+    write_items(tmp_path, *[item("a", clip, 12) for clip in reversed(range(12))])
+    values = FeatureStore(tmp_path, ID).read(["a"]).read_all()
+    np.testing.assert_array_equal(values, stacked([("a", clip) for clip in range(12)]))
 
 
 @pytest.mark.parametrize(
     "track_id", ["Überlauf/é 1", "bass_synthetic_009-010-025", "1224698", "日本"]
 )
 def test_any_track_id_survives(tmp_path: Path, track_id: str) -> None:
-    write_shard(tmp_path, KEY, [item(track_id, 0, 1)])
-    assert list(read_inventory(tmp_path, KEY)) == [track_id]
-    np.testing.assert_array_equal(
-        read_features(tmp_path, KEY, [track_id]).values[:, 0], values_of(track_id, 0)
-    )
+    write_items(tmp_path, item(track_id, 0, 1))
+    store = FeatureStore(tmp_path, ID)
+    assert list(store.inventory()) == [track_id]
+    values = store.read([track_id]).read_all()
+    np.testing.assert_array_equal(values[:, 0], values_of(track_id, 0))
 
 
-def test_extreme_float16_values_survive(tmp_path: Path) -> None:
-    values = np.array([[65504, -65504, 6e-8, 0, -0.0]] * N_LAYERS, np.float16)
-    write_shard(tmp_path, KEY, [replace(item("a", 0, 1), values=values[:, None])])
-    np.testing.assert_array_equal(read_features(tmp_path, KEY, ["a"]).values[:, 0], values)
+def test_clips_of_several_rows_are_read_whole(tmp_path: Path) -> None:
+    """Frames of the label grid: clip after clip in a shard, of different lengths."""
+    rows = {"a": 4, "b": 1, "c": 7}
+    values = {
+        name: np.stack([values_of(name, row) for row in range(n_rows)], axis=1)
+        for name, n_rows in rows.items()
+    }
+    write_items(tmp_path, *[replace(item(name, 0, 1), values=values[name]) for name in "cab"])
+    clips = FeatureStore(tmp_path, ID).read(["a", "b", "c"])
+    assert clips.n_rows.tolist() == [4, 1, 7]
+    for position, name in enumerate("abc"):
+        np.testing.assert_array_equal(clips.read(position), values[name])
 
 
-def test_a_shard_holds_one_contiguous_float16_dataset_per_layer(store: Path) -> None:
-    with h5py.File(shards(store)[0]) as file:
-        layers = [name for name in file if name.startswith("layer")]
-        assert layers == ["layer_00", "layer_01", "layer_02"]
-        for name in layers:
-            assert file[name].shape == (3, DIM)
-            assert file[name].dtype == np.float16
-            assert file[name].chunks is None  # contiguous
-            assert file[name].compression is None
-            assert file[name].id.get_offset() is not None
-
-
-def test_a_shard_tells_ids_lengths_and_configuration(tmp_path: Path) -> None:
-    write_shard(tmp_path, KEY, [item("a", 0), item("a", 1)])
-    with h5py.File(shards(tmp_path)[0]) as file:
-        assert file["track_id"].asstr()[:].tolist() == ["a", "a"]
-        assert file["clip"][:].tolist() == [0, 1]
-        assert file["n_clips"][:].tolist() == [2, 2]
-        assert file["start_s"][:].tolist() == [0.0, 1.5]
-        assert file["n_frames"][:].tolist() == [99, 100]
-        assert json.loads(file.attrs["key"]) == asdict(KEY)
+def test_values_stay_on_disk_until_they_are_read(store: FeatureStore) -> None:
+    """The arrays of a store are views of its files, not copies."""
+    clips = store.read(TRACKS)
+    layers = [layer for shard in store.shards() for layer in shard.layers()]
+    assert len(layers) == 2 * N_LAYERS
+    assert all(isinstance(layer.base, np.memmap) for layer in layers)
+    assert sum(len(stored.clips) for stored in store.inventory().values()) == len(clips)
 
 
 # -- several writers -------------------------------------------------------------------------------
@@ -141,328 +133,283 @@ def test_a_shard_tells_ids_lengths_and_configuration(tmp_path: Path) -> None:
 
 def test_shards_of_several_writers_are_merged(tmp_path: Path) -> None:
     ids = [f"t{number:02d}" for number in range(20)]
-    writers = [ShardWriter(tmp_path, KEY, shard_clips=3) for _ in range(2)]
+    writers = [FeatureStore(tmp_path, ID).writer(shard_clips=3) for _ in range(2)]
     for number, track in enumerate(ids):
         writers[number % 2].add([item(track, 1), item(track, 0)])
     for writer in writers:
         writer.close()
-    assert len(shards(tmp_path)) > 2
-    features = read_features(tmp_path, KEY, ids)
-    assert features.track.tolist() == [track for track in range(20) for _ in range(2)]
-    expected = np.stack([values_of(track, clip) for track in ids for clip in (0, 1)], axis=1)
-    np.testing.assert_array_equal(features.values, expected)
+
+    store = FeatureStore(tmp_path, ID)
+    assert len(shard_paths(store.folder)) > 2
+    clips = store.read(ids)
+    assert clips.track.tolist() == [track for track in range(20) for _ in range(2)]
+    expected = stacked([(track, clip) for track in ids for clip in (0, 1)])
+    np.testing.assert_array_equal(clips.read_all(), expected)
 
 
-def test_a_clip_that_two_writers_stored_counts_once(store: Path) -> None:
-    write_shard(store, KEY, [item("jazz.00099", 0), item("jazz.00099", 1)])
-    features = read_features(store, KEY, TRACKS)
-    assert features.track.tolist() == [0, 0, 1, 1, 2, 2]
-    assert read_inventory(store, KEY)["jazz.00099"].clips == {0, 1}
+def test_a_clip_that_two_writers_stored_counts_once(tmp_path: Path, store: FeatureStore) -> None:
+    write_items(tmp_path, item("jazz.00099", 0), item("jazz.00099", 1))
+    assert store.read(TRACKS).track.tolist() == [0, 0, 1, 1, 2, 2]
+    assert store.inventory()["jazz.00099"].clips == {0, 1}
 
 
 def test_a_clip_that_stands_twice_in_one_shard_counts_once(tmp_path: Path) -> None:
-    write_shard(tmp_path, KEY, [item("a", 0), item("a", 1), item("a", 0)])
-    assert read_features(tmp_path, KEY, ["a"]).track.tolist() == [0, 0]
+    write_items(tmp_path, item("a", 0), item("a", 1), item("a", 0))
+    assert FeatureStore(tmp_path, ID).read(["a"]).track.tolist() == [0, 0]
+
+
+# -- what is there, and what is not ----------------------------------------------------------------
 
 
 def test_inventory_tells_whole_and_partial_tracks(tmp_path: Path) -> None:
-    assert read_inventory(tmp_path, KEY) == {}
-    write_shard(tmp_path, KEY, [item("a", 0, 1), item("b", 2, 3)])
-    write_shard(tmp_path, KEY, [item("b", 0, 3)])
-    inventory = read_inventory(tmp_path, KEY)
+    store = FeatureStore(tmp_path, ID)
+    assert store.inventory() == {}
+    write_items(tmp_path, item("a", 0, 1), item("b", 2, 3))
+    write_items(tmp_path, item("b", 0, 3))
+    inventory = store.inventory()
     assert inventory == {
-        "a": StoredTrack(1, 1234, frozenset({0})),
-        "b": StoredTrack(3, 1234, frozenset({0, 2})),
+        "a": StoredTrack(1, FILE_BYTES, frozenset({0})),
+        "b": StoredTrack(3, FILE_BYTES, frozenset({0, 2})),
     }
     assert (inventory["a"].complete, inventory["b"].complete) == (True, False)
+
+
+def test_tracks_that_are_not_wholly_stored_are_missing(tmp_path: Path) -> None:
+    tracks = toy_tracks("partial", "complete", "absent")
+    store = FeatureStore(tmp_path, ID)
+    assert store.missing(tracks) == tracks  # there is not even a folder
+
+    write_items(tmp_path, item("partial", 0, 3), item("complete", 0), item("partial", 2, 3))
+    write_items(tmp_path, item("complete", 1))
+    assert [track.track_id for track in store.missing(tracks)] == ["partial", "absent"]
+
+
+def test_nothing_is_missing_when_all_is_stored(store: FeatureStore) -> None:
+    assert store.missing(toy_tracks(*TRACKS)) == []
+
+
+def test_missing_tracks_are_counted_and_the_first_is_named(store: FeatureStore) -> None:
+    pattern = r"2 of 4 tracks have no features in .* \(first: pop\.00001\): run `mirprobe extract`"
+    with pytest.raises(UserError, match=pattern):
+        store.read(["rock.00000", "pop.00001", "blues.00029", "pop.00002"])
+
+
+def test_an_empty_or_missing_store_misses_every_track(tmp_path: Path) -> None:
+    empty = FeatureStore(tmp_path, ID)
+    empty.prepare()
+    for store in (empty, FeatureStore(tmp_path / "nowhere", ID)):
+        with pytest.raises(UserError, match=r"1 of 1 tracks have no features .*first: a"):
+            store.read(["a"])
+
+
+def test_a_track_of_which_some_clips_are_missing_is_not_read(store: FeatureStore) -> None:
+    shard_paths(store.folder)[0].unlink()  # every track has lost one of its two clips
+    with pytest.raises(UserError, match="3 of 3 tracks"):
+        store.read(TRACKS)
+
+
+# -- each shard once -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def n_calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often shards were read from disk, and how often a checksum was taken."""
+    counts = {"read_shard": 0, "_digest": 0}
+
+    def count(module: object, name: str) -> None:
+        function = getattr(module, name)
+
+        def counted(*arguments: object) -> object:
+            counts[name] += 1
+            return function(*arguments)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(datamodules.features.store, "read_shard")
+    count(datamodules.features.shards, "_digest")
+    return counts
+
+
+def test_a_shard_is_read_and_verified_once_whatever_is_asked(
+    store: FeatureStore, n_calls: dict[str, int]
+) -> None:
+    for _ in range(3):
+        for ask in QUESTIONS.values():
+            ask(store)
+        clips = store.read(TRACKS[1:])
+        clips.read(0)
+        clips.read_all()
+    assert n_calls == {"read_shard": 2, "_digest": 2}
+
+
+def test_only_the_shard_that_another_process_added_is_read(
+    tmp_path: Path, store: FeatureStore, n_calls: dict[str, int]
+) -> None:
+    assert set(store.inventory()) == set(TRACKS)
+    path = write_items(tmp_path, item("pop.00001", 0, 1))
+    before = dict(n_calls)
+    assert set(store.inventory()) == {*TRACKS, "pop.00001"}
+    assert {name: n_calls[name] - before[name] for name in n_calls} == {
+        "read_shard": 1,
+        "_digest": 1,
+    }
+
+    path.unlink()  # what is gone is no longer said to be there
+    assert set(store.inventory()) == set(TRACKS)
+
+
+def test_a_shard_that_this_process_wrote_is_not_read_again(
+    tmp_path: Path, n_calls: dict[str, int]
+) -> None:
+    store = FeatureStore(tmp_path, ID)
+    store.prepare()
+    writer = store.writer(shard_clips=2)
+    for track in TRACKS:
+        writer.add([item(track, 1), item(track, 0)])
+    writer.close()
+
+    for ask in QUESTIONS.values():
+        ask(store)
+    values = store.read(TRACKS).read_all()
+    assert n_calls == {"read_shard": 0, "_digest": 3}  # the checksums name the three files
+
+    again = FeatureStore(tmp_path, ID)  # what was remembered is what is in the files
+    assert again.inventory() == store.inventory()
+    np.testing.assert_array_equal(again.read(TRACKS).read_all(), values)
+    assert n_calls["read_shard"] == 3
+
+
+def test_a_store_may_have_more_shards_than_a_process_may_open_files(tmp_path: Path) -> None:
+    def n_open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = n_open_files()
+    for number in range(20):
+        write_items(tmp_path, item(f"t{number}", 0, 1))
+    store = FeatureStore(tmp_path, ID)
+    clips = store.read([f"t{number}" for number in range(20)])
+    clips.read_all()
+    assert n_open_files() - before < 5
 
 
 # -- what must not be read -------------------------------------------------------------------------
 
 
-def test_missing_tracks_are_counted_and_the_first_is_named(store: Path) -> None:
-    with pytest.raises(
-        UserError,
-        match=r"2 of 4 tracks have no features in .* \(first: pop\.00001\): run `mirprobe extract`",
-    ):
-        read_features(store, KEY, ["rock.00000", "pop.00001", "blues.00029", "pop.00002"])
-
-
-def test_an_empty_or_missing_store_misses_every_track(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(UserError, match=r"1 of 1 tracks have no features .*first: a"):
-            read_features(folder, KEY, ["a"])
-
-
-def test_a_track_of_which_some_clips_are_missing_is_not_read(store: Path) -> None:
-    shards(store)[0].unlink()  # every track has lost one of its two clips
-    with pytest.raises(UserError, match="3 of 3 tracks"):
-        read_features(store, KEY, TRACKS)
-
-
-READERS: list[Callable[[Path], object]] = [
-    lambda folder: read_features(folder, KEY, TRACKS),
-    lambda folder: read_inventory(folder, KEY),
-]
-
-
-@pytest.mark.parametrize("read", READERS, ids=["features", "inventory"])
-@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.9, 0.999])
-def test_a_truncated_shard_is_named_and_told_to_be_deleted(
-    store: Path, read: Callable[[Path], object], share: float
+@asked
+def test_a_broken_shard_is_named_whatever_is_asked(
+    store: FeatureStore, ask: Callable[[FeatureStore], object]
 ) -> None:
-    broken = shards(store)[1]
-    content = broken.read_bytes()
-    broken.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(
-        UserError,
-        match=rf"shard .*{broken.name} is broken: .*Delete this file and run the same command",
-    ) as error:
-        read(store)
-    assert "\n" not in str(error.value)
+    broken = shard_paths(store.folder)[1]
+    broken.write_bytes(broken.read_bytes()[:-1])
+    pattern = rf"shard .*{broken.name} is broken: .*Delete this file and run the same command"
+    for _ in range(2):  # it is not remembered as good
+        with pytest.raises(UserError, match=pattern):
+            ask(store)
+
+    broken.unlink()
+    store.inventory()
 
 
-@pytest.mark.parametrize("read", READERS, ids=["features", "inventory"])
-def test_a_shard_that_is_no_hdf5_is_broken(store: Path, read: Callable[[Path], object]) -> None:
-    shards(store)[0].write_text("<html>not found</html>")
-    with pytest.raises(UserError, match="is broken"):
-        read(store)
-
-
-@pytest.mark.parametrize("layer", range(N_LAYERS))
-@pytest.mark.parametrize("byte", [0, 2 * 3 * DIM - 1])
-def test_one_flipped_bit_in_any_layer_is_found_by_the_checksum(
-    store: Path, layer: int, byte: int
+@asked
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_shard_that_cannot_be_read_is_not_called_broken(
+    store: FeatureStore,
+    monkeypatch: pytest.MonkeyPatch,
+    ask: Callable[[FeatureStore], object],
+    number: int,
 ) -> None:
-    broken = shards(store)[0]
-    with h5py.File(broken) as file:
-        offset = file[f"layer_{layer:02d}"].id.get_offset()
-    flip(broken, offset + byte)
-    with pytest.raises(
-        UserError, match=rf"{broken.name} is broken: its checksum does not match its content"
-    ):
-        read_features(store, KEY, TRACKS)
+    """The advice to delete it would cost features that are fine."""
+
+    def refuse(path: Path) -> bytes:
+        raise OSError(number, os.strerror(number), str(path))
+
+    first = shard_paths(store.folder)[0]
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(UserError) as error:
+            ask(store)
+    assert str(error.value) == (
+        f"cannot read the shard {first} ({os.strerror(number)}): check its permissions and its disk"
+    )
+    assert first.exists()
+    ask(store)  # once it can be read, all is well
 
 
-def test_one_flipped_bit_in_a_clip_number_is_found(store: Path) -> None:
-    broken = shards(store)[0]
-    with h5py.File(broken) as file:
-        offset = file["clip"].id.get_offset()
-    flip(broken, offset)
-    with pytest.raises(UserError, match="is broken"):
-        read_features(store, KEY, TRACKS)
-
-
-def test_one_flipped_bit_in_a_track_id_is_found(store: Path) -> None:
-    broken = shards(store)[0]
-    flip(broken, broken.read_bytes().index(b"blues.00029"))  # becomes clues.00029
-    with pytest.raises(UserError, match="is broken"):
-        read_features(store, KEY, TRACKS)
-
-
-@pytest.mark.parametrize("read", READERS, ids=["features", "inventory"])
-@pytest.mark.parametrize("signature", [b"OHDR", b"FRHP", b"FHDB", b"BTHD"])
-def test_a_damaged_hdf5_structure_is_a_broken_shard_and_no_traceback(
-    store: Path, read: Callable[[Path], object], signature: bytes
-) -> None:
-    broken = shards(store)[0]
-    before = read(store)
-    flip(broken, broken.read_bytes().index(signature) + 4)
-    try:
-        after = read(store)
-    except UserError as error:
-        assert f"{broken.name} is broken" in str(error)
-    else:  # this part of the file is not needed by this reader
-        assert repr(after) == repr(before)
-
-
-@pytest.mark.parametrize("read", READERS, ids=["features", "inventory"])
+@asked
 def test_a_shard_of_another_configuration_is_refused_and_the_difference_told(
-    store: Path, read: Callable[[Path], object]
+    tmp_path: Path, store: FeatureStore, ask: Callable[[FeatureStore], object]
 ) -> None:
-    write_shard(store, replace(KEY, fingerprint="ffffff"), [item("pop.00001")])
-    with pytest.raises(
-        UserError,
-        match=r"written by another configuration \(fingerprint is 'ffffff', wanted '0a1b2c'\)",
-    ):
-        read(store)
+    write_items(tmp_path, item("pop.00001"), id=replace(ID, fingerprint="ffffff"))
+    pattern = r"written by another configuration \(fingerprint is 'ffffff', wanted '0a1b2c'\)"
+    with pytest.raises(UserError, match=pattern):
+        ask(store)
 
 
-def test_temporary_files_of_a_running_writer_are_never_read(store: Path) -> None:
-    (store / ".part-0123.h5.89abcdef.tmp").write_bytes(b"half")
-    assert set(read_inventory(store, KEY)) == set(TRACKS)
+def test_temporary_files_of_a_running_writer_are_never_read(store: FeatureStore) -> None:
+    (store.folder / ".part-0123.h5.89abcdef.tmp").write_bytes(b"half")
+    assert set(store.inventory()) == set(TRACKS)
 
 
 # -- the folder ------------------------------------------------------------------------------------
 
 
-def test_prepare_store_writes_the_key_and_removes_what_a_killed_writer_left(tmp_path: Path) -> None:
-    folder = tmp_path / KEY.folder
-    prepare_store(folder, KEY)
-    assert json.loads((folder / "store.json").read_text()) == asdict(KEY)
-    (folder / ".part-0123.h5.89abcdef.tmp").write_bytes(b"half")
-    prepare_store(folder, KEY)
-    assert [path.name for path in folder.iterdir()] == ["store.json"]
+def test_prepare_describes_the_store_and_removes_what_a_killed_writer_left(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, ID)
+    assert store.folder == tmp_path / ID.folder
+    store.prepare()
+    assert json.loads((store.folder / "store.json").read_text()) == asdict(ID)
+    (store.folder / ".part-0123.h5.89abcdef.tmp").write_bytes(b"half")
+    store.prepare()
+    assert [path.name for path in store.folder.iterdir()] == ["store.json"]
 
 
-def test_prepare_store_refuses_a_folder_of_another_configuration(tmp_path: Path) -> None:
-    prepare_store(tmp_path, KEY)
-    other = replace(KEY, clip_rule="30s", precision="bf16")
-    with pytest.raises(
-        UserError,
-        match=r"clip_rule is '1s', wanted '30s', precision is 'float32', wanted 'bf16'.*extract again",
-    ):
-        prepare_store(tmp_path, other)
+def test_prepare_refuses_a_folder_of_another_configuration(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, ID)
+    store.prepare()
+    other = replace(ID, clip_rule="30s", precision="bf16")
+    (store.folder / "store.json").write_text(store_id_text(other))
+    pattern = (
+        r"clip_rule is '30s', wanted '1s', precision is 'bf16', wanted 'float32'.*extract again"
+    )
+    with pytest.raises(UserError, match=pattern):
+        store.prepare()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7"])
-def test_prepare_store_refuses_a_description_that_is_none(tmp_path: Path, text: str) -> None:
-    (tmp_path / "store.json").write_text(text)
+def test_prepare_refuses_a_description_that_is_none(tmp_path: Path, text: str) -> None:
+    store = FeatureStore(tmp_path, ID)
+    store.folder.mkdir()
+    (store.folder / "store.json").write_text(text)
     with pytest.raises(UserError, match=r"store\.json is not a description of a feature store"):
-        prepare_store(tmp_path, KEY)
+        store.prepare()
 
 
-def test_every_field_of_the_key_changes_its_hash_and_its_folder() -> None:
-    others = [replace(KEY, **{name: "other"}) for name in asdict(KEY)]
-    assert len({key.hash for key in [KEY, *others]}) == 8
-    assert len({key.folder for key in [KEY, *others]}) == 8
-    assert KEY.folder == f"toy-1s-fcpe-mean-float32-{KEY.hash}"
-    assert len(KEY.hash) == 12
+# -- the id ----------------------------------------------------------------------------------------
 
 
-# -- the writer ------------------------------------------------------------------------------------
+def test_every_field_of_the_id_changes_its_hash_and_its_folder() -> None:
+    others = [replace(ID, **{name: "other"}) for name in asdict(ID)]
+    assert len({id.hash for id in [ID, *others]}) == 8
+    assert len({id.folder for id in [ID, *others]}) == 8
+    assert ID.folder == f"toy-1s-fcpe-mean-float32-{ID.hash}"
+    assert len(ID.hash) == 12
 
 
-def test_a_shard_is_closed_at_shard_clips(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, KEY, shard_clips=4)
-    for number in range(10):
-        writer.add([item(f"t{number}", 0, 1)])
-    writer.close()
-    sizes = []
-    for path in shards(tmp_path):
-        with h5py.File(path) as file:
-            sizes.append(len(file["clip"]))
-    assert sorted(sizes) == [2, 4, 4]
+def test_the_hash_is_the_one_that_stores_on_disk_have() -> None:
+    assert ID.hash == "1a3a63a3d946"
 
 
-def test_a_shard_is_closed_after_shard_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    writer = ShardWriter(tmp_path, KEY, shard_clips=512, shard_seconds=60.0)
-    for second in (0, 30, 59):
-        now[0] = 1000.0 + second
-        writer.add([item(f"t{second}", 0, 1)])
-    assert shards(tmp_path) == []
-    now[0] = 1061.0
-    writer.add([item("t61", 0, 1)])
-    writer.add([item("t62", 0, 1)])  # opens the next shard, whose clock starts here
-    now[0] = 1120.0
-    writer.add([item("t120", 0, 1)])
-    writer.close()
-    contents = []
-    for path in shards(tmp_path):
-        with h5py.File(path) as file:
-            contents.append(file["track_id"].asstr()[:].tolist())
-    assert sorted(contents) == [["t0", "t30", "t59", "t61"], ["t62", "t120"]]
+def test_an_id_comes_back_from_its_text() -> None:
+    assert parse_store_id(store_id_text(ID)) == ID
+    assert json.loads(store_id_text(ID)) == asdict(ID)
 
 
-def test_closing_writes_what_is_open_once_and_nothing_makes_no_shard(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, KEY)
-    writer.close()
-    assert shards(tmp_path) == []
-    writer = ShardWriter(tmp_path, KEY)
-    writer.add([])
-    writer.add([item("a", 0, 1)])
-    writer.close()
-    writer.close()
-    assert len(shards(tmp_path)) == 1
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"backbone": "fcpe"}', '{"backbone": 3}'])
+def test_a_text_that_is_no_id_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_store_id(text)
 
 
-def test_an_error_of_the_writing_thread_reaches_the_caller(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_arguments: object) -> None:
-        raise UserError("no space left while writing X")
-
-    monkeypatch.setattr("datamodules.features.shards.write_shard", fail)
-    writer = ShardWriter(tmp_path, KEY, shard_clips=1)
-    writer.add([item("a")])
-    with pytest.raises(UserError, match="no space left"):
-        writer.add([item("b")])
-    writer = ShardWriter(tmp_path, KEY, shard_clips=512)
-    writer.add([item("a")])
-    with pytest.raises(UserError, match="no space left"):
-        writer.close()
-
-
-# -- kills and full disks, for real ----------------------------------------------------------------
-
-WRITER = """
-import resource, sys
-from pathlib import Path
-import numpy as np
-from datamodules.audio.clips import Clip
-from datamodules.errors import UserError
-from datamodules.features.shards import ClipFeatures, ShardWriter
-from datamodules.features.store import StoreKey
-
-folder, limit, n_clips = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-if limit:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-writer = ShardWriter(folder, StoreKey(*KEY), shard_clips=8)
-values = np.arange(7 * 512, dtype=np.float16).reshape(7, 1, 512) / 4096
-try:
-    for number in range(n_clips):
-        writer.add([ClipFeatures(Clip(f"t{number}", 0, 1, 0.0, np.zeros(1, np.float32), 1), 9, values + number % 7)])
-        print(number + 1, flush=True)
-    writer.close()
-except UserError as error:
-    print(error, flush=True)
-    sys.exit(2)
-""".replace("*KEY", ", ".join(map(repr, asdict(KEY).values())))
-
-
-@pytest.mark.parametrize("acknowledged", [1, 40, 133])
-def test_kill_9_leaves_whole_shards_only_and_loses_no_closed_one(
-    tmp_path: Path, acknowledged: int
-) -> None:
-    command = [sys.executable, "-c", WRITER, str(tmp_path), "0", "100000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    while (line := process.stdout.readline()) and int(line) < acknowledged:
-        pass
-    os.kill(process.pid, 9)
-    process.wait()
-    process.stdout.close()
-    inventory = read_inventory(tmp_path, KEY)
-    assert len(inventory) % 8 == 0
-    assert len(inventory) >= 8 * (
-        acknowledged // 8 - 1
-    )  # the shard before the one that is being written is on disk
-    assert sorted(inventory) == sorted(f"t{number}" for number in range(len(inventory)))
-    ids = [f"t{number}" for number in range(len(inventory))]
-    if ids:
-        base = np.arange(7 * 512, dtype=np.float16).reshape(7, 512) / 4096
-        expected = np.stack([base + np.float16(number % 7) for number in range(len(ids))], axis=1)
-        np.testing.assert_array_equal(
-            read_features(tmp_path, KEY, ids).values, expected.astype(np.float16)
-        )
-    prepare_store(tmp_path, KEY)
-    assert not list(tmp_path.glob(".*"))
-
-
-@pytest.mark.parametrize("limit", [500, 30_000, 59_000, 61_000])
-def test_a_disk_that_fills_up_is_one_line_and_leaves_no_shard(tmp_path: Path, limit: int) -> None:
-    """A limit on file sizes stands for the full disk; a shard here takes about 64 kB."""
-    done = subprocess.run(
-        [sys.executable, "-c", WRITER, str(tmp_path), str(limit), "16"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr[-800:]
-    assert "no space left while writing" in done.stdout
-    assert list(tmp_path.iterdir()) == []
+def test_an_id_with_a_field_too_many_is_refused() -> None:
+    with pytest.raises(ValueError, match="key"):
+        parse_store_id(json.dumps({**asdict(ID), "key": "C major"}))
