@@ -1,10 +1,11 @@
-"""Downloads from a real server on this machine, and what remains of them when something goes wrong."""
+"""Downloads from a real server on this machine, and what remains of them when they go wrong."""
 
 import hashlib
 import importlib
 import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,6 @@ import tarfile
 import threading
 import time
 import zipfile
-from collections import namedtuple
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +23,7 @@ from datamodules import download, unpack
 from datamodules.card import Archive, Card
 from datamodules.download import fetch_archives, is_fetched
 from datamodules.errors import UserError
+from datamodules.files import lock
 
 CONTENT = bytes(range(256)) * 2000
 HALF = 200_000
@@ -369,14 +370,17 @@ def test_silent_server_ends_the_attempt(
 def test_small_disk_is_said_before_the_download(
     server: Server, tmp_path: Path, monkeypatch
 ) -> None:
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 400_000))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=400_000))
     archive = publish(server, CONTENT)
     with pytest.raises(
         UserError,
-        match=r"^a.bin needs 0.0 GB more, .* has 0.0 GB free: free some, or set another data.root$",
+        match=r"^no space for a\.bin: 0\.00 GB needed at least, 0\.00 GB free under .*"
+        r"\. Free some, or set another data\.root$",
     ):
         fetch_archives([archive], tmp_path)
+    assert hidden(tmp_path) == set()
+
     (tmp_path / ".a.bin.part").write_bytes(CONTENT[:HALF])  # only the rest counts
     fetch_archives([archive], tmp_path)
 
@@ -395,9 +399,9 @@ def test_full_disk_and_closed_folder_are_one_line(server: Server, tmp_path: Path
 
 def test_second_process_is_kept_out(server: Server, tmp_path: Path) -> None:
     with (
-        download._only_fetcher(tmp_path),
+        lock(tmp_path / ".fetch.lock", wait=False),
         pytest.raises(
-            UserError, match=r"another process is fetching into .*: wait for it, or stop it"
+            UserError, match=r"is being written by process \d+ on .*: wait for it, or stop it"
         ),
     ):
         fetch_archives([publish(server, CONTENT)], tmp_path)
