@@ -233,8 +233,11 @@ def largest_file(n_bytes: int) -> Iterator[None]:
 def test_full_disk_is_one_line(tmp_path: Path, tiny: float) -> None:
     with largest_file(50_000), pytest.raises(UserError) as caught:
         demo.build(tmp_path, "nsynth", scale=tiny)
-    text = r"no space left while writing .*\.wav: free some space there and run the same command again"
-    assert re.fullmatch(text, str(caught.value))
+    pattern = (
+        r"no space left while writing .*\.wav: "
+        "free some space there and run the same command again"
+    )
+    assert re.fullmatch(pattern, str(caught.value))
     assert not audio_files(tmp_path)
     assert not list(tmp_path.rglob("*.tmp"))
 
