@@ -410,7 +410,8 @@ def test_the_demo_has_all_classes_in_all_splits(
 
 
 def test_the_demo_s_ratings_say_what_its_songs_are(demo_root: Path) -> None:
-    tracks = {item.name: item for item in demo.recipe(1.0).items if isinstance(item, demo.TasteTrack)}
+    items = demo.recipe(1.0).items
+    tracks = {item.name: item for item in items if isinstance(item, demo.TasteTrack)}
     for task, trait in (
         (MusicTastePreference, "preferred"),
         (MusicTasteRap, "rap"),
