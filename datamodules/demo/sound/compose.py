@@ -196,6 +196,7 @@ def _bass(rng: np.random.Generator, band: _Band, bar: _Bar) -> Iterator[Note]:
     fifth = (bar.chord[2] - bar.chord[0]) % 12
     third = (bar.chord[1] - bar.chord[0]) % 12
     hold_s = band.style.bass_steps * bar.step_s
+
     for step, stroke in _strokes(band.style.bass):
         # Drawn for every stroke, used or not: the order of draws is part of every song.
         walked = 0 if step == 0 else int(rng.choice([0, third, fifth, 12]))
