@@ -1,12 +1,16 @@
-"""Files that are either whole or absent, whatever is killed when.
+"""Files that are either whole or absent, whatever is killed when; locks, checksums and free space.
 
 Conventions: a file is written under a temporary name in its own folder (`.NAME.HEX.tmp`), flushed
 to disk and renamed. What a killed process leaves behind is a temporary file, which
-`remove_temporary` deletes.
+`remove_temporary` deletes. Sizes are bytes, and 1 GB is 10^9 of them.
 """
 
 import errno
+import fcntl
+import hashlib
 import os
+import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,10 +21,14 @@ from datamodules.errors import UserError
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+# -- writing ---------------------------------------------------------------------------------------
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yields a temporary path; when the block ends without error the file there becomes `path`,
-    durably.
+    """Yields a temporary path; what is there when the block ends without error becomes `path`.
+
+    That is durable: once the block is left, the file survives a power cut.
 
     Raises:
         UserError: the disk is full.
@@ -29,14 +37,16 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         make_folder(path.parent)
         yield temporary
+
+        # The content reaches the disk before the name does, or a crash could leave an empty file.
         _fsync(temporary)
         temporary.replace(path)
         _fsync(path.parent)
     except OSError as error:
         if is_disk_full(error):
             raise UserError(
-                f"no space left while writing {path}: free some space there and run the same "
-                "command again"
+                f"no space left while writing {path}: "
+                "free some space there and run the same command again"
             ) from error
         raise
     finally:
@@ -58,6 +68,7 @@ def make_folder(folder: Path) -> None:
         raise UserError(
             f"cannot make the folder {folder} ({error.strerror}): set another one under paths"
         ) from error
+
     if not os.access(folder, os.W_OK):
         raise UserError(
             f"cannot write in the folder {folder}: set another one under paths, or its permissions"
@@ -71,16 +82,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Deletes what killed writers left directly in `folder`; only for the one who holds the folder."""
+    """Deletes what killed writers left directly in `folder`; only for who holds that folder."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
-
-
-def is_disk_full(error: OSError) -> bool:
-    """Whether an error says that a disk, a quota or a file size limit is exhausted (HDF5 hides the
-    number in its text).
-    """
-    return error.errno in _DISK_FULL or any(os.strerror(code) in str(error) for code in _DISK_FULL)
 
 
 def _fsync(path: Path) -> None:
@@ -89,3 +93,82 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# -- one at a time ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool) -> Iterator[None]:
+    """Keeps every other process that locks `path` out of this block.
+
+    The lock goes with the process, however that ends, and with what it has forked. Some network
+    file systems know no locks; there the block is entered all the same, so whoever uses this must
+    stay correct, at the price of wasted work, when two enter at once.
+
+    Args:
+        path: of the lock file, in a folder that exists; made where it is missing, never deleted.
+        wait: for the holder to end, instead of raising.
+
+    Raises:
+        UserError: another process holds the lock; the text names it.
+    """
+    with path.open("a+b", buffering=0) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().decode() or "another process"
+            raise UserError(
+                f"{path.parent} is being written by {holder}: wait for it, or stop it"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+
+        file.truncate(0)  # of the name that a killed holder left
+        with suppress(OSError):  # the name is a help only: a full disk is said by what needs it
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+# -- what is there ---------------------------------------------------------------------------------
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in 64 hex digits, read in pieces (1.3 GB take about a second)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_free_space(
+    folder: Path, needed_bytes: int, what: str, *, remedy: str = "set a folder on a larger disk"
+) -> None:
+    """Refuses to begin what the disk cannot hold.
+
+    Args:
+        folder: where it will be written; exists.
+        needed_bytes: what it takes at least.
+        what: will be written, such as `the features`.
+        remedy: what helps beside freeing some space; the text ends with it.
+
+    Raises:
+        UserError: the disk of `folder` has less space.
+    """
+    free_bytes = shutil.disk_usage(folder).free
+    if needed_bytes > free_bytes:
+        raise UserError(
+            f"no space for {what}: {needed_bytes / 1e9:.2f} GB needed at least, "
+            f"{free_bytes / 1e9:.2f} GB free under {folder}. Free some, or {remedy}"
+        )
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether an error says that a disk, a quota or a file size limit is exhausted."""
+    if error.errno in _DISK_FULL:
+        return True
+
+    # HDF5 sets no number and hides the system's words in its text.
+    return any(os.strerror(code) in str(error) for code in _DISK_FULL)

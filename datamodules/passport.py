@@ -8,9 +8,10 @@ to each. Reading and hashing run in threads: most of the time goes to the disk.
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TypeVar
@@ -20,6 +21,7 @@ import numpy as np
 from datamodules.audio.decode import AudioError, AudioInfo, audio_info
 from datamodules.card import Card
 from datamodules.errors import UserError
+from datamodules.files import sha256_of
 from datamodules.task import TaskDataModule
 from datamodules.tracks import SPLITS, Kind, LeftOut, Segment, Split, Track, UnusableFile
 
@@ -112,16 +114,15 @@ class Passport:
     @property
     def group_leaks(self) -> dict[str, Mapping[Split, int]]:
         """Groups that are in more than one split, those with the most tracks first."""
-        leaks = [group for group in self.groups.items() if len(group[1]) > 1]
-        return dict(sorted(leaks, key=lambda leak: (-sum(leak[1].values()), leak[0])))
+        leaks = {name: counts for name, counts in self.groups.items() if len(counts) > 1}
+        order = sorted(leaks, key=lambda name: (-sum(leaks[name].values()), name))
+        return {name: leaks[name] for name in order}
 
     def classes_without(self, split: Split) -> list[str]:
         """Classes or tags that no track of a split has."""
-        return [
-            name
-            for name, n in zip(self.classes, self.splits[split].per_class, strict=False)
-            if n == 0
-        ]
+        # Regression has names of dimensions, and nothing to count for them.
+        counted = zip(self.classes, self.splits[split].per_class, strict=False)
+        return [name for name, n in counted if n == 0]
 
     @property
     def classes_train_lacks(self) -> list[str]:
@@ -131,41 +132,47 @@ class Passport:
 
     @property
     def complaint(self) -> str | None:
-        """What to say of files that cannot be read, all of them; None if there are none."""
+        """Error text that names all files that cannot be read; None if there are none."""
         if not self.unreadable:
             return None
         names = [item.track_id for item in self.unreadable]
         return (
             f"{len(names)} of {self.listed} {self.dataset} files cannot be read: "
-            f"{', '.join(names)}. Replace them, or leave them "
-            f"out with data.exclude=[{','.join(names)}] (tables will say so)"
+            f"{', '.join(names)}. Replace them, or leave them out with "
+            f"data.exclude=[{','.join(names)}] (tables will say so)"
         )
 
 
 def hash_list(tracks: Sequence[Track]) -> str:
-    """16 hex digits that two people share if they have the same tracks in the same splits with the
-    same targets.
+    """16 hex digits that two people share if their tracks have the same ids, splits and targets.
 
     The start of the SHA-256 over the sorted lines `track_id<tab>split<tab>target`; numbers have six
     decimals, which hides in which order a machine adds.
 
-    >>> tracks = [Track("a", Path("a.wav"), "train", 0), Track("b", Path("b.wav"), "test", (0.5, 1.0))]
-    >>> hash_list(tracks) == hash_list(tracks[::-1]), hash_list(tracks)
-    (True, '3a9438398b552a9d')
+    >>> one = Track("a", Path("a.wav"), "train", 0)
+    >>> other = Track("b", Path("b.wav"), "test", (0.5, 1.0))
+    >>> hash_list([one, other]), hash_list([one, other]) == hash_list([other, one])
+    ('3a9438398b552a9d', True)
     """
     lines = sorted(f"{track.track_id}\t{track.split}\t{_target_text(track)}" for track in tracks)
-    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()[:16]
+    text = "".join(f"{line}\n" for line in lines)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _target_text(track: Track) -> str:
     if isinstance(track.target, int):
         return str(track.target)
-    numbers = (
-        number
-        for part in track.target
-        for number in (part if isinstance(part, Segment) else (part,))
-    )
-    return " ".join(f"{round(number, 6) + 0.0:.6f}" for number in numbers)
+    # + 0.0 makes 0.0 of -0.0
+    return " ".join(f"{round(number, 6) + 0.0:.6f}" for number in _numbers(track.target))
+
+
+def _numbers(target: tuple[float, ...] | tuple[Segment, ...]) -> Iterator[float]:
+    """The numbers of a target, those of a segment one after the other."""
+    for part in target:
+        if isinstance(part, Segment):
+            yield from part
+        else:
+            yield part
 
 
 def read_passport(
@@ -185,16 +192,23 @@ def read_passport(
     listed = data.wanted()
     data.check_targets(listed)
     tracks = [track for track in listed if track.path.is_file()]
+
+    # Tracks that are parts of one file share its header.
     files = _Files(progress)
     headers = files.each(_header, list(dict.fromkeys(track.path for track in tracks)))
-    readable = [track for track in tracks if isinstance(headers[track.path], AudioInfo)]
     infos = [info for info in headers.values() if isinstance(info, AudioInfo)]
+    readable = [track for track in tracks if isinstance(headers[track.path], AudioInfo)]
     seconds = {track.track_id: _seconds(track, headers) for track in tracks}
-    lengths = [seconds[track.track_id] for track in readable]
+
     return Passport(
-        dataset=data.dataset, root=data.root, is_demo=data.is_demo, card=data.card, kind=data.kind, classes=data.classes,
+        dataset=data.dataset,
+        root=data.root,
+        is_demo=data.is_demo,
+        card=data.card,
+        kind=data.kind,
+        classes=data.classes,
         splits={split: _split_facts(data, split, tracks, seconds) for split in SPLITS},
-        durations_s=(min(lengths), median(lengths), max(lengths)) if lengths else None,
+        durations_s=_durations([seconds[track.track_id] for track in readable]),
         sample_rates=Counter(info.sample_rate for info in infos),
         channels=Counter(info.channels for info in infos),
         missing=tuple(track for track in listed if not track.path.is_file()),
@@ -202,32 +216,51 @@ def read_passport(
         left_out=tuple(data.left_out()),
         excluded=tuple(sorted(data.excluded_ids() & {track.track_id for track in everything})),
         duplicates=tuple(_duplicates(readable, files)),
-        groups=_groups(tracks), grouped=Counter(track.split for track in tracks if track.group),
-        listed=len(listed), list_hash=hash_list(listed),
-    )  # fmt: skip
+        groups=_tracks_per_group(tracks),
+        grouped=Counter(track.split for track in tracks if track.group),
+        listed=len(listed),
+        list_hash=hash_list(listed),
+    )
 
 
 class _Files:
-    """Runs functions over files, in threads, and counts."""
+    """Runs functions over files, in threads, and counts for `progress`."""
 
     def __init__(self, progress: Callable[[int, int], None]) -> None:
         self._progress = progress
-        self._done = self._total = 0
+        self._done = 0
+        self._total = 0
 
     def each(self, look: Callable[[Path], T], paths: Sequence[Path]) -> dict[Path, T]:
-        """What `look` says of each path."""
+        """What `look` returns for each path.
+
+        Raises:
+            UserError: the disk cannot read one of them.
+        """
         self._total += len(paths)
-        parts = [
-            paths[start : start + _FILES_PER_CALL]
-            for start in range(0, len(paths), _FILES_PER_CALL)
-        ]
+        starts = range(0, len(paths), _FILES_PER_CALL)
+        parts = [paths[start : start + _FILES_PER_CALL] for start in starts]
+
         found: dict[Path, T] = {}
         with ThreadPoolExecutor(_N_THREADS) as pool:
-            for part in pool.map(lambda part: {path: look(path) for path in part}, parts):
-                found.update(part)
-                self._done += len(part)
+            for looked_at in pool.map(partial(_look_at_each, look), parts):
+                found.update(looked_at)
+                self._done += len(looked_at)
                 self._progress(self._done, self._total)
         return found
+
+
+def _look_at_each(look: Callable[[Path], T], paths: Sequence[Path]) -> dict[Path, T]:
+    found = {}
+    for path in paths:
+        try:
+            found[path] = look(path)
+        except OSError as error:
+            raise UserError(
+                f"cannot read {path} ({error.strerror}): "
+                "repair it or leave its track out with data.exclude"
+            ) from error
+    return found
 
 
 def _header(path: Path) -> AudioInfo | str:
@@ -247,27 +280,39 @@ def _seconds(track: Track, headers: Headers) -> float:
     return max(0.0, end - track.start_s)
 
 
+def _durations(seconds: Sequence[float]) -> tuple[float, float, float] | None:
+    """The shortest, the median and the longest; None without any."""
+    if not seconds:
+        return None
+    return min(seconds), median(seconds), max(seconds)
+
+
 def _unreadable(tracks: Sequence[Track], headers: Headers) -> list[UnusableFile]:
-    reasons = ((track, headers[track.path]) for track in tracks)
-    return [
-        UnusableFile(track.track_id, track.path, reason)
-        for track, reason in reasons
-        if isinstance(reason, str)
-    ]
+    files = []
+    for track in tracks:
+        reason = headers[track.path]
+        if isinstance(reason, str):
+            files.append(UnusableFile(track.track_id, track.path, reason))
+    return files
 
 
 def _split_facts(
     data: TaskDataModule, split: Split, tracks: Sequence[Track], seconds: Mapping[str, float]
 ) -> SplitFacts:
     members = [track for track in tracks if track.split == split]
+    per_class: list[float] = []
+    values: list[Values] = []
+    if data.kind == "regression":
+        values = _values(members)
+    else:
+        per_class = _per_class(len(data.classes), members, seconds)
+
     return SplitFacts(
         found=len(members),
         expected=None if data.is_demo else data.expected.get(split),
         seconds=sum(seconds[track.track_id] for track in members),
-        per_class=()
-        if data.kind == "regression"
-        else tuple(_per_class(len(data.classes), members, seconds)),
-        values=tuple(_values(members)) if data.kind == "regression" else (),
+        per_class=tuple(per_class),
+        values=tuple(values),
     )
 
 
@@ -280,12 +325,13 @@ def _per_class(
         if isinstance(track.target, int):
             totals[track.target] += 1
             continue
+
         parts: tuple[float | Segment, ...] = track.target
         for index, part in enumerate(parts):
             if isinstance(part, Segment):
-                totals[part.label] += max(
-                    0.0, min(part.end_s, seconds[track.track_id]) - part.start_s
-                )
+                # Labels may go on where the audio has ended; the last one may have no end at all.
+                end_s = min(part.end_s, seconds[track.track_id])
+                totals[part.label] += max(0.0, end_s - part.start_s)
             else:
                 totals[index] += part
     return totals
@@ -295,11 +341,17 @@ def _values(tracks: Sequence[Track]) -> list[Values]:
     """The dimensions of the tracks' targets."""
     columns = np.array([track.target for track in tracks]).T
     return [
-        Values(float(v.mean()), float(v.std()), float(v.min()), float(v.max())) for v in columns
+        Values(
+            mean=float(column.mean()),
+            sd=float(column.std()),
+            low=float(column.min()),
+            high=float(column.max()),
+        )
+        for column in columns
     ]
 
 
-def _groups(tracks: Sequence[Track]) -> dict[str, Mapping[Split, int]]:
+def _tracks_per_group(tracks: Sequence[Track]) -> dict[str, Mapping[Split, int]]:
     groups: defaultdict[str, Counter[Split]] = defaultdict(Counter)
     for track in tracks:
         for name in set((track.group or "").split("|")) - {""}:
@@ -308,21 +360,21 @@ def _groups(tracks: Sequence[Track]) -> dict[str, Mapping[Split, int]]:
 
 
 def _duplicates(tracks: Sequence[Track], files: _Files) -> list[tuple[Track, ...]]:
-    """Tracks whose files have the same bytes: the same size, then the same bytes in the middle,
-    then the same SHA-256.
-    """
-    of_path = {track.path: track for track in reversed(tracks)}
+    """Tracks whose files have the same bytes, those in more than one split first."""
+    of_path = {track.path: track for track in reversed(tracks)}  # the first of a file's tracks
+
+    # Only files of one size can be the same, and of those only the ones with the same bytes in the
+    # middle are read as a whole.
     sizes = {path: path.stat().st_size for path in of_path}
-    samples = files.each(_sample, _alike(sizes))
-    alike = _alike({path: (sizes[path], sample) for path, sample in samples.items()})
-    sets: defaultdict[bytes, list[Track]] = defaultdict(list)
-    for path, digest in files.each(_digest, alike).items():
-        sets[digest].append(of_path[path])
-    found = [
-        tuple(sorted(same, key=lambda track: track.track_id))
-        for same in sets.values()
-        if len(same) > 1
-    ]
+    samples = files.each(_sample, _that_share(sizes))
+    candidates = _that_share({path: (sizes[path], sample) for path, sample in samples.items()})
+
+    tracks_of_hash: defaultdict[str, list[Track]] = defaultdict(list)
+    for path, file_hash in files.each(sha256_of, candidates).items():
+        tracks_of_hash[file_hash].append(of_path[path])
+
+    sets = [same for same in tracks_of_hash.values() if len(same) > 1]
+    found = [tuple(sorted(same, key=lambda track: track.track_id)) for same in sets]
     return sorted(found, key=lambda same: (not crosses_splits(same), same[0].track_id))
 
 
@@ -331,30 +383,18 @@ def crosses_splits(tracks: Sequence[Track]) -> bool:
     return len({track.split for track in tracks}) > 1
 
 
-def _alike(keys: Mapping[Path, Hashable]) -> list[Path]:
+def _that_share(keys: Mapping[Path, Hashable]) -> list[Path]:
     """Paths that share their key with another one."""
     n = Counter(keys.values())
     return [path for path, key in keys.items() if n[key] > 1]
 
 
 def _sample(path: Path) -> bytes:
-    """What tells most files of one size apart (all 305 979 of NSynth have the same), at the price
-    of one read.
+    """Hash of some bytes in the middle of a file.
+
+    It tells most files of one size apart (all 305 979 of NSynth have the same) at the price of one
+    read; at the start, headers look alike.
     """
-    return _hash_from(path, path.stat().st_size // 2, _SAMPLE_BYTES)
-
-
-def _digest(path: Path) -> bytes:
-    return _hash_from(path, 0, None)
-
-
-def _hash_from(path: Path, start: int, n_bytes: int | None) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            return hashlib.sha256(file.read() if n_bytes is None else file.read(n_bytes)).digest()
-    except OSError as error:
-        raise UserError(
-            f"cannot read {path} ({error.strerror}): repair it or leave its track out with "
-            "data.exclude"
-        ) from error
+    with path.open("rb") as file:
+        file.seek(path.stat().st_size // 2)
+        return hashlib.sha256(file.read(_SAMPLE_BYTES)).digest()

@@ -23,7 +23,11 @@ from typing import BinaryIO
 from datamodules.errors import UserError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2")
-_NAMES, _FILES = "names.json", "files"
+_OF_MACOS = ("__MACOSX", ".DS_Store")
+
+# In `.NAME.unpacked`: a list of the top level, written last, and the folder with the content.
+_NAMES = "names.json"
+_FILES = "files"
 
 
 def is_packed(name: str) -> bool:
@@ -49,28 +53,33 @@ def unpack(volumes: Sequence[Path], name: str, folder: Path) -> list[str]:
     unpacked = folder / f".{name}.unpacked"
     if not (unpacked / _NAMES).is_file():
         _unpack_aside(volumes, name, unpacked)
+
     names: list[str] = json.loads((unpacked / _NAMES).read_text(encoding="utf-8"))
-    for each in names:
-        if (unpacked / _FILES / each).exists():  # else it was moved before a kill
-            _move(unpacked / _FILES / each, folder / each)
+    for made in names:
+        if (unpacked / _FILES / made).exists():  # else it was moved before a kill
+            _move(unpacked / _FILES / made, folder / made)
+
     shutil.rmtree(unpacked)
     return names
 
 
 def _unpack_aside(volumes: Sequence[Path], name: str, unpacked: Path) -> None:
+    """Makes the folder `unpacked`: the archive's content, and the names of its top level."""
     unpacking = unpacked.with_suffix(".unpacking")
     for left_over in (unpacking, unpacked):
         if left_over.exists():
             shutil.rmtree(left_over)
     (unpacking / _FILES).mkdir(parents=True)
+
+    extract = _extract_zip if name.endswith(".zip") else _extract_tar
     try:
         with io.BufferedReader(_Joined(volumes)) as file:
-            (_extract_zip if name.endswith(".zip") else _extract_tar)(file, unpacking / _FILES)
+            extract(file, unpacking / _FILES)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError) as error:
         shutil.rmtree(unpacking)
-        raise UserError(
-            f"{name} cannot be unpacked ({' '.join(str(error).split())}): get the dataset by hand"
-        ) from error
+        reason = " ".join(str(error).split())  # in one line
+        raise UserError(f"{name} cannot be unpacked ({reason}): get the dataset by hand") from error
+
     names = sorted(path.name for path in (unpacking / _FILES).iterdir())
     (unpacking / _NAMES).write_text(json.dumps(names), encoding="utf-8")
     unpacking.rename(unpacked)
@@ -94,16 +103,19 @@ def _extract_tar(file: BinaryIO, folder: Path) -> None:
 
 
 def _is_wanted(name: str) -> bool:
-    """False for what macOS adds; raises ValueError for a name that leads out of the folder."""
+    """Whether a member is not one of those that macOS adds.
+
+    Raises:
+        ValueError: its name leads out of the folder.
+    """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{name} leads out of the folder")
-    return not any(
-        part in ("__MACOSX", ".DS_Store") or part.startswith("._") for part in path.parts
-    )
+    return not any(part in _OF_MACOS or part.startswith("._") for part in path.parts)
 
 
 def _move(source: Path, target: Path) -> None:
+    """Moves a file, or what is in a folder: what else the target folder holds stays there."""
     if source.is_dir() and target.is_dir():
         for child in sorted(source.iterdir()):
             _move(child, target / child.name)
@@ -130,18 +142,21 @@ class _Joined(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = (
-            offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._ends[-1]}[whence]
-        )
+        origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._ends[-1]}
+        self._at = origins[whence] + offset
         return self._at
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # the stub wants any buffer
         volume = bisect_right(self._ends, self._at)
         if volume == len(self._files):
             return 0
-        file, start = self._files[volume], self._ends[volume - 1] if volume else 0
+
+        # Up to the end of this volume at most: a raw file may give less than it is asked for.
+        start = self._ends[volume - 1] if volume else 0
+        file = self._files[volume]
         file.seek(self._at - start)
         n_read = file.readinto(buffer)
+
         self._at += n_read
         return n_read
 

@@ -14,10 +14,10 @@ _LOOK_FOR_PARENT_S = 0.25
 
 
 def end_with_parent(parent: int) -> None:
-    """Makes this process end soon after process `parent`, and gives SIGTERM back its plain meaning."""
-    signal.signal(
-        signal.SIGTERM, signal.SIG_DFL
-    )  # the parent's handler, if it has one, is not for its workers
+    """Makes this process end soon after process `parent`, and at once by SIGTERM."""
+    # The parent's handler, if it has one, is not for its workers.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
 
 

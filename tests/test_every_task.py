@@ -200,7 +200,7 @@ def test_the_demo_of_every_task_has_all_splits_at_any_scale(
     tmp_path: Path, task: str, scale: float
 ) -> None:
     settings = cell(task).task
-    folder, plan = tmp_path / settings.folder, build._DATASETS[settings.demo or ""].plan(scale)
+    folder, plan = tmp_path / settings.folder, build._DATASETS[settings.demo or ""].recipe(scale)
     write(folder, {item.path: "" for item in plan.items})
     write(folder, {**plan.labels(folder), MARKER: "{}"})
     assert {track.split for track in data(tmp_path, task).tracks()} == set(SPLITS)

@@ -1,3 +1,1 @@
-"""The offline demo corpus: sound rendered from a SoundFont, in the layouts of the real datasets,
-with exact labels.
-"""
+"""The offline demo corpus: rendered sound with exact labels, laid out like the real datasets."""

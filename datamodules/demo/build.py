@@ -6,10 +6,8 @@ and that it is a demo. Whatever is killed when, the next build goes on with the 
 missing. Numbers made from this corpus are demo numbers, wherever they appear.
 """
 
-import fcntl
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +21,11 @@ from datamodules.demo import (
     nsynth,
     vocalset,
 )
-from datamodules.demo.recipe import RECIPE_VERSION, Item, Plan
+from datamodules.demo.recipe import RECIPE_VERSION, Item, Recipe
 from datamodules.demo.sound.soundfont import packaged_font
 from datamodules.demo.workers import write_items
 from datamodules.errors import UserError
-from datamodules.files import is_disk_full, remove_temporary, write_text
+from datamodules.files import is_disk_full, lock, remove_temporary, write_text
 from datamodules.tracks import MARKER
 
 _LOCK = ".build.lock"
@@ -36,18 +34,18 @@ _LOCK = ".build.lock"
 @dataclass(frozen=True)
 class _Dataset:
     folder: str
-    plan: Callable[[float], Plan]
+    recipe: Callable[[float], Recipe]
 
 
 _DATASETS: Mapping[str, _Dataset] = {
-    "nsynth": _Dataset(nsynth.FOLDER, nsynth.plan),
-    "giantsteps": _Dataset(giantsteps.FOLDER, giantsteps.plan),
-    "gtzan": _Dataset(gtzan.FOLDER, gtzan.plan),
-    "emomusic": _Dataset(emomusic.FOLDER, emomusic.plan),
-    "magnatagatune": _Dataset(magnatagatune.FOLDER, magnatagatune.plan),
-    "vocalset": _Dataset(vocalset.FOLDER, vocalset.plan),
-    "musictaste": _Dataset(musictaste.FOLDER, musictaste.plan),
-    "harmonix": _Dataset(harmonix.FOLDER, harmonix.plan),
+    "nsynth": _Dataset(nsynth.FOLDER, nsynth.recipe),
+    "giantsteps": _Dataset(giantsteps.FOLDER, giantsteps.recipe),
+    "gtzan": _Dataset(gtzan.FOLDER, gtzan.recipe),
+    "emomusic": _Dataset(emomusic.FOLDER, emomusic.recipe),
+    "magnatagatune": _Dataset(magnatagatune.FOLDER, magnatagatune.recipe),
+    "vocalset": _Dataset(vocalset.FOLDER, vocalset.recipe),
+    "musictaste": _Dataset(musictaste.FOLDER, musictaste.recipe),
+    "harmonix": _Dataset(harmonix.FOLDER, harmonix.recipe),
 }
 DATASETS: tuple[str, ...] = tuple(_DATASETS)
 
@@ -62,14 +60,15 @@ def dataset_root(root: Path, dataset: str) -> Path:
 
 
 def is_built(root: Path, dataset: str, scale: float) -> bool:
-    """Whether the marker says that this dataset is complete at `scale` under this recipe; single
-    files are not looked at.
+    """Whether the marker says that this dataset is complete at `scale` under this recipe.
+
+    Single files are not looked at.
     """
     try:
         marker = json.loads((dataset_root(root, dataset) / MARKER).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
-    return bool(marker == _marker(scale, _dataset(dataset).plan(scale).items))
+    return bool(marker == _marker(scale, _dataset(dataset).recipe(scale).items))
 
 
 def build(
@@ -97,20 +96,26 @@ def build(
     """
     if not 0 < scale < float("inf") or n_jobs < 1:
         raise UserError(
-            f"the demo corpus needs a scale and a number of jobs above 0, found scale={scale:g} "
-            f"n_jobs={n_jobs}"
+            "the demo corpus needs a scale and a number of jobs above 0, "
+            f"found scale={scale:g} n_jobs={n_jobs}"
         )
     folder = dataset_root(root, dataset)
-    plan = _dataset(dataset).plan(scale)
+    recipe = _dataset(dataset).recipe(scale)
+    marker = json.dumps(_marker(scale, recipe.items))
+
     try:
-        with _only_builder(folder):
-            _render(folder, plan.items, n_jobs, progress)
-            _write_labels(folder, plan.labels(folder), json.dumps(_marker(scale, plan.items)))
+        folder.mkdir(parents=True, exist_ok=True)
+
+        # Workers of a killed build hold on to the lock until they have ended. Where the file system
+        # has none, nobody may build twice at once.
+        with lock(folder / _LOCK, wait=True):
+            _render(folder, recipe.items, n_jobs, progress)
+            _write_labels(folder, recipe.labels(folder), marker)
     except OSError as error:
         reason = "no space left" if is_disk_full(error) else error.strerror or str(error)
         raise UserError(
-            f"cannot write the demo corpus to {folder} ({reason}): make room there or set another "
-            "data root"
+            f"cannot write the demo corpus to {folder} ({reason}): "
+            "make room there or set another data root"
         ) from error
 
 
@@ -124,26 +129,14 @@ def _marker(scale: float, items: Sequence[Item]) -> dict[str, float]:
     return {"recipe_version": RECIPE_VERSION, "scale": scale, "n_files": len(items)}
 
 
-@contextmanager
-def _only_builder(folder: Path) -> Iterator[None]:
-    """Waits until no other process builds in `folder`; workers of a killed build hold on to it
-    until they have ended.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:
-        with suppress(
-            OSError
-        ):  # some network file systems have no locks; there, nobody may build twice at once
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _render(
     folder: Path, items: Sequence[Item], n_jobs: int, progress: Callable[[int, int], None] | None
 ) -> None:
+    """Writes the audio files that are not there yet."""
     for parent in {(folder / item.path).parent for item in items}:
         parent.mkdir(parents=True, exist_ok=True)
         remove_temporary(parent)
+
     missing = [item for item in items if not (folder / item.path).exists()]
     n_done = len(items) - len(missing)
 
@@ -155,6 +148,7 @@ def _render(
 
     report(0)
     if missing:
+        # Until the labels are written again, nothing says that the dataset is complete.
         (folder / MARKER).unlink(missing_ok=True)
         packaged_font()  # read before the workers fork, so that they share it
         write_items(folder, missing, n_jobs, lambda: report(1))
@@ -165,11 +159,13 @@ def _write_labels(folder: Path, labels: Mapping[str, str], marker: str) -> None:
     for parent in {folder, *((folder / path).parent for path in labels)}:
         parent.mkdir(parents=True, exist_ok=True)
         remove_temporary(parent)
+
     changed = {path: text for path, text in labels.items() if not _holds(folder / path, text)}
     if changed:
         (folder / MARKER).unlink(missing_ok=True)
     for path, text in changed.items():
         write_text(folder / path, text)
+
     if not _holds(folder / MARKER, marker):
         write_text(folder / MARKER, marker)
 

@@ -1,5 +1,4 @@
-"""The demo's EmoMusic: ten-second songs whose mode, tempo, loudness and register follow a drawn
-arousal and valence.
+"""The demo's EmoMusic: ten-second songs that sound like a drawn arousal and valence.
 
 Conventions: a mood is (arousal, valence), both in [-1, 1]; its rating is 5 + 3 times it, with the
 noise that raters would add. Arousal is heard as tempo, loudness, velocity and drums, valence as
@@ -9,8 +8,6 @@ set. Some values carry stray blanks, as there. The four tables of continuous rat
 nothing reads them.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,9 +17,10 @@ import numpy as np
 
 from datamodules.audio.decode import mp3_bytes
 from datamodules.datasets.emomusic import AUDIO_FOLDER, RATINGS, SONGS, development_split
-from datamodules.demo.recipe import Plan, count
+from datamodules.demo.recipe import Recipe, count
 from datamodules.demo.sound.compose import Mode, Song, compose, render_song
 from datamodules.demo.sound.soundfont import DRUMS, Note
+from datamodules.demo.tables import table_text
 from datamodules.tracks import Split
 
 FOLDER = "EmoMusic"
@@ -33,7 +31,8 @@ _PER_SPLIT: Mapping[Split, int] = {"train": 58, "val": 14, "test": 18}
 _FIRST_ID: Mapping[Split, int] = {"train": 2, "val": 10_002, "test": 20_002}
 _ID_STRIDE = 10_000
 _SEED = 4
-# Styles whose chords have a third, without which a mode is not heard, and what the dataset calls
+
+# Styles whose chords have a third, without which a mode is not heard; and what the dataset calls
 # them.
 _GENRES = {
     "blues": "Blues",
@@ -44,20 +43,20 @@ _GENRES = {
     "pop": "Pop",
 }
 _BLUR = 0.5
-_DRAWN_SECONDS = (
-    3 * SECONDS
-)  # composed, before the tempo is set: the slowest style at the fastest mood still fills the song
 _RATING_NOISE = 0.15
+
+# Composed, before the tempo is set: the slowest style at the fastest mood still fills the song.
+_DRAWN_SECONDS = 3 * SECONDS
+
 _SONG_HEADER = (
-    *(
-        "song_id",
-        "file_name",
-        "Artist",
-        "Song title",
-        "start of the segment (min.sec)",
-        "end of the segment (min.sec)",
-    ),
-    *("Genre", "Mediaeval 2013 set"),
+    "song_id",
+    "file_name",
+    "Artist",
+    "Song title",
+    "start of the segment (min.sec)",
+    "end of the segment (min.sec)",
+    "Genre",
+    "Mediaeval 2013 set",
 )
 _RATING_HEADER = ("song_id", "mean_arousal", "std_arousal", "mean_valence", "std_valence")
 _FIRST_NAMES = (
@@ -114,30 +113,27 @@ class MoodSong:
         """The song, its style drawn."""
         arousal, valence = self.mood()
         rng = self._rng(2)
-        mode: Mode = "major" if rng.random() < 1 / (1 + np.exp(-6 * valence)) else "minor"
-        drawn = compose(
-            rng, str(rng.choice(sorted(_GENRES))), seconds=_DRAWN_SECONDS, mode=mode, blur=_BLUR
-        )
+        is_major = rng.random() < 1 / (1 + np.exp(-6 * valence))
+        mode: Mode = "major" if is_major else "minor"
+        genre = str(rng.choice(sorted(_GENRES)))
+        drawn = compose(rng, genre, seconds=_DRAWN_SECONDS, mode=mode, blur=_BLUR)
+
+        # The mood sets the tempo, whatever the style: its notes are moved together or apart.
         tempo = round(110 + 50 * arousal)
         stretch = drawn.tempo / tempo
-        notes = (
-            _with_mood(note, stretch, arousal, valence)
-            for note in drawn.notes
-            if arousal > -0.3 or note.program != DRUMS
-        )
-        return replace(
-            drawn,
-            notes=tuple(note for note in notes if note.onset_s < SECONDS),
-            seconds=SECONDS,
-            tempo=tempo,
-        )
+        has_drums = arousal > -0.3
+        heard = [note for note in drawn.notes if has_drums or note.program != DRUMS]
+        moved = [_with_mood(note, stretch, arousal, valence) for note in heard]
+
+        notes = tuple(note for note in moved if note.onset_s < SECONDS)
+        return replace(drawn, notes=notes, seconds=SECONDS, tempo=tempo)
 
     def encode(self) -> bytes:
         """The song as an MP3 file, up to 16 dB softer where arousal is low."""
-        level_db = 8 * self.mood()[0] - 8
-        return mp3_bytes(
-            render_song(self.song(), SAMPLE_RATE) * np.float32(10 ** (level_db / 20)), SAMPLE_RATE
-        )
+        arousal, _ = self.mood()
+        level_db = 8 * arousal - 8
+        gain = np.float32(10 ** (level_db / 20))
+        return mp3_bytes(render_song(self.song(), SAMPLE_RATE) * gain, SAMPLE_RATE)
 
     def artist(self) -> str:
         """An invented name that the split rule puts where the song is."""
@@ -151,17 +147,18 @@ class MoodSong:
         return np.random.default_rng([_SEED, self.song_id, purpose])
 
 
-def plan(scale: float) -> Plan:
+def recipe(scale: float) -> Recipe:
     """Songs of each split."""
-    songs = [
-        MoodSong(_FIRST_ID[split] + index, split)
-        for split, n_songs in _PER_SPLIT.items()
-        for index in range(min(count(n_songs, scale), _ID_STRIDE))
-    ]
-    return Plan(songs, partial(_labels, songs))
+    songs = []
+    for split, at_scale_1 in _PER_SPLIT.items():
+        n_songs = min(count(at_scale_1, scale), _ID_STRIDE)
+        songs += [MoodSong(_FIRST_ID[split] + index, split) for index in range(n_songs)]
+    return Recipe(songs, partial(_labels, songs))
 
 
 def _with_mood(note: Note, stretch: float, arousal: float, valence: float) -> Note:
+    """The note in the song's tempo, harder for arousal and higher for valence."""
+    # In tens, so that equal notes, which are rendered once, stay many.
     velocity = int(np.clip(round(note.velocity * (0.75 + 0.25 * arousal) / 10) * 10, 10, 120))
     pitch = note.pitch if note.program == DRUMS else note.pitch + round(6 * valence)
     return replace(
@@ -174,20 +171,20 @@ def _with_mood(note: Note, stretch: float, arousal: float, valence: float) -> No
 
 
 def _labels(songs: Sequence[MoodSong], _folder: Path) -> dict[str, str]:
-    ratings = (
-        (str(song.song_id), f"{arousal:g}", "1.5", f"{valence:g}", "1.5")
-        for song in songs
-        for arousal, valence in [song.ratings()]
-    )
     return {
-        SONGS: _table([_SONG_HEADER, *map(_song_row, songs)]),
-        RATINGS: _table([_RATING_HEADER, *ratings]),
+        SONGS: table_text(_SONG_HEADER, [_song_row(song) for song in songs]),
+        RATINGS: table_text(_RATING_HEADER, [_rating_row(song) for song in songs]),
     }
+
+
+def _rating_row(song: MoodSong) -> tuple[str, ...]:
+    arousal, valence = song.ratings()
+    return (str(song.song_id), f"{arousal:g}", "1.5", f"{valence:g}", "1.5")
 
 
 def _song_row(song: MoodSong) -> tuple[str, ...]:
     start_s = 5 * (song.song_id % 24)
-    blank = " " * (song.song_id % 3 == 0)
+    blank = " " if song.song_id % 3 == 0 else ""
     return (
         str(song.song_id),
         f"{song.song_id}.mp3{blank}",
@@ -201,16 +198,9 @@ def _song_row(song: MoodSong) -> tuple[str, ...]:
 
 
 def _minutes(seconds: int) -> str:
-    """Minutes and seconds as the dataset writes them: a number whose decimals are the seconds, so
-    that 0.4 is 40 s.
+    """Minutes and seconds as the dataset writes them: with the seconds as decimals, 0.4 is 40 s.
 
     >>> _minutes(40), _minutes(65), _minutes(120)
     ('0.4', '1.05', '2')
     """
     return f"{seconds // 60 + seconds % 60 / 100:g}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()

@@ -1,5 +1,4 @@
-"""The demo's GTZAN: songs of ten styles under the names of the real clips, so that the real split
-list applies.
+"""The demo's GTZAN: songs of ten styles, named as the real clips, so that the real splits apply.
 
 Conventions: 22 050 Hz, mono, 16 bit, 661 794 samples like most of the real clips. Tempo, drums and
 instruments are blurred across genres; unblurred, a spectrum alone tells the genre.
@@ -12,7 +11,7 @@ import numpy as np
 
 from datamodules.audio.decode import wav_bytes
 from datamodules.datasets.gtzan import GENRES, read_split
-from datamodules.demo.recipe import Plan, count
+from datamodules.demo.recipe import Recipe, count
 from datamodules.demo.sound.compose import compose, render_song
 from datamodules.tracks import Split
 
@@ -43,18 +42,18 @@ class GenreTrack:
         return wav_bytes(render_song(song, SAMPLE_RATE), SAMPLE_RATE)
 
 
-def plan(scale: float) -> Plan:
+def recipe(scale: float) -> Recipe:
     """The first clips of every genre and split; there are never more than the real split has."""
     numbers: dict[tuple[str, Split], list[int]] = {}
     for name, split in read_split().items():
         genre, number = name.split(".")
         numbers.setdefault((genre, split), []).append(int(number))
-    items = [
-        GenreTrack(genre, number)
-        for (genre, split), of_split in numbers.items()
-        for number in sorted(of_split)[: count(_PER_GENRE[split], scale)]
-    ]
-    return Plan(items, _no_labels)
+
+    tracks = []
+    for (genre, split), of_split in numbers.items():
+        first_numbers = sorted(of_split)[: count(_PER_GENRE[split], scale)]
+        tracks += [GenreTrack(genre, number) for number in first_numbers]
+    return Recipe(tracks, _no_labels)
 
 
 def _no_labels(_folder: Path) -> dict[str, str]:

@@ -1,5 +1,4 @@
-"""The demo's Harmonix Set: songs whose sections differ in who plays, so that structure can be heard
-and is known exactly.
+"""The demo's Harmonix Set: songs whose sections are heard, because other players play in each.
 
 Conventions: every song keeps its style, key and tempo; sections begin at bars. A verse has drums,
 bass and chords; a chorus adds the melody and plays louder; a bridge has high chords and no drums;
@@ -8,8 +7,6 @@ blurs this: any player may be missing from a section. Labels are of many spellin
 files; some songs start late, some with silence, some lack their `end`, some have two.
 """
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,9 +16,10 @@ import numpy as np
 
 from datamodules.audio.decode import wav_bytes
 from datamodules.datasets.harmonix import N_FOLDS, URLS
-from datamodules.demo.recipe import Plan, count
-from datamodules.demo.sound.compose import Song, compose, render_song
-from datamodules.demo.sound.soundfont import DRUMS, Note
+from datamodules.demo.recipe import Recipe, count
+from datamodules.demo.sound.compose import Part, Song, compose, part_of, render_song
+from datamodules.demo.sound.soundfont import Note
+from datamodules.demo.tables import table_text
 
 FOLDER = "Harmonix"
 SAMPLE_RATE = 22050
@@ -29,15 +27,11 @@ SAMPLE_RATE = 22050
 _SONGS = 64
 _SEED = 6
 _STYLES = ("country", "disco", "metal", "pop", "rock")  # of a quick beat: a section takes some 5 s
-_FORM = (
-    ("intro", 2),
-    ("verse", 3),
-    ("chorus", 3),
-    ("middle", 2),
-    ("chorus", 2),
-    ("outro", 2),
-)  # class and bars
+
+# Class and bars of each section; the middle is one of two classes.
+_FORM = (("intro", 2), ("verse", 3), ("chorus", 3), ("middle", 2), ("chorus", 2), ("outro", 2))
 _MIDDLES = ("bridge", "inst")
+
 _SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "silence": ("silence",),
     "intro": ("intro", "intro", "fadein", "opening", "instintro"),
@@ -47,8 +41,9 @@ _SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "inst": ("inst", "instrumental", "solo", "break", "mainriff"),
     "outro": ("outro", "outro2", "coda", "ending"),
 }
-# Gains of drums, bass, chords and melody.
-_PLAYERS: Mapping[str, tuple[float, float, float, float]] = {
+
+_PARTS: tuple[Part, ...] = ("drums", "bass", "chords", "lead")
+_GAINS: Mapping[str, tuple[float, ...]] = {  # of the parts in each class
     "silence": (0.0, 0.0, 0.0, 0.0),
     "intro": (0.0, 0.0, 0.8, 0.0),
     "verse": (0.8, 0.9, 0.7, 0.0),
@@ -58,11 +53,11 @@ _PLAYERS: Mapping[str, tuple[float, float, float, float]] = {
     "outro": (0.0, 0.7, 0.8, 0.0),
 }
 _MISSING = 0.15  # chance that a player rests for a section
-_BEFORE_S, _AFTER_S = 0.7, 1.0  # of a song that starts late, and after the end: without a label
-_LEAD_FROM, _LEAD_VELOCITY = (
-    64,
-    90,
-)  # what tells `compose`'s melody from its chords (velocity 80) and its bass (below 60)
+
+# Without a label: before a song that starts late, and after the end of every song.
+_BEFORE_S = 0.7
+_AFTER_S = 1.0
+
 _TWINS = {14: 5, 23: 9}  # songs with the URL of an earlier one, which is in another fold
 
 
@@ -103,78 +98,90 @@ class StructureTrack:
 
     def sections(self) -> list[Section]:
         """The song's sections, in order, without gaps."""
-        rng, bar_s = self.rng(1), 240 / self.score().tempo
+        rng = self.rng(1)
+        bar_s = 240 / self.score().tempo
         middle = str(rng.choice(_MIDDLES))
-        names = [(middle if name == "middle" else name, bars * bar_s) for name, bars in _FORM]
-        time = _BEFORE_S if rng.random() < 0.3 else 0.0
+        form = [(middle if name == "middle" else name, bars * bar_s) for name, bars in _FORM]
+        start_s = _BEFORE_S if rng.random() < 0.3 else 0.0
         if rng.random() < 0.4:
-            names.insert(0, ("silence", 2.0))
+            form.insert(0, ("silence", 2.0))
+
         sections = []
-        for name, seconds in names:
-            sections.append(Section(time, time + seconds, str(rng.choice(_SPELLINGS[name])), name))
-            time += seconds
+        for name, seconds in form:
+            label = str(rng.choice(_SPELLINGS[name]))
+            sections.append(Section(start_s, start_s + seconds, label, name))
+            start_s += seconds
         return sections
 
     def encode(self) -> bytes:
         """The song as a WAV file."""
-        song, sections, rng = self.score(), self.sections(), self.rng(2)
-        notes = [note for section in sections for note in _play(song, section, rng)]
-        whole = replace(song, notes=tuple(notes), seconds=sections[-1].end_s + _AFTER_S)
-        return wav_bytes(render_song(whole, SAMPLE_RATE), SAMPLE_RATE)
+        score = self.score()
+        sections = self.sections()
+        rng = self.rng(2)
+        notes: list[Note] = []
+        for section in sections:
+            notes += _play(score, section, rng)
+
+        song = replace(score, notes=tuple(notes), seconds=sections[-1].end_s + _AFTER_S)
+        return wav_bytes(render_song(song, SAMPLE_RATE), SAMPLE_RATE)
 
     def lines(self) -> list[str]:
         """The file of segments: some have no `end`, some have two."""
-        sections, chance = self.sections(), self.rng(3).random()
-        end = sections[-1].end_s
-        ends = [] if chance < 0.1 else [end] if chance > 0.2 else [end, end + 0.5]
-        return [f"{section.start_s:.6f} {section.label}" for section in sections] + [
-            f"{time:.6f} end" for time in ends
-        ]
+        sections = self.sections()
+        chance = self.rng(3).random()
+        ends = [sections[-1].end_s]
+        if chance < 0.1:
+            ends = []
+        elif chance <= 0.2:
+            ends.append(ends[0] + 0.5)
+
+        starts = [f"{section.start_s:.6f} {section.label}" for section in sections]
+        return [*starts, *(f"{time:.6f} end" for time in ends)]
 
 
 def _play(song: Song, section: Section, rng: np.random.Generator) -> Iterator[Note]:
     """The notes of one section by those who play in it."""
-    full = _PLAYERS[section.name]
-    drawn = tuple(gain * (rng.random() >= _MISSING) for gain in full)
-    gains = drawn if any(drawn) else full  # somebody plays, or it would be silence by another name
+    gains = _draw_gains(section.name, rng)
     for note in song.notes:
-        gain = gains[_player(note)]
-        if section.start_s <= note.onset_s < section.end_s and gain > 0:
-            if section.name == "outro":
-                gain *= 1.2 - (note.onset_s - section.start_s) / (section.end_s - section.start_s)
-            higher = 12 if section.name == "bridge" and _player(note) == 2 else 0
-            yield replace(note, gain=note.gain * gain, pitch=note.pitch + higher)
+        part = part_of(note)
+        gain = gains[part]
+        if not section.start_s <= note.onset_s < section.end_s or gain <= 0:
+            continue
+
+        if section.name == "outro":
+            gain *= 1.2 - (note.onset_s - section.start_s) / (section.end_s - section.start_s)
+        higher = 12 if section.name == "bridge" and part == "chords" else 0
+        yield replace(note, gain=note.gain * gain, pitch=note.pitch + higher)
 
 
-def _player(note: Note) -> int:
-    """0 drums, 1 bass, 2 chords, 3 melody."""
-    if note.program == DRUMS:
-        return 0
-    if note.velocity != _LEAD_VELOCITY:
-        return 2
-    return 3 if note.pitch >= _LEAD_FROM else 1
+def _draw_gains(name: str, rng: np.random.Generator) -> Mapping[Part, float]:
+    """Gain of each part in a section of one class, 0 for players who rest."""
+    all_play = _GAINS[name]
+    drawn = [gain * (rng.random() >= _MISSING) for gain in all_play]
+
+    # Somebody plays, or it would be silence by another name.
+    gains = drawn if any(drawn) else all_play
+    return dict(zip(_PARTS, gains, strict=True))
 
 
-def plan(scale: float) -> Plan:
+def recipe(scale: float) -> Recipe:
     """The first songs; never fewer than there are folds, so that no split is empty."""
-    tracks = [StructureTrack(number) for number in range(1, max(N_FOLDS, count(_SONGS, scale)) + 1)]
-    return Plan(tracks, partial(_labels, tracks))
+    n_songs = max(N_FOLDS, count(_SONGS, scale))
+    tracks = [StructureTrack(number) for number in range(1, n_songs + 1)]
+    return Recipe(tracks, partial(_labels, tracks))
 
 
 def _labels(tracks: Sequence[StructureTrack], _folder: Path) -> dict[str, str]:
-    urls = [
-        (track.name, f"https://example.org/watch?v={_TWINS.get(track.number, track.number)}")
-        for track in tracks
-    ]
+    files = {}
+    for track in tracks:
+        files[f"segments/{track.name}.txt"] = "".join(f"{line}\n" for line in track.lines())
+
+    urls = [(track.name, _url(track)) for track in tracks]
     titles = [(track.name, f"Song {track.number}, in sections", "The Demos") for track in tracks]
-    return {
-        **{f"segments/{track.name}.txt": "\n".join(track.lines()) + "\n" for track in tracks},
-        URLS: _csv(("File", "URL"), urls),
-        "metadata.csv": _csv(("File", "Title", "Artist"), titles),
-    }
+    files[URLS] = table_text(("File", "URL"), urls)
+    files["metadata.csv"] = table_text(("File", "Title", "Artist"), titles)
+    return files
 
 
-def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows([header, *rows])
-    return file.getvalue()
+def _url(track: StructureTrack) -> str:
+    return f"https://example.org/watch?v={_TWINS.get(track.number, track.number)}"

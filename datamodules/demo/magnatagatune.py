@@ -1,29 +1,28 @@
-"""The demo's MagnaTagATune: eight-second clips whose tags say what they are made of, in the real
-tables' layout.
+"""The demo's MagnaTagATune: eight-second clips whose tags say what they are made of.
 
-Conventions: the table has all 188 columns, sorted by name: the real 50 tags, those that the demo
-uses beside them, and fillers. A tag is set by a rule on the song (a program that plays, drums,
-tempo, loudness, style), never drawn; 25 of the 50 tags have no clip, as happens in small parts of
-the real set. Every ninth clip is a bass alone, which only rare tags describe: unless it is fast or
-slow it is untagged. One of the release's corrupt clips is there too, with its row and a file of 0
-bytes.
+Conventions: the table is laid out as the real one, with all 188 columns, sorted by name: the real
+50 tags, those that the demo uses beside them, and fillers. A tag is set by a rule on the song (a
+program that plays, drums, tempo, loudness, style), never drawn; 25 of the 50 tags have no clip, as
+happens in small parts of the real set. Every ninth clip is a bass alone, which only rare tags
+describe: unless it is fast or slow it is untagged. One of the release's corrupt clips is there too,
+with its row and a file of 0 bytes.
 """
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from datamodules.audio.decode import mp3_bytes
 from datamodules.datasets.magnatagatune import ANNOTATIONS, AUDIO_FOLDER, TAGS
-from datamodules.demo.recipe import Item, Plan, count
+from datamodules.demo.recipe import Recipe, count
 from datamodules.demo.sound.compose import Song, compose, render_song
 from datamodules.demo.sound.soundfont import DRUMS
 from datamodules.demo.sound.styles import STYLES
+from datamodules.demo.tables import table_text
 from datamodules.tracks import Split
 
 FOLDER = "MagnaTagATune"
@@ -39,8 +38,12 @@ _SEED = 5
 _BLUR = 0.4
 _DRUMS_SHARE = 0.7
 _LEVELS_DB: Mapping[str, float] = {"loud": 0.0, "middle": -10.0, "quiet": -20.0}
-_SOLO_EVERY, _SOLO_STYLES = 9, ("blues", "hiphop", "jazz", "reggae")
-_FAST, _SLOW = 125, 85  # beats per minute
+_SOLO_EVERY = 9  # clips, of which one is a bass alone
+_SOLO_STYLES = ("blues", "hiphop", "jazz", "reggae")
+
+# Beats per minute above and below which a song is tagged.
+_FAST = 125
+_SLOW = 85
 
 _PROGRAM_TAGS: Mapping[str, tuple[int, ...]] = {
     "piano": (0,),
@@ -70,20 +73,9 @@ _STYLE_TAGS: Mapping[str, tuple[str, ...]] = {
     "reggae": ("reggae",),
     "rock": ("rock",),
 }
-_RARE_TAGS = {
-    tag
-    for tag in (*_PROGRAM_TAGS, *(tag for tags in _STYLE_TAGS.values() for tag in tags))
-    if tag not in TAGS
-}
-COLUMNS: tuple[str, ...] = tuple(
-    sorted(
-        (
-            *TAGS,
-            *_RARE_TAGS,
-            *(f"rare tag {n:03d}" for n in range(N_TAGS - len(TAGS) - len(_RARE_TAGS))),
-        )
-    )
-)
+_RARE_TAGS = {*_PROGRAM_TAGS, *chain.from_iterable(_STYLE_TAGS.values())}.difference(TAGS)
+_FILLERS = [f"rare tag {number:03d}" for number in range(N_TAGS - len(TAGS) - len(_RARE_TAGS))]
+COLUMNS: tuple[str, ...] = tuple(sorted([*TAGS, *_RARE_TAGS, *_FILLERS]))
 
 
 @dataclass(frozen=True)
@@ -105,27 +97,24 @@ class TaggedClip:
 
     def level(self) -> str:
         """How loud it is: a key of `_LEVELS_DB`."""
-        return (
-            "middle"
-            if self._is_solo
-            else str(np.random.default_rng([_SEED, self.clip_id, 0]).choice(sorted(_LEVELS_DB)))
-        )
+        if self._is_solo:
+            return "middle"
+        rng = np.random.default_rng([_SEED, self.clip_id, 0])
+        return str(rng.choice(sorted(_LEVELS_DB)))
 
     def song(self) -> Song:
         """The song, its style drawn."""
         rng = np.random.default_rng([_SEED, self.clip_id, 1])
-        song = compose(
-            rng,
-            str(rng.choice(_SOLO_STYLES if self._is_solo else sorted(STYLES))),
-            seconds=SECONDS,
-            blur=_BLUR,
-        )
+        genre = str(rng.choice(_SOLO_STYLES if self._is_solo else sorted(STYLES)))
+        song = compose(rng, genre, seconds=SECONDS, blur=_BLUR)
+
         heard = {note.program for note in song.notes}
         if self._is_solo:
             heard = heard.intersection(_PROGRAM_TAGS["bass"])
         elif rng.random() >= _DRUMS_SHARE:
             heard = heard - {DRUMS}
-        return replace(song, notes=tuple(note for note in song.notes if note.program in heard))
+        notes = tuple(note for note in song.notes if note.program in heard)
+        return replace(song, notes=notes)
 
     @property
     def _is_solo(self) -> bool:
@@ -154,7 +143,7 @@ class CorruptClip:
         return f"{AUDIO_FOLDER}/{self.mp3_path}"
 
     def tags(self) -> set[str]:
-        """What its row says."""
+        """The tags in its row."""
         return {"guitar", "slow"}
 
     def encode(self) -> bytes:
@@ -162,18 +151,19 @@ class CorruptClip:
         return b""
 
 
-def plan(scale: float) -> Plan:
+def recipe(scale: float) -> Recipe:
     """Clips of each split, and the corrupt one."""
-    clips = [
-        TaggedClip(_FIRST_ID[split] + index, _FOLDERS[split][index % len(_FOLDERS[split])])
-        for split, n_clips in _PER_SPLIT.items()
-        for index in range(min(count(n_clips, scale), _ID_STRIDE))
-    ]
-    items: list[Item] = [*clips, CorruptClip()]
-    return Plan(items, partial(_labels, [*clips, CorruptClip()]))
+    clips: list[TaggedClip | CorruptClip] = []
+    for split, at_scale_1 in _PER_SPLIT.items():
+        folders = _FOLDERS[split]
+        for index in range(min(count(at_scale_1, scale), _ID_STRIDE)):
+            clips.append(TaggedClip(_FIRST_ID[split] + index, folders[index % len(folders)]))
+    clips.append(CorruptClip())
+    return Recipe(clips, partial(_labels, clips))
 
 
 def _true_of(song: Song, level: str) -> Iterator[str]:
+    """Tags of a song, by the rules; one may come twice."""
     programs = {note.program for note in song.notes}
     yield from (tag for tag, of_tag in _PROGRAM_TAGS.items() if programs.intersection(of_tag))
     yield from _STYLE_TAGS[song.genre]
@@ -188,10 +178,9 @@ def _true_of(song: Song, level: str) -> Iterator[str]:
 
 
 def _labels(clips: Sequence[TaggedClip | CorruptClip], _folder: Path) -> dict[str, str]:
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n")
-    writer.writerow(("clip_id", *COLUMNS, "mp3_path"))
+    rows = []
     for clip in clips:
         tags = clip.tags()
-        writer.writerow((clip.clip_id, *(int(tag in tags) for tag in COLUMNS), clip.mp3_path))
-    return {ANNOTATIONS: text.getvalue()}
+        rows.append((clip.clip_id, *(int(tag in tags) for tag in COLUMNS), clip.mp3_path))
+    header = ("clip_id", *COLUMNS, "mp3_path")
+    return {ANNOTATIONS: table_text(header, rows, delimiter="\t", quote_all=True)}

@@ -1,5 +1,4 @@
-"""The demo's NSynth: single notes of General MIDI programs, in the layout of the real json/wav
-release.
+"""The demo's NSynth: single notes of General MIDI programs, laid out as the json/wav release.
 
 Conventions: an instrument is one program, its number is the program counted from 0; train, valid
 and test share no program (in the real set valid and test share instruments). Programs that miss
@@ -17,7 +16,7 @@ import numpy as np
 
 from datamodules.audio.decode import wav_bytes
 from datamodules.datasets.nsynth import FAMILIES, FOLDERS
-from datamodules.demo.recipe import Plan, count
+from datamodules.demo.recipe import Recipe, count
 from datamodules.demo.sound.soundfont import packaged_font
 from datamodules.tracks import Split
 
@@ -38,20 +37,22 @@ PROGRAMS: Mapping[str, Mapping[Split, tuple[int, ...]]] = {
     "organ": {"train": (16, 18, 20), "val": (19,), "test": (17, 21)},
     "reed": {"train": (64, 66, 68, 71), "val": (69,), "test": (65, 70)},
     "string": {"train": (40, 42, 44, 48), "val": (49,), "test": (41, 43)},
-    "synth_lead": {
-        "train": (80, 81, 82, 83, 84, 87),
-        "val": (),
-        "test": (),
-    },  # as in the real set: only in train
+    # As in the real set: only in train.
+    "synth_lead": {"train": (80, 81, 82, 83, 84, 87), "val": (), "test": ()},
     "vocal": {"train": (52, 54, 85), "val": (91,), "test": (53,)},
 }
 _ELECTRONIC = {4, 5, 16, 17, 18, 26, 27, 28, 29, 30, 33, 34, 35, 36}
 _SYNTHETIC = {38, 39, 54, 62, 63, 80, 81, 82, 83, 84, 85, 87, 91}
 _PER_FAMILY: Mapping[Split, int] = {"train": 36, "val": 10, "test": 14}
-# prime to the 49 pitches and far from a divisor: any few notes in a row are spread over all octaves
+
+# Prime to the 49 pitches and far from a divisor: any few notes in a row are spread over all
+# octaves.
 _PITCH_STRIDE = 18
+
+# Families and splits begin at different pitches.
 _FAMILY_STRIDE = 4
 _SPLIT_STRIDE = 17
+
 _HOLD_S = 3.0
 _GAIN = np.float32(0.6)  # the loudest program at velocity 127 stays below full scale
 
@@ -92,13 +93,13 @@ class InstrumentNote:
         """The note as a WAV file: 3 s held, 1 s of release."""
         note = packaged_font().render_note(
             self.program, self.pitch, self.velocity, _HOLD_S, SAMPLE_RATE
-        )[:N_SAMPLES]
-        return wav_bytes(np.pad(note, (0, N_SAMPLES - len(note))) * _GAIN, SAMPLE_RATE)
+        )
+        note = note[:N_SAMPLES]
+        audio = np.pad(note, (0, N_SAMPLES - len(note))) * _GAIN
+        return wav_bytes(audio, SAMPLE_RATE)
 
     def entry(self) -> dict[str, object]:
-        """The note's entry in examples.json, with all fields of the real one; no demo note has
-        qualities.
-        """
+        """The note's entry in examples.json, with all fields of the real one, but no qualities."""
         return {
             "note": (self.program * 128 + self.pitch) * 128 + self.velocity,
             "note_str": self.name,
@@ -116,42 +117,40 @@ class InstrumentNote:
         }
 
 
-def plan(scale: float) -> Plan:
+def recipe(scale: float) -> Recipe:
     """All notes at `scale`; there are never more than the distinct notes of a family's programs."""
-    notes = [
-        note
-        for family in FAMILIES
-        for split, programs in PROGRAMS[family].items()
-        if programs
-        for note in _notes(split, family, programs, count(_PER_FAMILY[split], scale))
-    ]
-    return Plan(notes, partial(_labels, notes))
+    notes = []
+    for family in FAMILIES:
+        for split, programs in PROGRAMS[family].items():
+            if programs:
+                notes += _spread_notes(split, family, programs, count(_PER_FAMILY[split], scale))
+    return Recipe(notes, partial(_labels, notes))
 
 
-def _notes(
+def _spread_notes(
     split: Split, family: str, programs: Sequence[int], n_notes: int
 ) -> list[InstrumentNote]:
-    """Programs take turns, the pitch strides, the velocity moves on with every round of turns and
+    """Notes of one family in one split, all different, over all programs, pitches and velocities.
+
+    Programs take turns, the pitch strides, the velocity moves on with every round of turns and
     every lap of all pairs.
     """
     first = FAMILIES.index(family) * _FAMILY_STRIDE + list(FOLDERS).index(split) * _SPLIT_STRIDE
     lap = len(programs) * len(PITCHES)
-    return [
-        InstrumentNote(
-            split,
-            family,
-            programs[index % len(programs)],
-            PITCHES[(first + index * _PITCH_STRIDE) % len(PITCHES)],
-            VELOCITIES[(index % lap // len(programs) + index // lap) % len(VELOCITIES)],
-        )
-        for index in range(min(n_notes, lap * len(VELOCITIES)))
-    ]
+
+    notes = []
+    for index in range(min(n_notes, lap * len(VELOCITIES))):
+        program = programs[index % len(programs)]
+        pitch = PITCHES[(first + index * _PITCH_STRIDE) % len(PITCHES)]
+        n_rounds = index % lap // len(programs) + index // lap
+        velocity = VELOCITIES[n_rounds % len(VELOCITIES)]
+        notes.append(InstrumentNote(split, family, program, pitch, velocity))
+    return notes
 
 
 def _labels(notes: Sequence[InstrumentNote], _folder: Path) -> dict[str, str]:
-    return {
-        f"{folder}/examples.json": json.dumps(
-            {note.name: note.entry() for note in notes if note.split == split}, indent=1
-        )
-        for split, folder in FOLDERS.items()
-    }
+    files = {}
+    for split, folder in FOLDERS.items():
+        entries = {note.name: note.entry() for note in notes if note.split == split}
+        files[f"{folder}/examples.json"] = json.dumps(entries, indent=1)
+    return files

@@ -1,4 +1,4 @@
-"""What a part of the demo corpus consists of, before any of it is rendered.
+"""Recipes: what a part of the demo corpus consists of, before any of it is rendered.
 
 Conventions: paths are relative to the dataset's folder, with `/`. An item depends on nothing but
 its own fields, so its audio is the same at every scale and whatever else is rendered beside it.
@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+RECIPE_VERSION = 1  # a change of any byte that is rendered or written raises it
 
 
 class Item(Protocol):
@@ -22,7 +24,7 @@ class Item(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Recipe:
     """All files of one dataset.
 
     Attributes:
@@ -35,15 +37,12 @@ class Plan:
 
 
 def count(at_scale_1: int, scale: float) -> int:
-    """How many items of a class there are at `scale`, at least one.
+    """Number of items of a class at `scale`, at least one.
 
     >>> count(8, 1.0), count(8, 2.5), count(8, 0.01)
     (8, 20, 1)
     """
     return max(1, round(at_scale_1 * scale))
-
-
-RECIPE_VERSION = 1  # a change of any byte that is rendered or written raises it
 
 
 def demo_root(data_root: Path, scale: float) -> Path:

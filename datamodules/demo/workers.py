@@ -22,32 +22,37 @@ from datamodules.workers import end_with_parent
 def write_items(
     folder: Path, items: Sequence[Item], n_jobs: int, on_done: Callable[[], None]
 ) -> None:
-    """Writes every item under `folder` with `n_jobs` processes; `on_done` is called here after
-    each.
+    """Writes every item under `folder` with several processes.
 
     An error or Ctrl-C ends it when the files in work are finished.
+
+    Args:
+        folder: the dataset's; the folders of the items exist.
+        items: what to write.
+        n_jobs: number of processes.
+        on_done: called in this process after each file.
 
     Raises:
         UserError: a file could not be written, or a worker was killed.
     """
-    fork = multiprocessing.get_context(
-        "fork"
-    )  # hands on the loaded font, and needs no importable __main__
+    # Forks share the loaded font, and need no __main__ that can be imported.
+    fork = multiprocessing.get_context("fork")
     executor = ProcessPoolExecutor(
         n_jobs, fork, initializer=end_with_parent, initargs=(os.getpid(),)
     )
+
     try:
-        with (
-            _without_interrupts()
-        ):  # the first submit forks all workers, which keep the blocked mask: Ctrl-C is ours alone
+        # The first submit forks all workers, which keep the blocked mask: Ctrl-C is ours alone.
+        with _without_interrupts():
             futures = [executor.submit(_write_item, folder, item) for item in items]
+
         for future in as_completed(futures):
             future.result()
             on_done()
     except BrokenProcessPool as error:
-        problem = "a process that renders the demo corpus was killed, perhaps for want of memory"
         raise UserError(
-            f"{problem}: run the same command again with fewer jobs; it goes on where it stopped"
+            "a process that renders the demo corpus was killed, perhaps for want of memory: "
+            "run the same command again with fewer jobs; it goes on where it stopped"
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
@@ -61,6 +66,7 @@ def _write_item(folder: Path, item: Item) -> None:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
+    """Holds Ctrl-C back until the block has ended."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -1,17 +1,34 @@
-"""Files are whole or absent: errors, interrupts and full disks leave nothing half-written."""
+"""Files are whole or absent, locks keep others out, and a disk that is too small is said."""
 
 import errno
+import fcntl
+import hashlib
 import os
 import resource
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from datamodules.errors import UserError
-from datamodules.files import atomic, is_disk_full, remove_temporary, write_text
+from datamodules.files import (
+    atomic,
+    check_free_space,
+    is_disk_full,
+    lock,
+    remove_temporary,
+    sha256_of,
+    write_text,
+)
+
+# -- writing ---------------------------------------------------------------------------------------
 
 
 def everything(folder: Path) -> list[str]:
@@ -169,3 +186,126 @@ def test_kill_9_while_writing_leaves_the_old_file_and_one_temporary_file(tmp_pat
     assert len(everything(tmp_path)) == 2
     remove_temporary(tmp_path)
     assert everything(tmp_path) == ["a.txt"]
+
+
+# -- locks -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def other_process(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock until it is killed."""
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom datamodules.files import lock\n"
+        "with lock(Path(sys.argv[1]), wait=False):\n"
+        "    print('locked', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "locked\n"
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_lock_that_is_held_names_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with other_process(path) as holder:
+        with pytest.raises(UserError) as caught, lock(path, wait=False):
+            pass
+        assert str(caught.value) == (
+            f"{tmp_path} is being written by process {holder.pid} on {socket.gethostname()}: "
+            "wait for it, or stop it"
+        )
+
+
+def test_a_holder_that_has_no_name_yet_is_another_process(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with (
+            pytest.raises(UserError, match="is being written by another process: wait for it"),
+            lock(path, wait=False),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_lock_is_free_again_after_the_block_and_after_an_error_in_it(
+    tmp_path: Path, wait: bool
+) -> None:
+    path = tmp_path / ".lock"
+    with pytest.raises(ValueError, match="bad"), lock(path, wait=wait):
+        raise ValueError("bad")
+    with lock(path, wait=wait):
+        assert path.read_text() == f"process {os.getpid()} on {socket.gethostname()}"
+    assert everything(tmp_path) == [".lock"]
+    assert path.read_text() == ""
+
+
+def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with other_process(path) as holder:
+        holder.kill()
+        holder.wait()
+        assert f"process {holder.pid} " in path.read_text()
+        with lock(path, wait=False):
+            assert f"process {os.getpid()} " in path.read_text()
+
+
+def test_who_waits_enters_when_the_holder_has_left(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    events: list[str] = []
+
+    def enter() -> None:
+        with lock(path, wait=True):
+            events.append("entered")
+
+    waiter = threading.Thread(target=enter)
+    with lock(path, wait=False):
+        waiter.start()
+        waiter.join(timeout=0.1)
+        events.append("left")
+    waiter.join(timeout=10)
+    assert events == ["left", "entered"]
+
+
+def test_a_file_system_without_locks_lets_everybody_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(_file: object, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with lock(tmp_path / ".lock", wait=False), lock(tmp_path / ".lock", wait=True):
+        pass
+
+
+# -- what is there ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_bytes", [0, 3, 5_000_000])
+def test_sha256_is_that_of_the_whole_file(tmp_path: Path, n_bytes: int) -> None:
+    content = bytes(range(256)) * (n_bytes // 256 + 1)
+    (tmp_path / "a.bin").write_bytes(content[:n_bytes])
+    assert sha256_of(tmp_path / "a.bin") == hashlib.sha256(content[:n_bytes]).hexdigest()
+
+
+def test_a_disk_that_is_too_small_is_said_with_both_sizes_and_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_500_000_000))
+    check_free_space(tmp_path, 1_500_000_000, "the features")
+    with pytest.raises(UserError) as caught:
+        check_free_space(tmp_path, 2_000_000_000, "the features")
+    assert str(caught.value) == (
+        f"no space for the features: 2.00 GB needed at least, 1.50 GB free under {tmp_path}. "
+        "Free some, or set a folder on a larger disk"
+    )
+    with pytest.raises(UserError, match=r"Free some, or set another data\.root$"):
+        check_free_space(tmp_path, 2_000_000_000, "a.zip", remedy="set another data.root")

@@ -35,39 +35,35 @@ def write_wav(path: Path, seed: int, seconds: float = 0.5) -> None:
 
 
 def make_manifest(folder: Path, exclude: Sequence[str] = (), lines: Sequence[str] = ()) -> Manifest:
-    """Nine files: a copy of one in another split, a stereo one at an odd rate, a broken one, an
-    empty one, an excluded one.
+    """Twelve files of two classes, of which some are not as they should be.
+
+    A copy in another split and one in the same, a stereo one at an odd rate, a broken and an empty
+    one.
     """
     for seed, name in enumerate("abcdefg"):
         write_wav(folder / f"{name}.wav", seed)
     (folder / "copy.wav").write_bytes((folder / "a.wav").read_bytes())
     (folder / "twin.wav").write_bytes((folder / "b.wav").read_bytes())
-    soundfile.write(
-        folder / "odd.wav", np.random.default_rng(9).uniform(-0.5, 0.5, (11025, 2)), 11025
-    )
+    stereo = np.random.default_rng(9).uniform(-0.5, 0.5, (11025, 2))
+    soundfile.write(folder / "odd.wav", stereo, 11025)
     (folder / "broken.wav").write_bytes(b"RIFF\x24\x08")
     soundfile.write(folder / "silent.wav", np.zeros(0), RATE)
+
     rows = [
-        *(
-            "a,rock,train,ann",
-            "b,jazz,train,ann",
-            "twin,rock,train,tom",
-            "c,jazz,train,",
-            "d,rock,val,bob",
-            "e,jazz,val,bob",
-        ),
-        *(
-            "copy,rock,test,kim",
-            "odd,jazz,test,",
-            "broken,rock,train,",
-            "silent,rock,train,",
-            "f,rock,train,",
-            "g,rock,train,",
-        ),
+        "a,rock,train,ann",
+        "b,jazz,train,ann",
+        "twin,rock,train,tom",
+        "c,jazz,train,",
+        "d,rock,val,bob",
+        "e,jazz,val,bob",
+        "copy,rock,test,kim",
+        "odd,jazz,test,",
+        "broken,rock,train,",
+        "silent,rock,train,",
+        "f,rock,train,",
+        "g,rock,train,",
     ]
-    text = "".join(
-        f"{name}.wav,{rest}\n" for name, rest in (row.split(",", 1) for row in [*rows, *lines])
-    )
+    text = "".join(row.replace(",", ".wav,", 1) + "\n" for row in [*rows, *lines])
     (folder / "my.csv").write_text("path,label,split,group\n" + text)
     return Manifest(Path("/nowhere"), ClipRule(), exclude, file=str(folder / "my.csv"))
 
@@ -97,24 +93,13 @@ def toy_track(name: str, split: Split, target: int = 0, group: str | None = None
 
 def test_tracks_hours_and_classes_are_counted_per_split(tmp_path: Path) -> None:
     passport = read_passport(make_manifest(tmp_path, exclude=["g.wav"]))
-    assert (passport.kind, passport.classes, passport.is_demo) == (
-        "classification",
-        ("jazz", "rock"),
-        False,
-    )
-    assert {split: facts.found for split, facts in passport.splits.items()} == {
-        "train": 7,
-        "val": 2,
-        "test": 2,
-    }
-    assert {split: facts.per_class for split, facts in passport.splits.items()} == {
-        "train": (2, 5),
-        "val": (1, 1),
-        "test": (1, 1),
-    }
-    assert passport.splits["train"].seconds == pytest.approx(
-        5 * 0.5
-    )  # broken and silent ones give none
+    assert (passport.kind, passport.is_demo) == ("classification", False)
+    assert passport.classes == ("jazz", "rock")
+    found = {split: facts.found for split, facts in passport.splits.items()}
+    assert found == {"train": 7, "val": 2, "test": 2}
+    per_class = {split: facts.per_class for split, facts in passport.splits.items()}
+    assert per_class == {"train": (2, 5), "val": (1, 1), "test": (1, 1)}
+    assert passport.splits["train"].seconds == pytest.approx(5 * 0.5)  # of the readable ones
     assert passport.durations_s == pytest.approx((0.5, 0.5, 1.0))
     assert passport.excluded == ("g.wav",)
 
@@ -136,11 +121,8 @@ def test_tracks_that_are_parts_of_files_count_their_part(tmp_path: Path) -> None
     rows = "".join(f"{line},g{number}\n" for number, line in enumerate(lines))
     (tmp_path / "my.csv").write_text("path,label,split,start,end,group\n" + rows)
     passport = read_passport(Manifest(tmp_path, ClipRule(), file=str(tmp_path / "my.csv")))
-    assert {split: facts.seconds for split, facts in passport.splits.items()} == {
-        "train": 0.75,
-        "val": 0.5,
-        "test": 0.75,
-    }
+    seconds = {split: facts.seconds for split, facts in passport.splits.items()}
+    assert seconds == {"train": 0.75, "val": 0.5, "test": 0.75}
     assert passport.durations_s == (0.25, 0.5, 0.75)
     assert passport.sample_rates == {RATE: 1}
     assert passport.duplicates == ()
@@ -194,12 +176,8 @@ def test_seconds_of_each_class_are_counted_for_frames_up_to_the_end_of_the_audio
 
 
 def test_classes_that_train_lacks_are_named(tmp_path: Path) -> None:
-    passport = read_passport(
-        Toy(
-            tmp_path,
-            [toy_track("a", "train", 0), toy_track("b", "val", 0), toy_track("c", "test", 2)],
-        )
-    )
+    tracks = [toy_track("a", "train", 0), toy_track("b", "val", 0), toy_track("c", "test", 2)]
+    passport = read_passport(Toy(tmp_path, tracks))
     assert passport.classes_train_lacks == ["z"]
     assert passport.classes_without("val") == ["y", "z"]
 
@@ -260,16 +238,17 @@ def test_files_of_one_size_with_the_same_middle_are_no_duplicates(tmp_path: Path
 
 
 def test_groups_in_more_than_one_split_are_leaks_the_largest_first(tmp_path: Path) -> None:
-    groups: dict[str, tuple[Split, str | None]] = {
-        "a": ("train", "ann"), "b": ("val", "ann"), "c": ("train", "bob|cat"), "d": ("test", "cat"), "e": ("test", "cat|cat"),
-        "f": ("train", "eve"), "g": ("train", "eve"), "h": ("val", None),
-    }  # fmt: skip
-    passport = read_passport(
-        Toy(
-            tmp_path,
-            [toy_track(name, split, group=group) for name, (split, group) in groups.items()],
-        )
-    )
+    tracks = [
+        toy_track("a", "train", group="ann"),
+        toy_track("b", "val", group="ann"),
+        toy_track("c", "train", group="bob|cat"),
+        toy_track("d", "test", group="cat"),
+        toy_track("e", "test", group="cat|cat"),
+        toy_track("f", "train", group="eve"),
+        toy_track("g", "train", group="eve"),
+        toy_track("h", "val", group=None),
+    ]
+    passport = read_passport(Toy(tmp_path, tracks))
     assert passport.group_leaks == {"cat": {"train": 1, "test": 2}, "ann": {"train": 1, "val": 1}}
     assert list(passport.group_leaks) == ["cat", "ann"]
     assert passport.groups["eve"] == {"train": 2}
@@ -298,16 +277,14 @@ def test_the_list_hash_tells_other_lists_apart(
 
 
 def test_the_list_hash_does_not_see_rounding() -> None:
-    exact, rounded = (
-        Track("a", Path("a"), "train", target) for target in ((0.3, 0.0), (0.1 + 0.2, -1e-17))
-    )
+    exact = Track("a", Path("a"), "train", (0.3, 0.0))
+    rounded = Track("a", Path("a"), "train", (0.1 + 0.2, -1e-17))
     assert hash_list([exact]) == hash_list([rounded])
 
 
 def test_the_list_hash_sees_segments() -> None:
-    one, other = (
-        Track("a", Path("a"), "train", (Segment(0.0, end, 1),)) for end in (math.inf, 2.0)
-    )
+    one = Track("a", Path("a"), "train", (Segment(0.0, math.inf, 1),))
+    other = Track("a", Path("a"), "train", (Segment(0.0, 2.0, 1),))
     assert hash_list([one]) != hash_list([other])
 
 
@@ -337,12 +314,8 @@ def test_gtzan_is_complete_where_jazz_54_is_sound(gtzan: Path) -> None:
         (197, 197),
         (290, 290),
     ]
-    assert (passport.left_out, passport.unreadable, passport.duplicates, passport.groups) == (
-        (),
-        (),
-        (),
-        {},
-    )
+    assert passport.left_out == passport.unreadable == passport.duplicates == ()
+    assert passport.groups == {}
     assert passport.splits["train"].per_class == (46, 48, 45, 42, 47, 43, 44, 41, 43, 44)
 
 
@@ -395,10 +368,8 @@ def test_vocalset_groups_are_singers_for_the_technique_task_only(tmp_path: Path)
             path = tmp_path / "FULL" / singer / "scales" / "belt" / f"{name}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    techniques, singers = (
-        VocalSetTechnique(tmp_path, ClipRule()),
-        VocalSetSinger(tmp_path, ClipRule()),
-    )
+    techniques = VocalSetTechnique(tmp_path, ClipRule())
+    singers = VocalSetSinger(tmp_path, ClipRule())
     assert all(track.group == track.track_id.split("/")[0] for track in techniques.read_tracks())
     assert {track.group for track in singers.read_tracks()} == {None}
     assert techniques.left_out() == singers.left_out()
@@ -417,10 +388,9 @@ def test_nsynth_groups_are_instruments(tmp_path: Path) -> None:
 
 def test_magnatagatune_groups_are_artists_and_corrupt_clips_are_left_out(tmp_path: Path) -> None:
     zeros = "\t0" * len(TAGS)
-    (tmp_path / "annotations_final.csv").write_text(
-        "\t".join(("clip_id", "mp3_path", *TAGS))
-        + f"\n7\tf/some_one-an_album-01-title-0-29.mp3{zeros}\n"
-    )
+    header = "\t".join(("clip_id", "mp3_path", *TAGS))
+    row = f"7\tf/some_one-an_album-01-title-0-29.mp3{zeros}"
+    (tmp_path / "annotations_final.csv").write_text(f"{header}\n{row}\n")
     data = MagnaTagATuneTags(tmp_path, ClipRule())
     assert [track.group for track in data.read_tracks()] == ["some_one"]
     assert [item.name for item in data.left_out()] == ["35644", "55753", "57881"]

@@ -1,8 +1,8 @@
-"""What `mirprobe data` prints: a passport that names every flaw, or how to obtain the data, and the
-exit code.
-"""
+"""`mirprobe data` prints a passport that names every flaw, or how to obtain the data."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +21,33 @@ CARD = Card("Toys (2001)", "CC0", "A. Nobody: Toys, 2001", "Write to A. Nobody.\
 
 
 def make_passport(**changes: object) -> Passport:
-    facts = {
-        split: SplitFacts(n, 4, 3600.0 * n, (float(n), 0.0))
-        for n, split in enumerate(SPLITS, start=1)
-    }
-    fields: dict[str, object] = {
-        "dataset": "toys", "root": Path("/data/Toys"), "is_demo": False, "card": CARD, "kind": "classification",
-        "classes": ("cat", "dog"), "splits": facts, "durations_s": (1.0, 2.0, 3.5), "sample_rates": {8000: 5, 44100: 1},
-        "channels": {1: 6}, "missing": (), "unreadable": (), "left_out": (), "excluded": (), "duplicates": (), "groups": {},
-        "grouped": {}, "listed": 6, "list_hash": "0123456789abcdef",
-    }  # fmt: skip
-    return Passport(**{**fields, **changes})  # type: ignore[arg-type]
+    """Of a dataset without flaws, but for the changes."""
+    clean = Passport(
+        dataset="toys",
+        root=Path("/data/Toys"),
+        is_demo=False,
+        card=CARD,
+        kind="classification",
+        classes=("cat", "dog"),
+        splits={
+            "train": SplitFacts(1, 4, 3600.0, (1.0, 0.0)),
+            "val": SplitFacts(2, 4, 7200.0, (2.0, 0.0)),
+            "test": SplitFacts(3, 4, 10800.0, (3.0, 0.0)),
+        },
+        durations_s=(1.0, 2.0, 3.5),
+        sample_rates={8000: 5, 44100: 1},
+        channels={1: 6},
+        missing=(),
+        unreadable=(),
+        left_out=(),
+        excluded=(),
+        duplicates=(),
+        groups={},
+        grouped={},
+        listed=6,
+        list_hash="0123456789abcdef",
+    )
+    return replace(clean, **changes)
 
 
 def lines_of(**changes: object) -> list[str]:
@@ -42,11 +58,8 @@ def fact(name: str, **changes: object) -> list[str]:
     """The lines of one fact."""
     lines = lines_of(**changes)
     start = next(number for number, line in enumerate(lines) if line.startswith(f"  {name}  "))
-    rest = lines[start + 1 :]
-    more = next(
-        (number for number, line in enumerate(rest) if not line.startswith(" " * 15)), len(rest)
-    )
-    return [line[15:] for line in lines[start : start + 1 + more]]
+    more = takewhile(lambda line: line.startswith(" " * 15), lines[start + 1 :])
+    return [line[15:] for line in [lines[start], *more]]
 
 
 def track(name: str, split: str, target: int = 0) -> Track:
@@ -150,14 +163,13 @@ def test_every_file_that_is_not_used_is_named_with_its_reason() -> None:
     assert fact("excluded", excluded=("a", "b")) == ["a (data.exclude)", "b (data.exclude)"]
     missing = tuple(track(f"m{number:02d}", "val") for number in range(22))
     (line,) = fact("missing", missing=missing)
-    assert line.startswith("22 tracks: m00, m01") and line.endswith("m19 and 2 more")
+    assert line.startswith("22 tracks: m00, m01")
+    assert line.endswith("m19 and 2 more")
 
 
 def test_duplicates_name_tracks_and_splits() -> None:
-    across, within = (
-        (track("a", "train"), track("b", "test", 1)),
-        (track("c", "val"), track("d", "val")),
-    )
+    across = (track("a", "train"), track("b", "test", 1))
+    within = (track("c", "val"), track("d", "val"))
     assert fact("duplicates", duplicates=(across, within)) == [
         "2 sets of files with the same bytes, 1 of them across splits",
         "across splits, with different targets: a (train), b (test)",
@@ -169,8 +181,8 @@ def test_duplicates_name_tracks_and_splits() -> None:
 def test_group_leaks_name_groups_splits_and_tracks() -> None:
     groups = {"ann": {"train": 3, "test": 2}, "bob": {"train": 1}, "cat": {"val": 1, "test": 1}}
     assert fact("groups", groups=groups, grouped={"train": 4, "val": 1, "test": 3}) == [
-        "3, known of train 4, val 1, test 3 tracks; in more than one split: train+test 1, val+test "
-        "1",
+        "3, known of train 4, val 1, test 3 tracks; "
+        "in more than one split: train+test 1, val+test 1",
         "in train+test: ann (train 3, test 2)",
         "in val+test: cat (val 1, test 1)",
     ]
@@ -182,11 +194,11 @@ def test_group_leaks_name_groups_splits_and_tracks() -> None:
 def test_names_are_not_taken_for_markup_and_lines_are_not_broken(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    print_lines(
-        passport_lines("toy_task", make_passport(excluded=("[bold]x[/bold]", ":cat:", "y" * 300)))
-    )
+    print_lines(lines_of(excluded=("[bold]x[/bold]", ":cat:", "y" * 300)))
     text = capsys.readouterr().out
-    assert "[bold]x[/bold] (data.exclude)" in text and ":cat:" in text and "y" * 300 in text
+    assert "[bold]x[/bold] (data.exclude)" in text
+    assert ":cat:" in text
+    assert "y" * 300 in text
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -199,23 +211,21 @@ def table(tmp_path: Path) -> Path:
         noise = np.random.default_rng(seed).uniform(-0.5, 0.5, 4000).astype(np.float32)
         (tmp_path / f"{name}.wav").write_bytes(wav_bytes(noise, 8000))
     (tmp_path / "copy.wav").write_bytes((tmp_path / "a.wav").read_bytes())
-    soundfile.write(
-        tmp_path / "odd.wav", np.random.default_rng(9).uniform(-0.5, 0.5, (11025, 2)), 11025
-    )
+    stereo = np.random.default_rng(9).uniform(-0.5, 0.5, (11025, 2))
+    soundfile.write(tmp_path / "odd.wav", stereo, 11025)
     (tmp_path / "broken.wav").write_bytes(b"RIFF\x24\x08")
     rows = [
-        "a,x,train",
-        "b,y,train",
-        "broken,x,train",
-        "c,x,val",
-        "d,y,val",
-        "e,x,test",
-        "copy,x,test",
-        "odd,y,test",
+        "path,label,split",
+        "a.wav,x,train",
+        "b.wav,y,train",
+        "broken.wav,x,train",
+        "c.wav,x,val",
+        "d.wav,y,val",
+        "e.wav,x,test",
+        "copy.wav,x,test",
+        "odd.wav,y,test",
     ]
-    (tmp_path / "my.csv").write_text(
-        "path,label,split\n" + "".join(f"{row.replace(',', '.wav,', 1)}\n" for row in rows)
-    )
+    (tmp_path / "my.csv").write_text("".join(f"{row}\n" for row in rows))
     return tmp_path / "my.csv"
 
 
@@ -237,14 +247,14 @@ def test_flaws_are_printed_before_the_error(
         "Your own data",
     ):
         assert words in shown.out
-    assert (
-        "unreadable   1 files, cannot be decoded (Format not recognised): broken.wav\n" in shown.out
-    )
-    assert shown.err.startswith("mirprobe: 1 of 8 manifest-") and shown.err.count("\n") == 1
-    assert (
-        "files cannot be read: broken.wav. Replace them, or leave them out with "
-        "data.exclude=[broken.wav]" in shown.err
-    )
+    unreadable = "1 files, cannot be decoded (Format not recognised): broken.wav"
+    assert f"unreadable   {unreadable}\n" in shown.out
+
+    assert shown.err.startswith("mirprobe: 1 of 8 manifest-")
+    assert shown.err.count("\n") == 1
+    remedy = "Replace them, or leave them out with data.exclude=[broken.wav]"
+    assert f"files cannot be read: broken.wav. {remedy}" in shown.err
+
     assert data(settings, *manifest, "data.exclude=[broken.wav]") == 0
     assert "excluded     broken.wav (data.exclude)\n" in capsys.readouterr().out
 
@@ -256,11 +266,8 @@ def test_missing_audio_is_printed_and_said(
     assert data(settings, "task=manifest", f"task.options.file={table}") == 2
     shown = capsys.readouterr()
     assert "missing      1 tracks: c.wav\n" in shown.out
-    assert (
-        "cannot be read: broken.wav" in shown.err
-        and "1 of 8" in shown.err
-        and "have no audio" in shown.err
-    )
+    for words in ("cannot be read: broken.wav", "1 of 8", "have no audio"):
+        assert words in shown.err
 
 
 def test_a_dataset_that_is_not_there_is_described(
@@ -285,18 +292,12 @@ def test_several_tasks_are_all_shown_and_the_problems_said_at_once(
 ) -> None:
     assert data(settings, "task=nsynth_pitch,gtzan_genre,emomusic_emotion") == 2
     shown = capsys.readouterr()
-    assert (
-        "nsynth_pitch: train 48/289205, val 24/12678, test 24/4096 tracks, 128 classes" in shown.out
-    )
-    assert (
-        "gtzan_genre: no data to read" in shown.out
-        and "emomusic_emotion: no data to read" in shown.out
-    )
-    assert (
-        shown.err.startswith("mirprobe: data of 2 of 3 tasks cannot be used as it is. ")
-        and shown.err.count("\n") == 1
-    )
-    assert (
-        "gtzan_genre: no gtzan data" in shown.err
-        and "emomusic_emotion: no emomusic data" in shown.err
-    )
+    found = "nsynth_pitch: train 48/289205, val 24/12678, test 24/4096 tracks, 128 classes"
+    assert found in shown.out
+    assert "gtzan_genre: no data to read" in shown.out
+    assert "emomusic_emotion: no data to read" in shown.out
+
+    assert shown.err.startswith("mirprobe: data of 2 of 3 tasks cannot be used as it is. ")
+    assert shown.err.count("\n") == 1
+    assert "gtzan_genre: no gtzan data" in shown.err
+    assert "emomusic_emotion: no emomusic data" in shown.err

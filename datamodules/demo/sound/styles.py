@@ -3,8 +3,8 @@
 Conventions: a bar has 16 steps; in a pattern `x` is a stroke and `.` a rest. Bass patterns name
 what is played: `r` root, `f` fifth, `o` octave, `w` any chord tone. Harmony is in degrees of the
 scale counted from 0, so 0 is the tonic and 4 the dominant; every progression starts on the tonic.
-Programs are General MIDI, counted from 0. Swing is where the off-beat eighth falls
-within a beat: 0.5 is straight, 0.66 a triplet.
+Programs are General MIDI, counted from 0. Swing is where the off-beat eighth falls within a beat:
+0.5 is straight, 0.66 a triplet.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,25 @@ class Drums:
 
 @dataclass(frozen=True)
 class Style:
-    """How one genre is accompanied; see the module's conventions."""
+    """Accompaniment of one genre; see the module's conventions.
+
+    Attributes:
+        tempo: slowest and fastest, in beats per minute.
+        drums: the kit's patterns.
+        chords: pattern.
+        bass: pattern.
+        chord_programs: one of them plays the chords of a song.
+        bass_programs: one of them plays the bass.
+        lead_programs: one of them plays the melody.
+        major: progressions, one chord a bar.
+        minor: progressions, one chord a bar.
+        swing: share of the beat before its off-beat eighth.
+        voicing: notes of a chord.
+        minor_share: chance of a song to be in minor.
+        chord_length: share of the time to the next chord for which one is held.
+        bass_steps: steps for which a bass note is held.
+        lead_density: chance of each eighth to have a note of the melody.
+    """
 
     tempo: tuple[float, float]
     drums: Drums

@@ -1,5 +1,4 @@
-"""A singing voice by rule: a pulsing glottis and breath, through the five resonances of a vocal
-tract.
+"""A singing voice by rule: a pulsing glottis and breath, through a vocal tract of five resonances.
 
 Conventions: pitches are MIDI numbers, frequencies Hz, times s. A `Voice` is what a singer cannot
 change, a `Manner` what a technique changes of it; all else (melody, drift, pulse rates) is drawn
@@ -34,7 +33,7 @@ MELODIES: Mapping[str, tuple[int, ...]] = {  # semitones above the lowest note
 _BANDWIDTHS = (60, 80, 120, 160, 220)  # Hz
 _SINGERS_FORMANT = (2, 3)  # resonances that a trained voice sharpens
 _FEMALE_SCALE = 1.17  # shorter tract
-_TABLE = 2048
+_TABLE = 2048  # samples of one period of the source
 _FRY_HZ = (32.0, 52.0)
 _SYLLABLES_PER_S = 5
 _FLOOR = 3e-4  # noise of the room; digital silence would be a class of its own
@@ -73,7 +72,7 @@ class Voice:
 
 
 def draw_voice(rng: np.random.Generator, *, female: bool) -> Voice:
-    """A voice of one sex."""
+    """Draws a voice of one sex."""
     scale = (_FEMALE_SCALE if female else 1.0) * rng.uniform(0.88, 1.12)
     return Voice(
         tract=tuple(float(scale * factor) for factor in rng.uniform(0.88, 1.12, len(_BANDWIDTHS))),
@@ -147,7 +146,7 @@ def sing(
     seconds: float,
     sample_rate: int,
 ) -> NDArray[np.float32]:
-    """One recording, (S,) float32 in [-1, 1] at `sample_rate` Hz.
+    """Sings one recording, (S,) float32 in [-1, 1] at `sample_rate` Hz.
 
     Args:
         rng: makes every choice.
@@ -162,11 +161,10 @@ def sing(
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     frequency = _frequency(rng, voice, manner, MELODIES[context], time)
     source = _source(rng, voice, manner, frequency, sample_rate)
-    vowels = (
-        list(rng.choice(list(VOWELS), round(seconds * _SYLLABLES_PER_S)))
-        if manner.pitch == "spoken"
-        else [vowel]
-    )
+    vowels = [vowel]
+    if manner.pitch == "spoken":
+        vowels = list(rng.choice(list(VOWELS), round(seconds * _SYLLABLES_PER_S)))
+
     audio = _through_tract(source * _loudness(rng, manner, time), voice, vowels, sample_rate)
     audio *= rng.uniform(0.4, 0.9) / np.abs(audio).max()
     return (audio + _FLOOR * rng.standard_normal(len(time))).astype(np.float32)
@@ -181,53 +179,52 @@ def _wander(rng: np.random.Generator, time: Curve, rate_hz: float) -> Curve:
 def _frequency(
     rng: np.random.Generator, voice: Voice, manner: Manner, melody: tuple[int, ...], time: Curve
 ) -> Curve:
+    """Frequency of the glottis, in Hz."""
     if manner.pitch == "fry":
-        return np.asarray(
-            rng.uniform(*_FRY_HZ) * np.clip(1 + 0.2 * _wander(rng, time, 25), 0.5, 1.7)
-        )
+        creak_hz = rng.uniform(*_FRY_HZ)
+        return np.asarray(creak_hz * np.clip(1 + 0.2 * _wander(rng, time, 25), 0.5, 1.7))
     if manner.pitch == "spoken":
-        phrase = rng.uniform(1.2, 1.9)  # s; each phrase falls
-        return np.asarray(
-            voice.speech_hz
-            * (1.15 - 0.3 * (time % phrase) / phrase)
-            * (1 + 0.06 * _wander(rng, time, 8))
-        )
+        phrase_s = rng.uniform(1.2, 1.9)
+        fall = 1.15 - 0.3 * (time % phrase_s) / phrase_s
+        return np.asarray(voice.speech_hz * fall * (1 + 0.06 * _wander(rng, time, 8)))
+
     pitch = voice.lowest + manner.shift + rng.integers(0, 6) + _melody(melody, time)
-    pitch += (
-        manner.vibrato
-        * voice.vibrato_depth
-        * _wave(rng, time, voice.vibrato_hz)
-        * np.clip(time / 0.4, 0, 1)
-    )
-    pitch += manner.trill / 2 * np.tanh(4 * _wave(rng, time, rng.uniform(*manner.trill_hz)))
+
+    # A vibrato needs some time to begin; a trill jumps where a vibrato swings.
+    vibrato = manner.vibrato * voice.vibrato_depth * _wave(rng, time, voice.vibrato_hz)
+    pitch += vibrato * np.clip(time / 0.4, 0, 1)
+    trill_hz = rng.uniform(*manner.trill_hz)
+    pitch += manner.trill / 2 * np.tanh(4 * _wave(rng, time, trill_hz))
+
+    # Nobody holds a tone exactly: a slow drift, what the technique adds, and jitter.
     pitch += 0.04 * _wander(rng, time, 2) + manner.unsteady * _wander(rng, time, 40)
     return np.asarray(440 * 2 ** ((pitch - 69) / 12) * (1 + voice.jitter * _wander(rng, time, 100)))
 
 
 def _melody(steps: tuple[int, ...], time: Curve) -> Curve:
     """The steps one after the other, 40 ms from one to the next."""
+    if len(steps) == 1:
+        return np.full(len(time), float(steps[0]))
     starts = np.arange(1, len(steps)) * (time[-1] / len(steps))
     edges = np.repeat(starts, 2) + np.tile([-0.02, 0.02], len(starts))
-    return (
-        np.interp(time, edges, np.repeat(steps, 2)[1:-1])
-        if len(steps) > 1
-        else np.full(len(time), float(steps[0]))
-    )
+    return np.asarray(np.interp(time, edges, np.repeat(steps, 2)[1:-1]))
 
 
 def _wave(rng: np.random.Generator, time: Curve, rate_hz: float) -> Curve:
+    """A sine that starts anywhere."""
     return np.sin(2 * np.pi * (rate_hz * time + rng.random()))
 
 
 def _loudness(rng: np.random.Generator, manner: Manner, time: Curve) -> Curve:
-    fade_in, fade_out = _FADE_S
-    loudness = np.clip(np.minimum(time / fade_in, (time[-1] - time) / fade_out), 0, 1)
+    """Level of the source: fades, syllables, and the interruptions of a technique."""
+    fade_in_s, fade_out_s = _FADE_S
+    loudness = np.clip(np.minimum(time / fade_in_s, (time[-1] - time) / fade_out_s), 0, 1)
     if manner.pitch == "spoken":
-        loudness = loudness * np.clip(
-            0.45 + 0.4 * _wander(rng, time, 2 * _SYLLABLES_PER_S), 0.02, 1
-        )
+        syllables = 0.45 + 0.4 * _wander(rng, time, 2 * _SYLLABLES_PER_S)
+        loudness = loudness * np.clip(syllables, 0.02, 1)
     if manner.pulse_hz:
-        gate = 0.5 + 0.5 * np.tanh(3 * _wave(rng, time, rng.uniform(*manner.pulse_hz)))
+        pulse_hz = rng.uniform(*manner.pulse_hz)
+        gate = 0.5 + 0.5 * np.tanh(3 * _wave(rng, time, pulse_hz))
         loudness = loudness * (manner.pulse_floor + (1 - manner.pulse_floor) * gate)
     return np.asarray(loudness)
 
@@ -238,26 +235,26 @@ def _source(
     """Glottal pulses, and breath that is louder while the glottis is open."""
     open_quotient = min(voice.open_quotient * manner.open_quotient, 0.9)
     n_harmonics = int(0.5 * sample_rate / frequency.max())
-    pulse = _glottal_pulse(open_quotient, voice.brightness * manner.brightness, n_harmonics)
+    period = _glottal_pulse(open_quotient, voice.brightness * manner.brightness, n_harmonics)
+
     phase = np.cumsum(frequency / sample_rate) % 1
+    pulses = period[(phase * _TABLE).astype(int)]
     breath = rng.standard_normal(len(phase)) * np.where(phase < open_quotient, 1.0, 0.4)
-    return np.asarray(
-        manner.voiced * pulse[(phase * _TABLE).astype(int)]
-        + (voice.breath + manner.breath) * breath
-    )
+    return np.asarray(manner.voiced * pulses + (voice.breath + manner.breath) * breath)
 
 
 def _glottal_pulse(open_quotient: float, brightness: float, n_harmonics: int) -> Curve:
-    """One period with peak 1: the flow rises for two thirds of the open time, falls for the last,
-    its derivative is heard.
+    """One period of the source, its peak at 1.
+
+    The flow rises for two thirds of the open time and falls for the last; its derivative is heard.
     """
-    phase, rise = np.arange(_TABLE) / _TABLE, open_quotient * 2 / 3
-    fall = np.cos(0.5 * np.pi * (phase - rise) / (open_quotient - rise))
-    flow = np.where(
-        phase < rise,
-        0.5 * (1 - np.cos(np.pi * phase / rise)),
-        np.where(phase < open_quotient, fall, 0.0),
-    )
+    phase = np.arange(_TABLE) / _TABLE
+    turn = open_quotient * 2 / 3
+    rising = 0.5 * (1 - np.cos(np.pi * phase / turn))
+    falling = np.cos(0.5 * np.pi * (phase - turn) / (open_quotient - turn))
+    flow = np.where(phase < turn, rising, np.where(phase < open_quotient, falling, 0.0))
+
+    # What is above the Nyquist frequency would fold back as a second, false tone.
     spectrum = np.fft.rfft(np.diff(flow, prepend=flow[-1]))
     harmonic = np.arange(len(spectrum))
     spectrum *= (harmonic <= n_harmonics) / (1 + (harmonic / brightness) ** 2)
@@ -266,14 +263,12 @@ def _glottal_pulse(open_quotient: float, brightness: float, n_harmonics: int) ->
 
 
 def _through_tract(source: Curve, voice: Voice, vowels: list[str], sample_rate: int) -> Curve:
-    """The source through the resonances of one vowel after the other, equally long, without a break
-    between them.
-    """
-    pieces, state = [], np.zeros((len(_BANDWIDTHS), 2))
+    """The source through the resonances of one vowel after the other, all equally long."""
+    state = np.zeros((len(_BANDWIDTHS), 2))  # handed on, so that there is no click between vowels
+    pieces = []
     for vowel, piece in zip(vowels, np.array_split(source, len(vowels)), strict=True):
-        filtered, state = sosfilt(
-            np.array(list(_resonances(voice, vowel, sample_rate))), piece, zi=state
-        )
+        filters = np.array(list(_resonances(voice, vowel, sample_rate)))
+        filtered, state = sosfilt(filters, piece, zi=state)
         pieces.append(filtered)
     return np.concatenate(pieces)
 
@@ -283,6 +278,7 @@ def _resonances(voice: Voice, vowel: str, sample_rate: int) -> Iterator[tuple[fl
     for index, (formant, width) in enumerate(zip(VOWELS[vowel], _BANDWIDTHS, strict=True)):
         sharp = 1 - 0.5 * voice.ring if index in _SINGERS_FORMANT else 1.0
         radius = np.exp(-np.pi * width * voice.bandwidth * sharp / sample_rate)
-        centre = 2 * np.pi * min(formant * voice.tract[index], 0.45 * sample_rate) / sample_rate
+        centre_hz = min(formant * voice.tract[index], 0.45 * sample_rate)
+        centre = 2 * np.pi * centre_hz / sample_rate
         poles = (1.0, -2 * radius * np.cos(centre), radius**2)
         yield (sum(poles), 0.0, 0.0, *poles)

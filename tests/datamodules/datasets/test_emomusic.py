@@ -424,7 +424,7 @@ def test_the_demo_has_all_splits_and_audio_of_ten_seconds(tmp_path: Path) -> Non
 
 
 def test_the_demos_artists_follow_the_real_rule_and_some_are_not_ascii() -> None:
-    songs = demo_emomusic.plan(1.0).items
+    songs = demo_emomusic.recipe(1.0).items
     assert len(songs) == 90
     artists = {song: song.artist() for song in songs}
     assert all(
@@ -436,7 +436,7 @@ def test_the_demos_artists_follow_the_real_rule_and_some_are_not_ascii() -> None
 
 
 def test_the_demos_mood_is_what_is_played() -> None:
-    songs = demo_emomusic.plan(1.0).items
+    songs = demo_emomusic.recipe(1.0).items
     arousal, valence = np.array([song.mood() for song in songs]).T
     assert (
         np.abs(

@@ -306,7 +306,7 @@ def test_the_demo_is_read_without_its_corrupt_clip(tmp_path: Path) -> None:
 def test_the_demos_table_has_188_tags_of_which_few_of_the_50_occur_and_some_clips_none(
     tmp_path: Path,
 ) -> None:
-    plan = demo_magnatagatune.plan(1.0)
+    plan = demo_magnatagatune.recipe(1.0)
     (tmp_path / "demo.json").touch()
     for path, text in plan.labels(tmp_path).items():
         (tmp_path / path).write_text(text)
@@ -336,7 +336,7 @@ def test_the_demos_table_has_188_tags_of_which_few_of_the_50_occur_and_some_clip
 
 
 def test_the_demos_tags_are_what_is_heard() -> None:
-    for clip in demo_magnatagatune.plan(1.0).items[:-1:7]:
+    for clip in demo_magnatagatune.recipe(1.0).items[:-1:7]:
         song, names = clip.song(), clip.tags()
         programs = {note.program for note in song.notes}
         assert ("drums" in names) == (128 in programs)

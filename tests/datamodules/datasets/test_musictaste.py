@@ -388,7 +388,7 @@ def test_too_few_tracks_for_three_splits_are_refused(root: Path) -> None:
 def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's labels beside empty files: listing opens none."""
     root = tmp_path_factory.mktemp("demo")
-    plan = demo.plan(1.0)
+    plan = demo.recipe(1.0)
     (root / "audio").mkdir()
     for item in plan.items:
         (root / item.path).touch()
@@ -409,7 +409,8 @@ def test_the_demo_has_all_classes_in_all_splits(
 
 
 def test_the_demo_s_ratings_say_what_its_songs_are(demo_root: Path) -> None:
-    tracks = {item.name: item for item in demo.plan(1.0).items if isinstance(item, demo.TasteTrack)}
+    items = demo.recipe(1.0).items
+    tracks = {item.name: item for item in items if isinstance(item, demo.TasteTrack)}
     for task, trait in (
         (MusicTastePreference, "preferred"),
         (MusicTasteRap, "rap"),
@@ -433,7 +434,7 @@ def test_the_demo_s_raters_do_not_always_agree(demo_root: Path) -> None:
 def test_the_demo_s_songs_sound_as_they_are_rated(tmp_path: Path) -> None:
     """Above 5 kHz a bad recording only hisses; the voice of rap is where the melody is not."""
     spectra = {}
-    for track in demo.plan(0.01).items:
+    for track in demo.recipe(0.01).items:
         assert isinstance(track, demo.TasteTrack)
         (tmp_path / "x.wav").write_bytes(track.encode())
         audio, rate = soundfile.read(tmp_path / "x.wav")

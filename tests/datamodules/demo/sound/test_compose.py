@@ -1,13 +1,11 @@
-"""Songs are what their labels say: the key is heard, the notes are in it, the genre is made of its
-style.
-"""
+"""Songs are what their labels say: in key and genre, by what is heard and by their notes."""
 
 import librosa
 import numpy as np
 import pytest
 
 from datamodules.datasets.gtzan import GENRES
-from datamodules.demo.sound.compose import Song, compose, render_song
+from datamodules.demo.sound.compose import Song, compose, part_of, render_song
 from datamodules.demo.sound.soundfont import DRUMS
 from datamodules.demo.sound.styles import STYLES
 
@@ -24,15 +22,8 @@ def song(seed: int, genre: str = "pop", **how: object) -> Song:
 def heard_key(audio: np.ndarray) -> int:
     """Class of the best correlated profile: 0-11 the major keys from C, 12-23 the minor ones."""
     chroma = librosa.feature.chroma_cqt(y=audio, sr=RATE, hop_length=1024).mean(axis=1)
-    return int(
-        np.argmax(
-            [
-                np.corrcoef(np.roll(profile, tonic), chroma)[0, 1]
-                for profile in (MAJOR, MINOR)
-                for tonic in range(12)
-            ]
-        )
-    )
+    profiles = [np.roll(profile, tonic) for profile in (MAJOR, MINOR) for tonic in range(12)]
+    return int(np.argmax([np.corrcoef(profile, chroma)[0, 1] for profile in profiles]))
 
 
 def test_key_is_heard_in_most_songs() -> None:
@@ -48,21 +39,32 @@ def test_key_is_heard_in_most_songs() -> None:
 @pytest.mark.parametrize("genre", GENRES)
 @pytest.mark.parametrize(("tonic", "mode"), [(2, "major"), (9, "minor")])
 def test_every_pitched_note_belongs_to_the_key(genre: str, tonic: int, mode: str) -> None:
-    allowed = {"major": {0, 2, 4, 5, 7, 9, 11}, "minor": {0, 2, 3, 5, 7, 8, 10, 11}}[
-        mode
-    ]  # with the leading tone in minor
+    # With the leading tone in minor.
+    allowed = {"major": {0, 2, 4, 5, 7, 9, 11}, "minor": {0, 2, 3, 5, 7, 8, 10, 11}}
     notes = song(1, genre, tonic=tonic, mode=mode, seconds=30.0).notes
-    assert {(note.pitch - tonic) % 12 for note in notes if note.program != DRUMS} <= allowed
+    steps = {(note.pitch - tonic) % 12 for note in notes if note.program != DRUMS}
+    assert steps <= allowed[mode]
+
+
+@pytest.mark.parametrize("genre", GENRES)
+def test_every_note_is_of_the_part_whose_program_plays_it(genre: str) -> None:
+    style = STYLES[genre]
+    programs = {
+        "drums": (DRUMS,),
+        "bass": style.bass_programs,
+        "chords": style.chord_programs,
+        "lead": style.lead_programs,
+    }
+    for note in song(1, genre, seconds=30.0).notes:
+        assert note.program in programs[part_of(note)]
 
 
 @pytest.mark.parametrize("genre", GENRES)
 def test_song_starts_on_its_tonic_and_fits_its_length(genre: str) -> None:
     made = song(2, genre, tonic=5)
-    bass = min(
-        (note for note in made.notes if note.program in STYLES[genre].bass_programs),
-        key=lambda note: note.onset_s,
-    )
-    assert bass.pitch % 12 == 5
+    bass = [note for note in made.notes if note.program in STYLES[genre].bass_programs]
+    first = min(bass, key=lambda note: note.onset_s)
+    assert first.pitch % 12 == 5
     assert max(note.onset_s for note in made.notes) < made.seconds
 
 
@@ -95,21 +97,13 @@ def test_without_blur_a_genre_keeps_to_its_style() -> None:
 
 
 def test_blur_brings_instruments_of_other_genres() -> None:
+    style = STYLES["metal"]
+    own = {*style.chord_programs, *style.bass_programs, *style.lead_programs, DRUMS}
+
     def foreign_share(blur: float) -> float:
-        metal = {
-            *STYLES["metal"].chord_programs,
-            *STYLES["metal"].bass_programs,
-            *STYLES["metal"].lead_programs,
-            DRUMS,
-        }
-        return float(
-            np.mean(
-                [
-                    not {n.program for n in song(seed, "metal", blur=blur).notes} <= metal
-                    for seed in range(40)
-                ]
-            )
-        )
+        songs = [song(seed, "metal", blur=blur) for seed in range(40)]
+        heard = [{note.program for note in made.notes} for made in songs]
+        return float(np.mean([not programs <= own for programs in heard]))
 
     assert foreign_share(0.0) == 0
     assert foreign_share(0.8) > 0.8

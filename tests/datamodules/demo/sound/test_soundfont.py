@@ -1,6 +1,4 @@
-"""Rendered notes have the pitch, the loudness and the length that were asked for; a hand-made font
-is read exactly.
-"""
+"""Rendered notes have the pitch, the loudness and the length that were asked for."""
 
 import struct
 from pathlib import Path
@@ -49,9 +47,9 @@ def test_loudness_rises_with_velocity_by_the_specified_curve(program: int) -> No
         for velocity in (25, 50, 100)
     ]
     assert np.all(np.diff(levels) > 6)
-    assert levels[2] - levels[0] == pytest.approx(
-        40 * np.log10(4), abs=3
-    )  # within a font's own velocity zones
+
+    # Less exact where the font changes its sample with the velocity.
+    assert levels[2] - levels[0] == pytest.approx(40 * np.log10(4), abs=3)
 
 
 def test_piano_decays_and_organ_does_not() -> None:
@@ -73,29 +71,24 @@ def test_treble_does_not_fold_into_the_band() -> None:
     audio = packaged_font().render_note(81, 84, 100, 1.0, RATE)[RATE // 5 : RATE]
     spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio)))) ** 2
     below_the_tone = spectrum[: int(0.9 * 1046.5 * len(audio) / RATE)].sum()
-    assert (
-        10 * np.log10(below_the_tone / spectrum.sum()) < -42
-    )  # -34 dB if rendered at the final rate
+    level_db = 10 * np.log10(below_the_tone / spectrum.sum())
+    assert level_db < -42  # -34 dB if rendered at the final rate
 
 
 def test_score_adds_notes_at_their_onsets_with_their_gains() -> None:
     font = packaged_font()
     note = font.render_note(0, 60, 100, 0.3, RATE)
-    score = font.render(
-        [
-            Note(0.25, 0.3, 0, 60, 100, 0.5),
-            Note(1.9, 0.3, 0, 60, 100),
-            Note(5.0, 0.3, DRUMS, 38, 100),
-        ],
-        2.0,
-        RATE,
-    )
+    soft = Note(0.25, 0.3, 0, 60, 100, 0.5)
+    cut_off = Note(1.9, 0.3, 0, 60, 100)
+    too_late = Note(5.0, 0.3, DRUMS, 38, 100)
+    score = font.render([soft, cut_off, too_late], 2.0, RATE)
     assert len(score) == 2 * RATE
-    assert not score[: RATE // 4].any()
-    np.testing.assert_array_equal(
-        score[RATE // 4 : RATE // 4 + 4800], np.float32(0.5) * note[:4800]
-    )
-    np.testing.assert_array_equal(score[round(1.9 * RATE) :], note[: 2 * RATE - round(1.9 * RATE)])
+
+    start = RATE // 4
+    assert not score[:start].any()
+    np.testing.assert_array_equal(score[start : start + 4800], np.float32(0.5) * note[:4800])
+    rest = score[round(1.9 * RATE) :]
+    np.testing.assert_array_equal(rest, note[: len(rest)])
 
 
 def test_rendered_note_is_kept_and_cannot_be_changed() -> None:
@@ -114,15 +107,16 @@ def records(layout: str, *rows: tuple[object, ...]) -> bytes:
 
 
 def sine_font(path: Path, zone: dict[int, int], shared: dict[int, int]) -> SoundFont:
-    """A font of one looped 441 Hz sine (100 samples at 44.1 kHz, root key 69): `shared` is its
-    instrument's global zone.
+    """A font of one looped 441 Hz sine: 100 samples at 44.1 kHz, root key 69.
+
+    `shared` is its instrument's global zone.
     """
     sine = np.rint(16384 * np.sin(2 * np.pi * np.arange(250) / 100)).astype("<i2").tobytes()
     generators = [*shared.items(), *zone.items(), (54, 1), (53, 0)]
+    presets = ((b"sine", 0, 0, 0, 0, 0, 0), (b"EOP", 0, 0, 1, 0, 0, 0))
+    samples = ((b"sine", 0, 250, 100, 200, 44100, 69, 0, 0, 1), (b"EOS", *[0] * 9))
     hydra = (
-        chunk(
-            b"phdr", records("20sHHHIII", (b"sine", 0, 0, 0, 0, 0, 0), (b"EOP", 0, 0, 1, 0, 0, 0))
-        )
+        chunk(b"phdr", records("20sHHHIII", *presets))
         + chunk(b"pbag", records("HH", (0, 0), (1, 0)))
         + chunk(b"pmod", bytes(10))
         + chunk(b"pgen", records("Hh", (41, 0), (0, 0)))
@@ -130,16 +124,10 @@ def sine_font(path: Path, zone: dict[int, int], shared: dict[int, int]) -> Sound
         + chunk(b"ibag", records("HH", (0, 0), (len(shared), 0), (len(generators), 0)))
         + chunk(b"imod", bytes(10))
         + chunk(b"igen", records("Hh", *generators, (0, 0)))
-        + chunk(
-            b"shdr",
-            records(
-                "20sIIIIIBbHH", (b"sine", 0, 250, 100, 200, 44100, 69, 0, 0, 1), (b"EOS", *[0] * 9)
-            ),
-        )
+        + chunk(b"shdr", records("20sIIIIIBbHH", *samples))
     )
-    body = (
-        b"sfbk" + chunk(b"LIST", b"sdta" + chunk(b"smpl", sine)) + chunk(b"LIST", b"pdta" + hydra)
-    )
+    sound = chunk(b"LIST", b"sdta" + chunk(b"smpl", sine))
+    body = b"sfbk" + sound + chunk(b"LIST", b"pdta" + hydra)
     path.write_bytes(chunk(b"RIFF", body))
     return SoundFont(path)
 
@@ -186,9 +174,8 @@ def test_note_outside_a_zones_key_range_has_no_sound(tmp_path: Path) -> None:
 
 def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soundfont.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        UserError, match=r"pretty_midi, which is not installed: pip install 'mirprobe\[demo\]'"
-    ):
+    text = r"pretty_midi, which is not installed: pip install 'mirprobe\[demo\]'"
+    with pytest.raises(UserError, match=text):
         packaged_font.__wrapped__()
 
 
@@ -196,10 +183,3 @@ def test_another_font_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soundfont, "FONT_SHA256", "0" * 64)
     with pytest.raises(UserError, match="another SoundFont than the demo corpus is made of"):
         packaged_font.__wrapped__()
-
-
-def test_file_that_is_no_soundfont_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.sf2"
-    path.write_bytes(b"RIFF\0\0\0\0WAVE")
-    with pytest.raises(UserError, match=r"x\.sf2 is not a SoundFont-2 file"):
-        SoundFont(path)
