@@ -140,6 +140,10 @@ class TaskDataModule(L.LightningDataModule):
         """
         self._tracks = digests.identify(self.tracks())
 
+    def inputs(self) -> tuple[list[Path], list[Path]]:
+        """Folders of which every file may matter to labels and audio, and further single files."""
+        return [self.root], []
+
     def excluded_ids(self) -> set[str]:
         """Ids in `exclude` that are for this dataset or for all."""
         ours = (

@@ -157,16 +157,23 @@ class Cell:
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:12]
 
     def identity(self) -> dict[str, Any]:
-        """The settings that change results; tables that options name count by their content."""
+        """The settings that change results, without any path.
+
+        Tables that options name count by their content; what a dataset's folder holds is part of
+        what a result was made of (`provenance`).
+        """
         # Names for people, and the place of a class among our files, change nothing.
         ignored = ("card", "label", "group", "demo", "_target_")
         task = {key: value for key, value in asdict(self.task).items() if key not in ignored}
         model = {key: value for key, value in self.model.items() if key not in ignored}
 
-        root = str(Path(self.data.root or ".").resolve())
-        if self.is_demo:
-            root = demo_root(Path(), self.data.scale).name
-        data = {"root": root, "exclude": sorted(self.data.exclude), "tables": self._tables()}
+        tables = self._tables()
+        task["options"] = {
+            name: tables.get(name, value) for name, value in self.task.options.items()
+        }
+        model.pop("checkpoint", None)  # its content counts, as that of all weights
+        demo = demo_root(Path(), self.data.scale).name if self.is_demo else None
+        data = {"demo": demo, "exclude": sorted(self.data.exclude)}
 
         return {
             "model": model,

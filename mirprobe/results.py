@@ -44,6 +44,8 @@ class Row:
         demo: whether the data is the rendered stand-in.
         config_hash: of the cell.
         store_hash: of the feature store.
+        weights: fingerprint of the backbone.
+        tracks_hash: of the labelled list: ids, splits, targets and the content of the audio.
         versions: software.
     """
 
@@ -68,6 +70,8 @@ class Row:
     demo: bool
     config_hash: str
     store_hash: str
+    weights: str
+    tracks_hash: str
     versions: dict[str, str]
 
 

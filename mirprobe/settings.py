@@ -8,7 +8,7 @@ model, one task, one protocol, one seed. A comma list in an override stands for 
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +72,22 @@ def compose_cells(arguments: Sequence[str]) -> list[Cell]:
     first = compose_cell([choice[0] for choice in _choices(overrides)])
     if not any(_key(override) == "task" for override in overrides):
         overrides.append(f"task={','.join(first.tasks)}")
-    cells: dict[str, Cell] = {}
+    cells: dict[tuple[str, ...], Cell] = {}
     for choice in _product(_choices(overrides)):
         if first.baseline is not None:
             cell = compose_cell(
                 [*(o for o in choice if not _is_model(o)), f"model={first.baseline}"]
             )
-            cells.setdefault(cell.hash, replace(cell, is_baseline=True))
+            cells.setdefault(_place(cell), replace(cell, is_baseline=True))
         cell = compose_cell(choice)
-        cells.setdefault(cell.hash, cell)
+        cells.setdefault(_place(cell), cell)
     return list(cells.values())
+
+
+def _place(cell: Cell) -> tuple[str, ...]:
+    """A cell's hash, and the places that are in no hash: two folders of data make two cells."""
+    checkpoint = str(cell.model.get("checkpoint"))
+    return (cell.hash, str(cell.data.root), checkpoint, *asdict(cell.paths).values())
 
 
 def _choices(overrides: Sequence[str]) -> list[list[str]]:

@@ -15,16 +15,17 @@ import torch
 from datamodules.errors import UserError
 from datamodules.features.frames import FrameFeatures, open_features
 from datamodules.features.memory import MemoryFeatures, load_features
-from datamodules.features.store import FeatureStore, StoreId, parse_store_id
-from datamodules.files import atomic, write_text
+from datamodules.features.store import FeatureStore, parse_store_id
+from datamodules.files import atomic
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Split
 from mirprobe.assembly import probe_accelerator
-from mirprobe.cell import SETTINGS, STORE, Cell, write_cell
+from mirprobe.cell import STORE, Cell
 from mirprobe.probing.bank import BankSize, ProbeBank, all_heads
 from mirprobe.probing.kinds import KINDS
 from mirprobe.probing.training import TrainedBank, train_bank
 from mirprobe.progress import ProgressReport
+from mirprobe.provenance import MadeOf, Result
 from mirprobe.results import Row, write_rows
 from mirprobe.scoring.intervals import bootstrap
 from mirprobe.scoring.metrics import metric_named, predict, score_once
@@ -33,13 +34,16 @@ SCORED: tuple[Split, ...] = ("val", "test")
 _PACKAGES = ("mirprobe", "torch", "lightning", "torchmetrics", "numpy")
 
 
-def probe(cell: Cell, data: TaskDataModule, store: FeatureStore) -> list[Row]:
+def probe(
+    cell: Cell, data: TaskDataModule, store: FeatureStore, place: Result
+) -> list[Row]:
     """Trains the bank of a cell on stored features and writes its files and rows.
 
     Args:
         cell: to work on.
         data: of the cell's task; its `features` are set here.
         store: that holds the features of the task's tracks.
+        place: where the results go, and what they are made of.
 
     Raises:
         UserError: a broken shard, or features that are missing.
@@ -63,9 +67,9 @@ def probe(cell: Cell, data: TaskDataModule, store: FeatureStore) -> list[Row]:
     rows = []
     for metric in cell.metrics:
         for split in SCORED:
-            rows += _rows(cell, store.id, bank, data, trained, metric, split)
-    _write_files(cell, bank, data, trained)
-    write_rows(cell.folder, rows)
+            rows += _rows(cell, place.made_of, bank, data, trained, metric, split)
+    _write_files(place.folder, bank, data, trained)
+    write_rows(place.folder, rows)
 
     del data.features  # they may take gigabytes, and the next task has others
     return rows
@@ -124,7 +128,7 @@ def _make_bank(cell: Cell, data: TaskDataModule) -> ProbeBank:
 
 def _rows(
     cell: Cell,
-    store_id: StoreId,
+    made_of: MadeOf,
     bank: ProbeBank,
     data: TaskDataModule,
     trained: TrainedBank,
@@ -167,7 +171,9 @@ def _rows(
             weights_end=end,
             demo=data.is_demo,
             config_hash=cell.hash,
-            store_hash=store_id.hash,
+            store_hash=made_of.store,
+            weights=made_of.weights,
+            tracks_hash=made_of.tracks,
             versions=versions,
         )
         rows.append(row)
@@ -184,10 +190,11 @@ def _layer_weights(
     return trained.weights_start[row].tolist(), trained.weights_end[row].tolist()
 
 
-def _write_files(cell: Cell, bank: ProbeBank, data: TaskDataModule, trained: TrainedBank) -> None:
-    """Settings, the trained probes, and their outputs for every val and test track."""
-    write_text(cell.folder / SETTINGS, write_cell(cell))
-    with atomic(cell.folder / "probes.pt") as temporary:
+def _write_files(
+    folder: Path, bank: ProbeBank, data: TaskDataModule, trained: TrainedBank
+) -> None:
+    """The trained probes, and their outputs for every val and test track."""
+    with atomic(folder / "probes.pt") as temporary:
         torch.save(bank.state_dict(), temporary)
 
     arrays: dict[str, Any] = {"heads": np.array([head.name for head in bank.heads])}
@@ -200,5 +207,5 @@ def _write_files(cell: Cell, bank: ProbeBank, data: TaskDataModule, trained: Tra
             arrays[f"{split}_confusion"] = outputs
         else:
             arrays[f"{split}_logits"] = outputs.astype(np.float16)
-    with atomic(cell.folder / "predictions.npz") as temporary, temporary.open("wb") as file:
+    with atomic(folder / "predictions.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)

@@ -114,9 +114,24 @@ def _extract(job: Job, backbone: Backbone, devices: int) -> FeatureStore:
     return store
 
 
-def _probe(cell: Cell, job: Job, store: FeatureStore) -> None:
-    """Rows of a cell of a job, and a line that says what came out."""
+def _probe(cell: Cell, job: Job, store: FeatureStore, stamps: Stamps) -> None:
+    """Rows of a cell of a job, unless they are there, and a line that says what came out."""
     data = job.tasks[job.cells.index(cell)]
     start_s = time.monotonic()
-    rows = probe(cell, data, store)
-    print_scores(cell, rows, time.monotonic() - start_s)
+    inputs = inputs_of(cell, data)
+    stamp = stamps.take(inputs)
+
+    listed = list_text(data.tracks(), audio=True)
+    made_of = MadeOf(store.id.fingerprint, hash_text(listed), store.id.hash)
+    before = latest_result(cell)
+    result = result_of(cell, made_of)
+    if is_done(result.folder):
+        console().print(f"{cell.model_name} {cell.task.name}: the same content as before")
+    else:
+        if before is not None:
+            why = what_changed(cell, before.made_of, made_of, listed)
+            console().print(f"{cell.model_name} {cell.task.name}: computed anew, {why}")
+        rows = probe(cell, data, store, result)
+        print_scores(cell, rows, time.monotonic() - start_s)
+    note_result(cell, result, listed)
+    note_stamp(cell, result, inputs, stamp)

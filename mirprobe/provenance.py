@@ -1,0 +1,241 @@
+"""Provenance: what a result was made of, and whether that is still what is there.
+
+Conventions: results of a cell lie in a folder of their own for each content that they were made of,
+`<cell's folder>/<hash of weights, labelled list and store>`, so that other labels, other audio or
+another checkpoint never overwrite a result and never pass for it. Paths are in no hash. Beside the
+rows lies, for each place that the data was read from, a *stamp* over names, sizes and times of
+change of all files that could matter: while it holds, the result is known to be current without
+reading a label, a file of audio or a weight.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from datamodules.errors import UserError
+from datamodules.files import atomic, write_text
+from datamodules.listing import differences
+from mirprobe.cell import Cell
+from mirprobe.results import is_done
+
+MADE_OF = "made_of.json"
+LISTS = "lists"  # folder below `paths.runs`: labelled lists by their hash, which many cells share
+
+
+@dataclass(frozen=True)
+class MadeOf:
+    """What a result was made of.
+
+    Attributes:
+        weights: fingerprint of the backbone.
+        tracks: hash of the labelled list: ids, splits, targets, and the content of the audio.
+        store: hash of the feature store.
+    """
+
+    weights: str
+    tracks: str
+    store: str
+
+    @property
+    def hash(self) -> str:
+        """8 hex digits over all of it."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files that a result follows from.
+
+    Attributes:
+        folders: below which every file counts.
+        files: single files that count too.
+    """
+
+    folders: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The results of a cell on one content.
+
+    Attributes:
+        folder: of its rows, probes and predictions.
+        made_of: its content.
+    """
+
+    folder: Path
+    made_of: MadeOf
+
+
+class Stamps:
+    """Stamps of files and folders, each taken once; for the length of one command."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, str] = {}
+
+    def take(self, inputs: Inputs) -> str:
+        """16 hex digits that change when a file is added, taken away, renamed or written."""
+        parts = [self._part(path) for path in (*inputs.folders, *inputs.files)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def _part(self, path: str) -> str:
+        if path not in self._of:
+            digest = hashlib.sha256()
+            for name, size, changed_ns in sorted(_walk(path)):
+                digest.update(f"{name}\t{size}\t{changed_ns}\n".encode("utf-8", "surrogateescape"))
+            self._of[path] = digest.hexdigest()
+        return self._of[path]
+
+
+def _walk(path: str) -> Iterator[tuple[str, int, int]]:
+    """Name, size and time of change of a file, or of every file below a folder but hidden ones."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return
+    if not os.path.isdir(path):
+        yield path, status.st_size, status.st_mtime_ns
+        return
+
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _walk(entry.path)
+            else:
+                yield from _walk_file(entry)
+
+
+def _walk_file(entry: "os.DirEntry[str]") -> Iterator[tuple[str, int, int]]:
+    try:
+        status = entry.stat()
+    except OSError:
+        return
+    yield entry.path, status.st_size, status.st_mtime_ns
+
+
+def current_result(cell: Cell, stamps: Stamps) -> Result | None:
+    """The result of a cell that was made of what is there now; None if there is none, or no stamp
+    says so.
+    """
+    name = _stamp_name(cell)
+    for result in stored_results(cell):
+        note = _read_json(result.folder / name)
+        if note is None:
+            continue
+        inputs = Inputs(tuple(note["folders"]), tuple(note["files"]))
+        if stamps.take(inputs) == note["stamp"]:
+            return result
+    return None
+
+
+def latest_result(cell: Cell) -> Result | None:
+    """The newest result of a cell from the same places; of any places if there is none."""
+    results = stored_results(cell)
+    here = [result for result in results if (result.folder / _stamp_name(cell)).is_file()]
+    return next(iter(here or results), None)
+
+
+def stored_results(cell: Cell) -> list[Result]:
+    """All results of a cell, the newest first."""
+    found = []
+    for path in cell.folder.glob(f"*/{MADE_OF}"):
+        note = _read_json(path)
+        if note is not None and is_done(path.parent):
+            found.append(Result(path.parent, MadeOf(**note["made_of"])))
+    return sorted(found, key=lambda result: -(result.folder / MADE_OF).stat().st_mtime_ns)
+
+
+def result_of(cell: Cell, made_of: MadeOf) -> Result:
+    """The place for a cell's results on one content, whether or not it exists."""
+    return Result(cell.folder / made_of.hash, made_of)
+
+
+def note_result(cell: Cell, result: Result, list_text: str) -> None:
+    """Writes what a result is made of, and the labelled list that it names."""
+    path = Path(cell.paths.runs) / LISTS / f"{result.made_of.tracks}.tsv.gz"
+    if not path.is_file():
+        with atomic(path) as temporary:
+            temporary.write_bytes(gzip.compress(list_text.encode("utf-8", "surrogateescape"), 6))
+    note = {"made_of": asdict(result.made_of), "cell": cell.hash}
+    write_text(result.folder / MADE_OF, json.dumps(note, indent=1) + "\n")
+
+
+def note_stamp(cell: Cell, result: Result, inputs: Inputs, stamp: str) -> None:
+    """Writes that a result is current as long as the stamp of its inputs holds."""
+    note = {"folders": inputs.folders, "files": inputs.files, "stamp": stamp, "asked": asked(cell)}
+    write_text(result.folder / _stamp_name(cell), json.dumps(note, indent=1) + "\n")
+
+
+def what_changed(cell: Cell, before: MadeOf, now: MadeOf, list_text: str) -> str:
+    """One line that says in what two contents differ, such as `labels changed: 12 of 290`."""
+    parts = []
+    if before.weights != now.weights:
+        parts.append("the weights are others")
+    elif before.store != now.store:
+        parts.append("the features are others")
+    if before.tracks != now.tracks:
+        parts += _list_changes(cell, before.tracks, list_text)
+    return "; ".join(parts)
+
+
+def _list_changes(cell: Cell, before: str, list_text: str) -> list[str]:
+    path = Path(cell.paths.runs) / LISTS / f"{before}.tsv.gz"
+    try:
+        old = gzip.decompress(path.read_bytes()).decode("utf-8", "surrogateescape")
+    except OSError:
+        return ["the labelled list is another"]
+    n_tracks = list_text.count("\n")
+    return [
+        f"{what} changed: {n} of {n_tracks}"
+        for what, n in differences(old, list_text).items()
+        if n > 0
+    ]
+
+
+def asked(cell: Cell) -> list[str]:
+    """The places that a cell's settings name: they tell results from two folders apart, and are in
+    no hash.
+    """
+    options = [value for value in cell.task.options.values() if isinstance(value, str)]
+    places = [cell.data.root or cell.paths.data, *options, str(cell.model.get("checkpoint") or "")]
+    return [str(Path(place).absolute()) if place else "" for place in places]
+
+
+def _stamp_name(cell: Cell) -> str:
+    text = json.dumps(asked(cell))
+    return f"stamp-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+
+
+def _read_json(path: Path) -> Mapping[str, Any] | None:
+    """A note's content; None if there is no such file.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): delete it and run the same command again"
+        ) from error
+    if not isinstance(note, Mapping):
+        raise UserError(
+            f"{path} is not a note of mirprobe: delete it and run the same command again"
+        )
+    return note
+
+
+def unique_files(paths: Iterable[Path]) -> tuple[str, ...]:
+    """Absolute paths, each once."""
+    return tuple(dict.fromkeys(str(path.absolute()) for path in paths))
