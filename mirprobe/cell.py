@@ -40,7 +40,7 @@ class TaskConfig:
 
     name: str = MISSING
     label: str = MISSING
-    group: str = MISSING
+    level: str = MISSING
     _target_: str = MISSING
     folder: str = MISSING
     demo: str | None = None
@@ -164,7 +164,7 @@ class Cell:
         """
         said_only = (
             "label",
-            "group",
+            "level",
             "demo",
             "_target_",
         )  # names for people, and the place of a class in our files
