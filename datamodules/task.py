@@ -40,8 +40,8 @@ from datamodules.tracks import (
     MARKER,
     MISSING,
     SPLITS,
+    BadFile,
     Kind,
-    LeftOut,
     Segment,
     Split,
     Track,
@@ -60,6 +60,7 @@ class TaskDataModule(L.LightningDataModule):
             target.
         expected: number of tracks per split in the complete dataset (empty if it varies).
         card: what is said about the dataset, and how to get it.
+        known_bad: files of the dataset that `read_tracks` leaves out.
     """
 
     dataset: str
@@ -67,6 +68,7 @@ class TaskDataModule(L.LightningDataModule):
     classes: tuple[str, ...]
     expected: Mapping[Split, int] = MappingProxyType({})
     card: Card | None = None
+    known_bad: tuple[BadFile, ...] = ()
     frame_rate: float | None = None
 
     def __init__(self, root: Path, clip: ClipRule, exclude: Collection[str] = ()) -> None:
@@ -82,9 +84,9 @@ class TaskDataModule(L.LightningDataModule):
     def read_tracks(self) -> list[Track]:
         """All labelled tracks under `root`, whether or not their audio exists."""
 
-    def left_out(self) -> list[LeftOut]:
-        """Known bad files that `read_tracks` leaves out."""
-        return []
+    def left_out(self) -> list[BadFile]:
+        """Those of `known_bad` that `read_tracks` leaves out: all, unless a dataset looks first."""
+        return list(self.known_bad)
 
     def labelled_tracks(self) -> list[Track]:
         """`read_tracks`, of a folder that exists.

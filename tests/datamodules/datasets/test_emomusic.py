@@ -289,27 +289,50 @@ def test_a_missing_table_is_named_with_both_places(root: Path, name: str) -> Non
 def test_a_missing_column_is_named(root: Path, name: str, column: str) -> None:
     path = root / name
     path.write_text(path.read_text(encoding="utf-8").replace(column, "Something"), encoding="utf-8")
-    assert (
-        f"{name} has no column {column}: expected a comma-separated table with song_id, "
-        in refusal(root)
-    )
+    found = refusal(root)
+    assert f"{name} has no column {column}, found song_id, " in found
+    assert ": expected a comma-separated table with song_id, " in found
+    assert found.endswith("; unpack annotations.tar.gz again")
 
 
-@pytest.mark.parametrize("text", ["", "song_id\tmean_arousal\tmean_valence\n2\t5\t5\n"])
-def test_an_empty_table_and_a_wrong_delimiter_lack_columns(root: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", "none"),
+        (
+            "song_id\tmean_arousal\tmean_valence\n2\t5\t5\n",
+            "song_id mean_arousal mean_valence",
+        ),
+    ],
+)
+def test_an_empty_table_and_a_wrong_delimiter_lack_columns(
+    root: Path, text: str, found: str
+) -> None:
     (root / "static_annotations.csv").write_text(text)
     assert (
-        "static_annotations.csv has no column song_id: expected a comma-separated table"
-        in refusal(root)
+        "static_annotations.csv has no column song_id, mean_arousal, mean_valence, "
+        f"found {found}: expected a comma-separated table" in refusal(root)
     )
 
 
-@pytest.mark.parametrize("row", ["2,5", "x,5,1,5,1", "-2,5,1,5,1", ",5,1,5,1"])
-def test_a_broken_row_is_named_by_its_number(root: Path, row: str) -> None:
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("2,5", "breaks off before its std_arousal"),
+        ("2,5,1,5,1,1", "has more cells than there are columns"),
+        ("x,5,1,5,1", "has the song_id 'x', expected a whole number"),
+        ("-2,5,1,5,1", "has the song_id '-2', expected a whole number"),
+        (",5,1,5,1", "has the song_id '', expected a whole number"),
+    ],
+)
+def test_a_broken_row_is_named_by_its_number(root: Path, row: str, problem: str) -> None:
     path = root / "static_annotations.csv"
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([*lines[:3], row, *lines[4:]]), encoding="utf-8")
-    assert "row 4 of " in refusal(root)
+    assert refusal(root) == (
+        f"1 of 11 rows of {path} cannot be used (first: line 4 {problem}): "
+        "unpack annotations.tar.gz again"
+    )
 
 
 def test_a_song_without_ratings_and_ratings_without_a_song_are_counted(
@@ -336,17 +359,18 @@ def test_a_song_without_ratings_and_ratings_without_a_song_are_counted(
 @pytest.mark.parametrize("value", ["", "high", "nan", "inf", "0.5", "9.5", "5,5"])
 def test_a_rating_that_is_no_number_from_1_to_9_is_named(tmp_path: Path, value: str) -> None:
     root = write_tree(tmp_path, {**SONGS, "7": ("The White Stripes", "development", 5.0, value)})
-    assert (
-        refusal(root)
-        == f"song 7 in static_annotations.csv has the mean_valence '{value}': expected a number from 1 to 9"
+    assert refusal(root) == (
+        f"1 of 11 rows of {root}/static_annotations.csv cannot be used (first: line 5 (song 7) "
+        f"has the mean_valence '{value}', expected a number from 1 to 9): "
+        "unpack annotations.tar.gz again"
     )
 
 
 def test_an_unknown_set_is_named(tmp_path: Path) -> None:
     root = write_tree(tmp_path, {**SONGS, "7": ("The White Stripes", "dev", 5.0, 5.0)})
-    assert (
-        refusal(root)
-        == "song 7 in songs_info.csv is of the set 'dev': expected development or evaluation"
+    assert refusal(root) == (
+        f"1 of 11 rows of {root}/songs_info.csv cannot be used (first: line 5 (song 7) "
+        "is of the set 'dev', expected development or evaluation): unpack annotations.tar.gz again"
     )
 
 

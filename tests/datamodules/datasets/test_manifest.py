@@ -380,7 +380,8 @@ def test_a_table_that_is_no_text_is_named(table: Path) -> None:
     )
     table.write_text('path,label\n"a.wav,x\n')
     assert re.fullmatch(
-        r".*my\.csv is not a CSV table \(after line 1: unexpected end of data\): save it anew as CSV",
+        r".*my\.csv is not a comma-separated table \(after line 1: unexpected end of data\): "
+        "save it anew as CSV",
         refusal(table),
     )
 

@@ -302,7 +302,10 @@ def test_missing_ratings_are_named(root: Path) -> None:
 
 def test_missing_columns_are_named_with_what_was_found(root: Path) -> None:
     write(root, ["a,r,1"], "track;rater,x,mpc")
-    pattern = r".*ratings\.csv has no column track, rater, rd, sqc, found track;rater, x, mpc: expected track, rater, mpc, rd, sqc"
+    pattern = (
+        r".*ratings\.csv has no column track, rater, rd, sqc, found track;rater, x, mpc: "
+        r"expected a comma-separated table with track, rater, mpc, rd, sqc"
+    )
     assert re.fullmatch(pattern, refusal(root))
     (root / "ratings.csv").write_text("")
     assert "has no column track, rater, mpc, rd, sqc, found none" in refusal(root)

@@ -138,7 +138,10 @@ def test_audio_without_an_entry_and_other_junk_are_no_tracks(root: Path) -> None
 
 def test_missing_labels_are_named_with_what_to_unpack(root: Path) -> None:
     (root / "nsynth-valid" / "examples.json").unlink()
-    pattern = r"no NSynth labels: .*nsynth-valid/examples\.json does not exist\. Unpack nsynth-\*\.jsonwav\.tar\.gz into .*"
+    pattern = (
+        r"no NSynth labels: .*nsynth-valid has no examples\.json\. "
+        r"Unpack nsynth-\*\.jsonwav\.tar\.gz into .*"
+    )
     with pytest.raises(UserError, match=pattern):
         NSynthPitch(root, ClipRule()).tracks()
 
@@ -166,9 +169,11 @@ def test_an_entry_without_its_label_is_named(
     root: Path, task: type[NSynthPitch | NSynthInstrument], field: str
 ) -> None:
     write_examples(root, "nsynth-test", {"vocal_acoustic_000-120-127": {"velocity": 127}})
-    with pytest.raises(
-        UserError, match=rf"NSynth's entry 'vocal_acoustic_000-120-127' has no field '{field}'"
-    ):
+    pattern = (
+        r"nsynth-test/examples\.json has an entry 'vocal_acoustic_000-120-127' "
+        rf"without a field '{field}': download examples\.json again"
+    )
+    with pytest.raises(UserError, match=pattern):
         task(root, ClipRule()).tracks()
 
 

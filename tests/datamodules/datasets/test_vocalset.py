@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections import Counter
+from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,11 +14,10 @@ import yaml
 
 from datamodules.audio.clips import ClipRule
 from datamodules.datasets.vocalset import (
-    KNOWN_PROBLEMS,
+    KEPT_PROBLEMS,
     VocalSetSinger,
     VocalSetTechnique,
     deal,
-    known_problem,
     technique_split,
 )
 from datamodules.errors import UserError
@@ -173,18 +173,22 @@ def test_trills_are_told_apart(root: Path) -> None:
 
 
 def test_duplicates_are_dropped_and_listed_with_the_reason(root: Path) -> None:
-    dropped = {
-        problem.tracks: problem.problem for problem in KNOWN_PROBLEMS if problem.action == "dropped"
-    }
-    assert dropped == {
-        f"{track_id}(1)": "same bytes as the file without (1)" for track_id in DUPLICATES
-    }
+    for task in (VocalSetSinger, VocalSetTechnique):
+        assert {bad.name: bad.reason for bad in task.known_bad} == {
+            f"{track_id}(1)": "same bytes as the file without (1)" for track_id in DUPLICATES
+        }
     assert not [track_id for track_id in singers(root) if "(1)" in track_id]
     assert set(DUPLICATES) <= set(singers(root))
 
 
-def test_known_flaws_are_found_by_track_and_regular_names_have_none() -> None:
-    assert not [track_id for track_id in REGULAR if known_problem(track_id)]
+def kept_problem(track_id: str) -> str | None:
+    matching = (pattern for pattern in KEPT_PROBLEMS if fnmatchcase(track_id, pattern))
+    return KEPT_PROBLEMS.get(next(matching, ""))
+
+
+def test_kept_flaws_are_found_by_track_and_regular_names_have_none() -> None:
+    assert kept_problem("female4/scales/straight/scales_straight_a") == "ten names lack the singer"
+    assert not [track_id for track_id in REGULAR if kept_problem(track_id)]
     fine = {
         "female1/arpeggios/belt/f1_arpeggios_belt_a",
         "male10/scales/trill/m10_scales_trill_e",
@@ -193,11 +197,10 @@ def test_known_flaws_are_found_by_track_and_regular_names_have_none() -> None:
     fine |= {"male11/excerpts/spoken/m11_row_spoken", "male9/excerpts/vibrato/m9_caro_vibrato"}
     fine |= {"female7/long_tones/trillo/f7_ long_trillo_a", "female1/long_tones/pp/f1_long_pp_a"}
     for track_id in {*ODD, *ODD_OTHER} - fine:
-        problem = known_problem(track_id)
-        assert problem is not None, track_id
-        assert problem.action == "kept"
-    assert not [track_id for track_id in fine if known_problem(track_id)]
-    assert known_problem("male10/excerpts/vibrato/m10_caro_vibrato") is None
+        assert kept_problem(track_id), track_id
+    assert not [track_id for track_id in fine if kept_problem(track_id)]
+    assert not [bad.name for bad in VocalSetSinger.known_bad if kept_problem(bad.name)]
+    assert kept_problem("male10/excerpts/vibrato/m10_caro_vibrato") is None
 
 
 # -- layouts ---------------------------------------------------------------------------------------
