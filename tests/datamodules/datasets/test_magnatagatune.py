@@ -20,11 +20,8 @@ from datamodules.errors import UserError
 from datamodules.tracks import Track, UnusableFile
 
 RARE = [f"filler {n:03d}" for n in range(138)]
-HEADER = [
-    "clip_id",
-    *sorted([*TAGS, *RARE]),
-    "mp3_path",
-]  # by name: not the order of the targets, nor one by counts
+# By name: not the order of the targets, nor one by counts.
+HEADER = ["clip_id", *sorted([*TAGS, *RARE]), "mp3_path"]
 BRAUN = "6/norine_braun-now_and_zen-08-gently-117-146.mp3"
 CLIPS: dict[str, tuple[str, set[str]]] = {
     "2": ("0/artist-album-01-title-0-29.mp3", {"guitar", "choral"}),
@@ -63,8 +60,12 @@ def rows_of(clips: Mapping[str, tuple[str, set[str]]]) -> list[list[Any]]:
 
 def write_tree(root: Path, clips: Mapping[str, tuple[str, set[str]]] = CLIPS) -> Path:
     write_rows(root, HEADER, rows_of(clips))
-    info = '"clip_id"\t"title"\t"mp3_path"\n"2"\t"title"\t"0/artist-album-01-title-0-29.mp3"\n"3"\t"no file"\t""\n'
-    (root / "clip_info_final.csv").write_text(info)
+    info = [
+        '"clip_id"\t"title"\t"mp3_path"\n',
+        '"2"\t"title"\t"0/artist-album-01-title-0-29.mp3"\n',
+        '"3"\t"no file"\t""\n',
+    ]
+    (root / "clip_info_final.csv").write_text("".join(info))
     for path, _ in clips.values():
         (root / "mp3" / path).parent.mkdir(parents=True, exist_ok=True)
         (root / "mp3" / path).touch()
@@ -110,12 +111,8 @@ def test_the_50_tags_stand_in_marbles_order() -> None:
         37: "new age",
     }
     assert {place: TAGS[place] for place in at} == at
-    assert (TAGS[39], TAGS[40], TAGS[47], TAGS[48]) == (
-        "male voice",
-        "female vocal",
-        "metal",
-        "female voice",
-    )  # ties
+    ties = {39: "male voice", 40: "female vocal", 47: "metal", 48: "female voice"}
+    assert {place: TAGS[place] for place in ties} == ties
     assert MagnaTagATuneTags.classes == TAGS
     assert MagnaTagATuneTags.kind == "multilabel"
 

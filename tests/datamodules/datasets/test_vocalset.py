@@ -81,16 +81,12 @@ REGULAR = {
 
 
 def make_tree(root: Path, folder: str = "FULL") -> Path:
-    """Each singer with each technique, the odd files, and the two lists; empty, for listing opens
-    no audio.
+    """Each singer with each technique, the odd files, and the two lists.
+
+    Files are empty, for listing opens no audio.
     """
-    for track_id in (
-        REGULAR
-        | set(ODD)
-        | set(ODD_OTHER)
-        | set(DUPLICATES)
-        | {f"{track_id}(1)" for track_id in DUPLICATES}
-    ):
+    doubles = {f"{track_id}(1)" for track_id in DUPLICATES}
+    for track_id in {*REGULAR, *ODD, *ODD_OTHER, *DUPLICATES, *doubles}:
         path = root / folder / f"{track_id}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -230,27 +226,19 @@ def test_paths_are_the_files(root: Path) -> None:
 def test_junk_is_ignored(own_root: Path) -> None:
     before = singers(own_root)
     for name in (
-        *(
-            "__MACOSX/FULL/female1/scales/belt/._f1_scales_belt_a.wav",
-            "__MACOSX/._x.wav",
-            "FULL/__MACOSX/a/b/x.wav",
-        ),
-        *(
-            "FULL/female1/scales/belt/._f1_scales_belt_a.wav",
-            "FULL/.DS_Store",
-            "FULL/female1/scales/belt/.DS_Store",
-        ),
-        *(
-            "FULL/female1/scales/._belt",
-            "FULL/._female1",
-            "readme-anon.txt",
-            "FULL/female1/notes.txt",
-        ),
-        *(
-            "FULL/female1/scales/f1_too_high.wav",
-            "FULL/female1/scales/belt/deeper/f1_too_deep.wav",
-            "FULL/x.wav",
-        ),
+        "__MACOSX/FULL/female1/scales/belt/._f1_scales_belt_a.wav",
+        "__MACOSX/._x.wav",
+        "FULL/__MACOSX/a/b/x.wav",
+        "FULL/female1/scales/belt/._f1_scales_belt_a.wav",
+        "FULL/.DS_Store",
+        "FULL/female1/scales/belt/.DS_Store",
+        "FULL/female1/scales/._belt",
+        "FULL/._female1",
+        "readme-anon.txt",
+        "FULL/female1/notes.txt",
+        "FULL/female1/scales/f1_too_high.wav",
+        "FULL/female1/scales/belt/deeper/f1_too_deep.wav",
+        "FULL/x.wav",
     ):
         (own_root / name).parent.mkdir(parents=True, exist_ok=True)
         (own_root / name).write_bytes(b"\x00\x05\x16\x07")
@@ -308,7 +296,10 @@ def test_another_list_of_test_singers_is_an_error_for_technique_only(own_root: P
     (own_root / "test_singers_technique.txt").write_text("female2\nmale1\n")
     with pytest.raises(
         UserError,
-        match=r"test_singers_technique\.txt lists female2, male1, but VocalSet's test singers are female2, .* unpack",
+        match=(
+            r"test_singers_technique\.txt lists female2, male1, "
+            r"but VocalSet's test singers are female2, .* unpack"
+        ),
     ):
         VocalSetTechnique(own_root, ClipRule()).tracks()
     assert VocalSetSinger(own_root, ClipRule()).tracks()
@@ -355,7 +346,10 @@ def test_a_folder_without_singers_says_where_to_unpack(
 ) -> None:
     with pytest.raises(
         UserError,
-        match=r"no VocalSet audio: .* has no folder FULL or data_by_singer\. Unpack VocalSet11\.zip",
+        match=(
+            r"no VocalSet audio: .* has no folder FULL or data_by_singer\. "
+            r"Unpack VocalSet11\.zip"
+        ),
     ):
         data(tmp_path, ClipRule()).tracks()
 
@@ -364,7 +358,10 @@ def test_an_unknown_singer_is_named_with_the_known_ones(own_root: Path) -> None:
     (own_root / "FULL/female10").mkdir()
     with pytest.raises(
         UserError,
-        match=r"1 folders of unknown singers \(first: female10\): .* known singers are female1, .*male11",
+        match=(
+            r"1 folders of unknown singers \(first: female10\): "
+            r".* known singers are female1, .*male11"
+        ),
     ):
         singers(own_root)
 
@@ -428,9 +425,7 @@ def test_a_clip_is_132000_samples_at_44100_hz() -> None:
 def test_recordings_are_cut_as_in_the_settings(
     own_root: Path, data: type[TaskDataModule], task: str, lengths: dict[str, list[float]]
 ) -> None:
-    """Short ones are one clip, stereo and other rates are read, what cannot be read is reported, a
-    file's clips stay together.
-    """
+    """Short ones are one clip, stereo and other rates are read, what is unreadable is reported."""
     folder = own_root / "FULL/male2/scales/belt"
     soundfile.write(folder / "short.wav", np.zeros(110250), 44100)
     soundfile.write(folder / "one.wav", np.zeros((66150, 2)), 22050)
