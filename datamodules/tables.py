@@ -10,7 +10,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -34,50 +34,52 @@ class Table:
     Attributes:
         path: the file.
         columns: all of its columns or keys, in the order of their first appearance.
-        numbers: the number of each row's (last) line.
-        rows: the cells of each row by column.
+        lines: the cells of each row by column, by the number of its (last) line.
         remedy: what to do about rows that cannot be used.
     """
 
     path: Path
     columns: tuple[str, ...]
-    numbers: Sequence[int]
-    rows: Sequence[Cells]
+    lines: Mapping[int, Cells]
     remedy: str = "correct the file"
+
+    @property
+    def rows(self) -> list[Cells]:
+        """The cells of each row by column."""
+        return list(self.lines.values())
 
     def parse(self, parse: Callable[[Cells], T]) -> list[T]:
         """`parse` of every row.
 
         Raises:
-            UserError: `parse` has refused rows with a ValueError, see `parse_rows`.
+            UserError: `parse` has refused rows with a ValueError, see `parse_lines`.
         """
-        return parse_rows(self.path, self.numbers, self.rows, parse, self.remedy)
+        return list(parse_lines(self.path, self.lines.items(), parse, self.remedy).values())
 
 
-def parse_rows(
+def parse_lines(
     path: Path,
-    numbers: Sequence[int],
-    rows: Sequence[S],
+    lines: Iterable[tuple[int, S]],
     parse: Callable[[S], T],
     remedy: str = Table.remedy,
-) -> list[T]:
-    """`parse` of every row.
+) -> dict[int, T]:
+    """`parse` of every line, by its number.
 
     Raises:
         UserError: `parse` has refused some with a ValueError, whose text goes on behind `line 7`:
             how many they are, what is wrong with the first, and the remedy.
     """
-    parsed: list[T] = []
+    parsed: dict[int, T] = {}
     problems: list[str] = []
-    for number, row in zip(numbers, rows, strict=True):
+    for number, line in lines:
         try:
-            parsed.append(parse(row))
+            parsed[number] = parse(line)
         except ValueError as problem:
             problems.append(f"line {number} {problem}")
 
     if problems:
         raise UserError(
-            f"{len(problems)} of {len(rows)} rows of {path} cannot be used "
+            f"{len(problems)} of {len(problems) + len(parsed)} rows of {path} cannot be used "
             f"(first: {problems[0]}): {remedy}"
         )
     return parsed
@@ -111,51 +113,49 @@ def read_csv(
         UserError: the file is missing or no CSV, it lacks a column or has one twice, or rows are
             longer or shorter than the header.
     """
-    header, numbers, lines = _read_lines(path, delimiter, quotes, remedy)
+    lines = _split_lines(path, delimiter, quotes, remedy)
+    _, header = next(lines, (0, []))
     columns = tuple(name.strip() for name in header)
     _check_columns(path, columns, required, delimiter, remedy)
 
     # A table of hundreds of columns is read several times faster without those nobody asks for.
     wanted = [*required, *(name for name in optional if name in columns)] or columns
-    places = {name: columns.index(name) for name in wanted}
+    places = [columns.index(name) for name in wanted]
 
     def to_cells(line: Sequence[str]) -> Cells:
         if len(line) > len(columns):
             raise ValueError("has more cells than there are columns")
         if len(line) < len(columns):
             raise ValueError(f"breaks off before its {columns[len(line)]}")
-        return {name: line[place].strip() for name, place in places.items()}
+        cells = map(line.__getitem__, places)
+        return dict(zip(wanted, map(str.strip, cells), strict=True))
 
     remedy = remedy or Table.remedy
-    return Table(path, columns, numbers, parse_rows(path, numbers, lines, to_cells, remedy), remedy)
+    return Table(path, columns, parse_lines(path, lines, to_cells, remedy), remedy)
 
 
-def _read_lines(
+def _split_lines(
     path: Path, delimiter: str, quotes: bool, remedy: str | None
-) -> tuple[list[str], list[int], list[list[str]]]:
-    """Cells of the header; the number and the cells of every row in which something is written."""
+) -> Iterator[tuple[int, list[str]]]:
+    """Number and cells of every line in which something is written, the header first."""
+    # As bytes again: csv reads them much quicker than io.StringIO, which counts with MagnaTagATune.
+    text = io.BytesIO(read_text(path, remedy).encode())
     reader = csv.reader(
-        io.StringIO(read_text(path, remedy), newline=""),
+        io.TextIOWrapper(text, encoding="utf-8", newline=""),
         delimiter=delimiter,
         quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
         skipinitialspace=True,  # or a quote behind `, ` would enclose nothing
         strict=True,
     )
-    numbers: list[int] = []
-    lines: list[list[str]] = []
     last = 0  # good line: an open quote is noticed at the end of the file only
     try:
-        header = next(reader, [])
-        last = reader.line_num
         for line in reader:
             last = reader.line_num
             if any(map(str.strip, line)):
-                numbers.append(last)
-                lines.append(line)
+                yield last, line
     except csv.Error as error:
         problem = f"is not a {_DELIMITERS[delimiter]}-separated table (after line {last}: {error})"
         raise BrokenLabelsError(path, problem, remedy or "save it anew as CSV") from error
-    return header, numbers, lines
 
 
 def _check_columns(
@@ -193,14 +193,11 @@ def read_jsonl(path: Path) -> Table:
         UserError: the file is missing, or lines are no JSON objects.
     """
     # Not splitlines(): JSON may hold other line ends, such as U+2028, inside its text.
-    lines = {
-        number: line
-        for number, line in enumerate(read_text(path).split("\n"), start=1)
-        if line.strip()
-    }
-    rows = parse_rows(path, list(lines), list(lines.values()), _json_object)
-    keys = dict.fromkeys(key for cells in rows for key in cells)
-    return Table(path, tuple(keys), list(lines), rows)
+    lines = enumerate(read_text(path).split("\n"), start=1)
+    written = [(number, line) for number, line in lines if line.strip()]
+    rows = parse_lines(path, written, _json_object)
+    keys = dict.fromkeys(key for cells in rows.values() for key in cells)
+    return Table(path, tuple(keys), rows)
 
 
 def _json_object(line: str) -> Cells:

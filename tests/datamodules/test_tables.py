@@ -40,12 +40,12 @@ def test_all_columns_are_read_unless_some_are_named(tmp_path: Path) -> None:
 def test_rows_in_which_nothing_is_written_do_not_count(tmp_path: Path) -> None:
     table = read_csv(write(tmp_path, "id,key\r\n\r\n1,C\r\n , \r\n2,D\r\n\r\n"))
     assert [row["id"] for row in table.rows] == ["1", "2"]
-    assert table.numbers == [3, 5]
+    assert list(table.lines) == [3, 5]
 
 
 def test_a_row_of_several_lines_has_the_number_of_its_last(tmp_path: Path) -> None:
     table = read_csv(write(tmp_path, 'id,title\n1,"Rock\n& Roll"\n2,Jazz\n'))
-    assert (table.numbers, table.rows[0]["title"]) == ([3, 4], "Rock\n& Roll")
+    assert (list(table.lines), table.rows[0]["title"]) == ([3, 4], "Rock\n& Roll")
 
 
 def test_quotation_marks_may_be_a_part_of_the_text(tmp_path: Path) -> None:
@@ -115,5 +115,5 @@ def test_rows_that_are_refused_are_counted_and_the_first_is_named(tmp_path: Path
 def test_jsonl_has_the_keys_of_all_its_rows(tmp_path: Path) -> None:
     path = write(tmp_path, '{"path": "a.wav"}\n\n{"path": "b.wav", "label": "x"}\n')
     table = read_jsonl(path)
-    assert (table.columns, table.numbers) == (("path", "label"), [1, 3])
+    assert (table.columns, list(table.lines)) == (("path", "label"), [1, 3])
     assert table.parse(lambda row: row["path"]) == ["a.wav", "b.wav"]
