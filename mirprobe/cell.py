@@ -37,7 +37,7 @@ class TaskConfig:
 
     name: str = MISSING
     label: str = MISSING
-    group: str = MISSING
+    level: str = MISSING
     _target_: str = MISSING
     folder: str = MISSING
     demo: str | None = None
@@ -159,7 +159,7 @@ class Cell:
     def identity(self) -> dict[str, Any]:
         """The settings that change results; tables that options name count by their content."""
         # Names for people, and the place of a class among our files, change nothing.
-        ignored = ("card", "label", "group", "demo", "_target_")
+        ignored = ("card", "label", "level", "demo", "_target_")
         task = {key: value for key, value in asdict(self.task).items() if key not in ignored}
         model = {key: value for key, value in self.model.items() if key not in ignored}
 

@@ -103,7 +103,7 @@ def _show_task(cell: Cell) -> str | None:
     """Prints what there is to say of a task's data, and returns what makes it unusable."""
     from datamodules.passport import read_passport
     from datamodules.passport_text import card_lines, passport_lines
-    from mirprobe.assembly import backbone_class, make_data
+    from mirprobe.assembly import make_data
 
     try:
         data = make_data(cell)

@@ -102,7 +102,7 @@ def test_every_task_names_a_datamodule_a_metric_and_a_known_group(task: str) -> 
     module, _, name = settings._target_.rpartition(".")
     assert issubclass(getattr(importlib.import_module(module), name), TaskDataModule)
     assert settings.metric in METRICS
-    assert settings.group in ("acoustic", "semantic", "comprehensive")
+    assert settings.level in ("acoustic", "semantic", "comprehensive")
     assert settings.label
 
 
