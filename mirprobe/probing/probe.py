@@ -20,7 +20,7 @@ from mirprobe.probing.training import TrainedBank, train_bank
 from mirprobe.progress import ProgressReport
 from mirprobe.results import Row, write_rows
 from mirprobe.scoring.intervals import bootstrap
-from mirprobe.scoring.metrics import metric_named, predict, score_once
+from mirprobe.scoring.metrics import metric_named, predictions, score_once
 
 _PACKAGES = ("mirprobe", "torch", "lightning", "torchmetrics", "numpy")
 
@@ -70,7 +70,7 @@ def _rows(
     split: Split,
 ) -> list[Row]:
     metric, target = metric_named(name), data.split(split).track_target
-    predicted = predict(metric.kind, trained.said[split])
+    predicted = predictions(metric.kind, trained.said[split])
     value = score_once(metric, predicted, target)
     low, high = bootstrap(metric.score, predicted, target, seed=cell.seed)
     weighted = [head.layer is None for head in bank.heads]
