@@ -117,12 +117,7 @@ def make_demo_data(cells: Sequence[Cell]) -> None:
         if is_built(root, dataset, scale):
             continue
         with ProgressReport(f"rendering demo {dataset}", 0, "files") as progress:
-
-            def count(done: int, total: int, progress: ProgressReport = progress) -> None:
-                progress.total = total
-                progress.advance(done - progress.done)
-
-            build(root, dataset, scale=scale, progress=count)
+            build(root, dataset, scale=scale, progress=progress.update)
 
 
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")
