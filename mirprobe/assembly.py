@@ -45,14 +45,13 @@ def make_data(cell: Cell) -> TaskDataModule:
     settings = {**cell.task.options, **fixed}
     data = _instantiate(settings)
     assert isinstance(data, TaskDataModule)
-    for name in (cell.task.metric, *cell.metrics):
+    scores = [("select_by", cell.task.select_by), *(("metrics", m) for m in cell.metrics)]
+    for setting, name in scores:
         if metric_named(name).kind != data.kind:
-            fitting = ", ".join(
-                known for known, metric in METRICS.items() if metric.kind == data.kind
-            )
+            fitting = [known for known, metric in METRICS.items() if metric.kind == data.kind]
             raise UserError(
-                f"task.metric={name} does not fit {cell.task.name}, a {data.kind} task: set one of "
-                f"{fitting}"
+                f"task.{setting}={name} does not fit {cell.task.name}, a {data.kind} task: "
+                f"set one of {', '.join(fitting)}"
             )
     return data
 

@@ -45,7 +45,7 @@ def run_probes(cell: Cell, key: StoreKey) -> list[Row]:
     what, epochs = f"probes of {cell.model_name} for {cell.task.name}", cell.protocol.max_epochs
     with ProgressReport(what, epochs, "epochs at most", passing=True) as progress:
         trained = train_bank(
-            bank, data, metric_named(cell.task.metric), cell.protocol, lambda: progress.advance(1),
+            bank, data, metric_named(cell.task.select_by), cell.protocol, lambda: progress.advance(1),
             accelerator=probe_accelerator(cell),
         )  # fmt: skip
     splits: tuple[Split, ...] = ("val", "test")
@@ -80,7 +80,7 @@ def _rows(
             seed=cell.seed, protocol=cell.protocol.name, value=value[h].item(), ci_low=low[h].item(), ci_high=high[h].item(),
             n_tracks=len(target), n_expected=len(target) if data.is_demo else data.expected.get(split, len(target)),
             majority=majority(metric, target),
-            epoch=int(trained.epoch[h]), selected_by=f"val/{cell.task.metric}",
+            epoch=int(trained.epoch[h]), selected_by=f"val/{cell.task.select_by}",
             weights_start=trained.weights_start[h].tolist() if weighted[h] else None,
             weights_end=trained.weights_end[h].tolist() if weighted[h] else None,
             demo=data.is_demo, config_hash=cell.hash, store_hash=key.hash,

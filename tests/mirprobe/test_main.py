@@ -63,6 +63,12 @@ def test_list_names_models_and_tasks(capsys: pytest.CaptureFixture[str]) -> None
         (["seed=-1"], "seed must be from 0 to 4294967295, found -1"),
         (["paths.features=/proc/none"], "cannot make the folder /proc/none"),
         (["launcher.devices=0"], "launcher.devices must be auto or a number of processes, found 0"),
+        (
+            ["task.select_by=r2"],
+            "task.select_by=r2 does not fit nsynth_pitch, a classification task: set one of "
+            "accuracy, key_weighted",
+        ),
+        (["task.metrics=[accuracy,r2]"], "task.metrics=r2 does not fit nsynth_pitch"),
     ],
 )
 def test_user_errors_are_one_line_and_exit_code_2(

@@ -101,7 +101,7 @@ def test_every_task_names_a_datamodule_a_metric_and_a_known_group(task: str) -> 
     settings = compose_cell([f"task={task}"]).task
     module, _, name = settings._target_.rpartition(".")
     assert issubclass(getattr(importlib.import_module(module), name), TaskDataModule)
-    assert settings.metric in METRICS
+    assert settings.select_by in METRICS
     assert settings.group in ("acoustic", "semantic", "comprehensive")
     assert settings.label
 
@@ -348,7 +348,7 @@ def base_hash() -> str:
 @pytest.mark.parametrize(
     "override",
     [
-        "model=fbank_chroma", "model.weights=random", "model.seed=1", "task=nsynth_pitch", "task.metric=accuracy",
+        "model=fbank_chroma", "model.weights=random", "model.seed=1", "task=nsynth_pitch", "task.select_by=accuracy",
         "task.clip.seconds=15", "task.clip.tail_seconds=5", "protocol.lr=2e-3", "protocol.hidden=256", "protocol.dropout=0",
         "protocol.patience=11", "protocol.standardize=false", "protocol.layer_weights_init=normal", "seed=1",
         "data.root=/datasets", "data.scale=2", "data.exclude=[a]",

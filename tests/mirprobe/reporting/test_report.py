@@ -35,7 +35,7 @@ def make_rows(
     largest weight.
     """
     first = Row(
-        model=cell.model_name, task=cell.task.name, metric=cell.task.metric, head="", layer=0, split="val", seed=cell.seed,
+        model=cell.model_name, task=cell.task.name, metric=cell.metrics[0], head="", layer=0, split="val", seed=cell.seed,
         protocol=cell.protocol.name, value=0.0, ci_low=0.0, ci_high=0.0, n_tracks=24, n_expected=24, majority=0.125, epoch=1,
         selected_by="val/accuracy", weights_start=None, weights_end=None, demo=cell.is_demo, config_hash=cell.hash,
         store_hash="0" * 12, versions={},

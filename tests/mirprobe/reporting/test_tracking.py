@@ -35,7 +35,7 @@ START, END = (0.5, 0.5), (0.3, 0.7)
 def make_rows(cell: Cell) -> list[Row]:
     """Layers 0..2, layer 1 best on val and layer 2 on test, and a weighted sum."""
     first = Row(
-        model=cell.model_name, task=cell.task.name, metric=cell.task.metric, head="", layer=0, split="val", seed=cell.seed,
+        model=cell.model_name, task=cell.task.name, metric=cell.metrics[0], head="", layer=0, split="val", seed=cell.seed,
         protocol=cell.protocol.name, value=0.0, ci_low=0.0, ci_high=0.0, n_tracks=24, n_expected=24, majority=0.125, epoch=1,
         selected_by="val/accuracy", weights_start=None, weights_end=None, demo=cell.is_demo, config_hash=cell.hash,
         store_hash="ba9876543210", versions={"torch": "2.11.0"},
