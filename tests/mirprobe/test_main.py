@@ -68,7 +68,7 @@ def test_list_names_models_and_tasks(capsys: pytest.CaptureFixture[str]) -> None
             "task.select_by=r2 does not fit nsynth_pitch, a classification task: set one of "
             "accuracy, key_weighted",
         ),
-        (["task.metrics=[accuracy,r2]"], "task.metrics=r2 does not fit nsynth_pitch"),
+        (["+task.metrics=[accuracy,r2]"], "task.metrics=r2 does not fit nsynth_pitch"),
     ],
 )
 def test_user_errors_are_one_line_and_exit_code_2(
