@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mirprobe.cell import Cell
-from mirprobe.results import Row
+from mirprobe.results import Row, write_rows
 
 ROW = Row(
     model="fcpe",
@@ -77,3 +77,15 @@ def make_rows(
         total = replace(total, weights_end=[weight / sum(end) for weight in end])
         rows += [replace(total, split="val"), total]
     return rows
+
+
+def save_rows(
+    cell: Cell,
+    val: Sequence[float],
+    test: Sequence[float],
+    *,
+    weighted: float | None = None,
+    **changes: object,
+) -> None:
+    """Writes `make_rows` to the cell's folder, so that it is done."""
+    write_rows(cell.folder, make_rows(cell, val, test, weighted=weighted, **changes))
