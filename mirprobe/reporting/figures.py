@@ -9,6 +9,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -227,7 +228,7 @@ def _largest_weight(panel: Panel) -> float:
     return max(float(np.max(pair)) for pair in weights)
 
 
-def _draw_plots(grid: NDArray[np.object_], profiles: Sequence[LayerProfile]) -> None:
+def _draw_plots(grid: NDArray[Any], profiles: Sequence[LayerProfile]) -> None:
     """A plot per profile, row by row; places of the grid that are left over stay empty."""
     for row in grid:
         row[0].set_ylabel("softmax weight", fontsize=8)
