@@ -1,4 +1,4 @@
-"""The command line: what it teaches, and one line with exit code 2 for what a user can put right."""
+"""The command line: what it teaches, and one line with exit code 2 for what users can put right."""
 
 import hashlib
 import shutil
