@@ -1,7 +1,7 @@
 """The command line: `mirprobe VERB [key=value ...]`, one call per verb.
 
 Conventions: settings are Hydra overrides (README, conf/). Exit code 0 only if all that was asked
-for exists afterwards; 1 if a self-test fails; 2 for what a user can put right, said in one line;
+for exists afterwards; 1 if a self-test fails; 2 for what a user can put right, told in one line;
 130 or 143 after Ctrl-C or SIGTERM. A traceback is a bug.
 """
 

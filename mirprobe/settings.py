@@ -108,7 +108,7 @@ def _split_lists(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def _key(override: str) -> str:
-    """What an override sets: of `+model@extra=fcpe` it is `model`."""
+    """The key that an override sets: of `+model@extra=fcpe` it is `model`."""
     return re.split(r"[=@]", override.lstrip("+~"), maxsplit=1)[0]
 
 

@@ -30,7 +30,7 @@ _BAR = "#4a7fb5"
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """What a panel shows of one task and metric, mean over seeds.
+    """Layers on one task by one metric, mean over seeds: a column of a panel.
 
     Attributes:
         task: its label, with what tells it apart from others of that label.

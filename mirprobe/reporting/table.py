@@ -87,7 +87,7 @@ def make_table_rows(cells: Sequence[Cell]) -> list[TableRow]:
 
 
 def _all_but_the_model(cell: Cell, rows: Sequence[Row]) -> str:
-    """What a row and its baseline have in common, as text that can be looked up."""
+    """Settings that a row and its baseline share, as text that can be looked up."""
     shared = {key: value for key, value in cell.identity().items() if key != "model"}
     return repr((shared, rows[0].metric))
 

@@ -155,7 +155,7 @@ def _write_run(cell: Cell, rows: Sequence[Row], folder: Path, mode: Mode) -> Non
 
 
 def run_config(cell: Cell, rows: Sequence[Row]) -> dict[str, Any]:
-    """What the dashboard filters and groups by: flat names first, then all settings."""
+    """Names and hashes that the dashboard filters and groups by, and all settings."""
     first = rows[0]
     return {
         "model": first.model,

@@ -36,7 +36,7 @@ def average_precision(predicted: Tensor, target: Tensor, counts: Tensor) -> Tens
 
 @dataclass(frozen=True)
 class _Ranking:
-    """What stands where among the positives of one head and tag, highest score first.
+    """Places of the positives of one head and tag, highest score first.
 
     Attributes:
         positive: (P, R) counts of the positives.
