@@ -50,13 +50,13 @@ def make_data(cell: Cell) -> TaskDataModule:
         }
     )
     assert isinstance(data, TaskDataModule)
-
-    for name in (cell.task.metric, *cell.metrics):
+    scores = [("select_by", cell.task.select_by), *(("metrics", m) for m in cell.metrics)]
+    for setting, name in scores:
         if metric_named(name).kind != data.kind:
             fitting = [known for known, metric in METRICS.items() if metric.kind == data.kind]
             raise UserError(
-                f"task.metric={name} does not fit {cell.task.name}, a {data.kind} task: set one of "
-                f"{', '.join(fitting)}"
+                f"task.{setting}={name} does not fit {cell.task.name}, a {data.kind} task: "
+                f"set one of {', '.join(fitting)}"
             )
     return data
 
@@ -119,12 +119,7 @@ def make_demo_data(cells: Sequence[Cell]) -> None:
         if is_built(root, dataset, scale):
             continue
         with ProgressReport(f"rendering demo {dataset}", 0, "files") as progress:
-
-            def count(done: int, total: int, progress: ProgressReport = progress) -> None:
-                progress.total = total
-                progress.advance(done - progress.done)
-
-            build(root, dataset, scale=scale, progress=count)
+            build(root, dataset, scale=scale, progress=progress.update)
 
 
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")

@@ -32,7 +32,7 @@ SETTINGS, STORE = "config.yaml", "features.json"  # files of a cell
 class TaskConfig:
     """conf/task: `_target_` is the LightningDataModule, `options` are further arguments of it.
 
-    `metric` chooses epochs; `metrics` are reported, where they are not just that one.
+    `select_by` is the metric that chooses epochs; `metrics` are reported, by default just that one.
     """
 
     name: str = MISSING
@@ -41,7 +41,7 @@ class TaskConfig:
     _target_: str = MISSING
     folder: str = MISSING
     demo: str | None = None
-    metric: str = MISSING
+    select_by: str = MISSING
     metrics: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     clip: ClipRule = field(default_factory=ClipRule)
@@ -144,7 +144,7 @@ class Cell:
     @property
     def metrics(self) -> list[str]:
         """Names of the metrics that are reported."""
-        return self.task.metrics or [self.task.metric]
+        return self.task.metrics or [self.task.select_by]
 
     @property
     def is_demo(self) -> bool:

@@ -27,7 +27,7 @@ from mirprobe.probing.training import TrainedBank, train_bank
 from mirprobe.progress import ProgressReport
 from mirprobe.results import Row, write_rows
 from mirprobe.scoring.intervals import bootstrap
-from mirprobe.scoring.metrics import metric_named, predict, score_once
+from mirprobe.scoring.metrics import metric_named, predictions, score_once
 
 SCORED: tuple[Split, ...] = ("val", "test")
 _PACKAGES = ("mirprobe", "torch", "lightning", "torchmetrics", "numpy")
@@ -54,7 +54,7 @@ def probe(cell: Cell, data: TaskDataModule, store: FeatureStore) -> list[Row]:
         trained = train_bank(
             bank,
             data,
-            metric_named(cell.task.metric),
+            metric_named(cell.task.select_by),
             cell.protocol,
             lambda: progress.advance(1),
             accelerator=probe_accelerator(cell),
@@ -134,7 +134,7 @@ def _rows(
     """One row for each head: its score on a split by the metric of that name."""
     metric = metric_named(name)
     target = data.features.splits[split].track_target
-    predicted = predict(metric.kind, trained.outputs[split])
+    predicted = predictions(metric.kind, trained.outputs[split])
     value = score_once(metric, predicted, target)
     low, high = bootstrap(metric.score, predicted, target, seed=cell.seed)
 
@@ -162,7 +162,7 @@ def _rows(
             n_expected=n_expected,
             majority=None if majority is None else majority(metric, target),
             epoch=int(trained.epoch[h]),
-            selected_by=f"val/{cell.task.metric}",
+            selected_by=f"val/{cell.task.select_by}",
             weights_start=start,
             weights_end=end,
             demo=data.is_demo,

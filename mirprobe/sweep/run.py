@@ -83,6 +83,7 @@ def print_scores(cell: Cell, rows: Sequence[Row], seconds: float) -> None:
             f"{metric} {100 * chosen.value:.1f} {interval}, n={chosen.n_tracks}{weighted} "
             f"({seconds:.0f} s)",
             soft_wrap=True,
+            markup=False,
         )
 
 
