@@ -70,7 +70,7 @@ def test_offline_fetch_returns_what_is_cached(cache, monkeypatch):
 
 
 class Hub:
-    """Stands for hf_hub_download: returns the cached file, or what the server sends where it must."""
+    """A stand-in for hf_hub_download: the cached file, or what the server sends where it must."""
 
     def __init__(self, path: Path, sent: bytes) -> None:
         self.path, self.sent, self.forced = path, sent, []
