@@ -67,7 +67,7 @@ def make_backbone(cell: Cell) -> Backbone:
         {key: value for key, value in cell.model.items() if key not in ("name", "card")}
     )
     assert isinstance(backbone, Backbone)
-    return backbone
+    return backbone.freeze()
 
 
 def place(backbone: Backbone, cell: Cell) -> Backbone:

@@ -9,6 +9,7 @@ from rich.text import Text
 from datamodules.download import fetch_archives, is_fetched
 from datamodules.errors import UserError
 from mirprobe.assembly import card_of, make_demo_data
+from mirprobe.backbones.backbone import Backbone
 from mirprobe.backbones.hub import fetch
 from mirprobe.cell import Cell
 from mirprobe.progress import ProgressReport, console
@@ -21,14 +22,8 @@ def fetch_weights(cell: Cell) -> Path | None:
     Raises:
         UserError: they cannot be downloaded, or are not the published ones.
     """
-    backbone = get_class(cell.model["_target_"])
-    variants = getattr(backbone, "variants", {})
-    if variants and cell.model.get("weights") not in variants:
-        raise UserError(
-            f"unknown model.weights={cell.model.get('weights')}: set it to one of "
-            f"{', '.join(variants)}"
-        )
-    variant = variants.get(cell.model.get("weights"))
+    backbone: type[Backbone] = get_class(cell.model["_target_"])
+    variant = backbone.variant_named(cell.model.get("weights"))
     return fetch(variant.file) if variant is not None and variant.file is not None else None
 
 

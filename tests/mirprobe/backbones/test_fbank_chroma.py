@@ -7,6 +7,7 @@ import pytest
 import torch
 from golden_recipe import waveform
 
+from datamodules.errors import UserError
 from mirprobe.backbones.fbank_chroma import FbankChroma
 
 GOLDEN = np.load(Path(__file__).parents[2] / "data" / "baseline.npz")
@@ -37,6 +38,13 @@ def test_literal_overlap_of_the_paper_is_a_shift_of_15_ms() -> None:
     assert backbone.hop == 0.015
     assert backbone(waveform("w1s")).shape == (1, 1, 67, 92)
     assert backbone.fingerprint() != FbankChroma().fingerprint()
+
+
+@pytest.mark.parametrize("shift", [0, 20, -5, 12.3, "10", None])
+def test_any_other_shift_is_refused(shift: object) -> None:
+    with pytest.raises(UserError) as caught:
+        FbankChroma(frame_shift_ms=shift)  # type: ignore[arg-type]
+    assert str(caught.value) == f"unknown model.frame_shift_ms={shift}: set it to one of 10, 15"
 
 
 def test_silence_is_finite() -> None:

@@ -11,7 +11,7 @@ from golden_recipe import SmallMusicFM
 from huggingface_hub import constants
 
 from datamodules.errors import UserError
-from mirprobe.backbones.conformer import Variant
+from mirprobe.backbones.conformer import ConformerVariant
 from mirprobe.backbones.musicfm import FMA, FMA_STATISTICS, MSD, MSD_STATISTICS, MusicFM
 
 CONF = Path(__file__).parents[3] / "conf" / "model"
@@ -32,9 +32,9 @@ def test_config_holds_the_arguments_and_nothing_else(name, weights):
 
 
 def test_statistics_and_files_belong_together():
-    assert MusicFM.variants["msd"] == Variant(MSD, *MSD_STATISTICS)
-    assert MusicFM.variants["fma"] == Variant(FMA, *FMA_STATISTICS)
-    assert MusicFM.variants["random"] == Variant(None, *MSD_STATISTICS)
+    assert MusicFM.variants["msd"] == ConformerVariant(MSD, *MSD_STATISTICS)
+    assert MusicFM.variants["fma"] == ConformerVariant(FMA, *FMA_STATISTICS)
+    assert MusicFM.variants["random"] == ConformerVariant(None, *MSD_STATISTICS)
 
 
 @pytest.mark.parametrize(("weights", "name"), [("msd", "musicfm"), ("fma", "musicfm_fma")])
@@ -52,9 +52,9 @@ def test_file_of_the_other_variant_is_refused(tmp_path):
     fma = replace(FMA, n_bytes=11, sha256=hashlib.sha256(b"fma weights").hexdigest())
 
     class Small(SmallMusicFM):
-        variants: ClassVar[Mapping[str, Variant]] = {
+        variants: ClassVar[Mapping[str, ConformerVariant]] = {
             **SmallMusicFM.variants,
-            "fma": Variant(fma, *FMA_STATISTICS),
+            "fma": ConformerVariant(fma, *FMA_STATISTICS),
         }
 
     with pytest.raises(
