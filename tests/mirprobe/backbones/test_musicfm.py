@@ -25,10 +25,9 @@ def test_config_holds_the_arguments_and_nothing_else(name, weights):
     assert config["_target_"] == "mirprobe.backbones.musicfm.MusicFM"
     assert (config["name"], config["weights"]) == (name, weights)
     assert MusicFM.variants[weights].file.model == name
-    defaults = {key: parameter.default for key, parameter in arguments.items()} | {
-        "weights": weights
-    }
-    assert {key: config[key] for key in arguments} == defaults
+
+    for key, argument in arguments.items():
+        assert config[key] == (weights if key == "weights" else argument.default)
 
 
 def test_statistics_and_files_belong_together():
@@ -40,9 +39,8 @@ def test_statistics_and_files_belong_together():
 @pytest.mark.parametrize(("weights", "name"), [("msd", "musicfm"), ("fma", "musicfm_fma")])
 def test_missing_weights_name_the_command(weights, name, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        UserError, match=f"are not on this machine. Run: mirprobe fetch model={name}, or set"
-    ):
+    problem = f"are not on this machine. Run: mirprobe fetch model={name}, or set"
+    with pytest.raises(UserError, match=problem):
         MusicFM(weights=weights)
 
 
@@ -57,10 +55,8 @@ def test_file_of_the_other_variant_is_refused(tmp_path):
             "fma": ConformerVariant(fma, *FMA_STATISTICS),
         }
 
-    with pytest.raises(
-        UserError,
-        match=r"weights.pt is the published pretrained_fma.pt, not msd: set model=musicfm_fma",
-    ):
+    problem = r"weights.pt is the published pretrained_fma.pt, not msd: set model=musicfm_fma"
+    with pytest.raises(UserError, match=problem):
         Small(weights="msd", checkpoint=str(path))
 
 
@@ -69,8 +65,6 @@ def test_damaged_cached_file_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "models--minzwon--MusicFM" / "snapshots" / MSD.revision / MSD.name
     path.parent.mkdir(parents=True)
     path.write_bytes(b"PK\x03\x04 cut")
-    with pytest.raises(
-        UserError,
-        match=r"it has 8 bytes instead of 1,316,802,088\. Run: mirprobe fetch model=musicfm",
-    ):
+    problem = r"it has 8 bytes instead of 1,316,802,088\. Run: mirprobe fetch model=musicfm"
+    with pytest.raises(UserError, match=problem):
         SmallMusicFM(weights="msd")
