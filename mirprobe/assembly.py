@@ -70,7 +70,7 @@ def make_backbone(cell: Cell) -> Backbone:
     settings = {key: value for key, value in cell.model.items() if key not in ("name", "card")}
     backbone = _instantiate(settings)
     assert isinstance(backbone, Backbone)
-    return backbone
+    return backbone.freeze()
 
 
 def backbone_class(cell: Cell) -> type[Backbone]:

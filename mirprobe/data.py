@@ -21,13 +21,7 @@ def fetch_weights(cell: Cell) -> Path | None:
         UserError: they cannot be downloaded, or are not the published ones.
     """
     backbone = backbone_class(cell)
-    variants = getattr(backbone, "variants", {})
-    if variants and cell.model.get("weights") not in variants:
-        raise UserError(
-            f"unknown model.weights={cell.model.get('weights')}: set it to one of "
-            f"{', '.join(variants)}"
-        )
-    variant = variants.get(cell.model.get("weights"))
+    variant = backbone.variant_named(cell.model.get("weights"))
     return fetch(variant.file) if variant is not None and variant.file is not None else None
 
 
