@@ -1,4 +1,4 @@
-"""What is said about a dataset: title, licence, citation, and how its files are obtained.
+"""A dataset's card: title, licence, citation, and how its files are obtained.
 
 Conventions: a card is data, in the file of its dataset; `mirprobe data` prints it, `mirprobe fetch`
 follows it.
@@ -13,8 +13,8 @@ class Archive:
 
     Attributes:
         url: where it is.
-        path: where it goes below the dataset's folder; a `.zip` or tar archive is unpacked into the
-            folder that `path` is in and then deleted. X.zip.001, X.zip.002, ... are volumes of one
+        path: where it goes below the dataset's folder. A `.zip` or tar archive is unpacked into the
+            folder that `path` is in, and then deleted; X.zip.001, X.zip.002, ... are volumes of one
             archive.
         sha256: of the file, or empty where only `md5` is published.
         md5: of the file, or empty.

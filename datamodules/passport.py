@@ -23,7 +23,7 @@ from datamodules.card import Card
 from datamodules.errors import UserError
 from datamodules.files import sha256_of
 from datamodules.task import TaskDataModule
-from datamodules.tracks import SPLITS, Kind, LeftOut, Segment, Split, Track, UnusableFile
+from datamodules.tracks import SPLITS, BadFile, Kind, Segment, Split, Track, UnusableFile
 
 T = TypeVar("T")
 Headers = Mapping[Path, AudioInfo | str]  # what a file's header says, or why it cannot be read
@@ -103,7 +103,7 @@ class Passport:
     channels: Mapping[int, int]
     missing: tuple[Track, ...]
     unreadable: tuple[UnusableFile, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[BadFile, ...]
     excluded: tuple[str, ...]
     duplicates: tuple[tuple[Track, ...], ...]
     groups: Mapping[str, Mapping[Split, int]]

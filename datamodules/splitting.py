@@ -24,10 +24,15 @@ def split_groups(groups: Iterable[str], seed: int) -> dict[str, Split]:
     ['test', 'train', 'train', 'train', 'val']
     """
     sizes = Counter(groups)
+
+    def place(group: str) -> bytes:
+        return hashlib.sha256(f"{seed}:{group}".encode()).digest()
+
     filled = dict.fromkeys(SPLITS, 0)
     chosen: dict[str, Split] = {}
-    for group in sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()):
-        split = min(SPLITS, key=lambda name: (filled[name] + sizes[group]) / _SHARES[name])
-        chosen[group] = split
-        filled[split] += sizes[group]
+    for group in sorted(sizes, key=place):
+        # How many fifths a split would hold: ties go to train, then val.
+        after = {split: (filled[split] + sizes[group]) / _SHARES[split] for split in SPLITS}
+        chosen[group] = min(SPLITS, key=after.__getitem__)
+        filled[chosen[group]] += sizes[group]
     return chosen

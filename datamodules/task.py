@@ -25,8 +25,8 @@ from datamodules.tracks import (
     MARKER,
     MISSING,
     SPLITS,
+    BadFile,
     Kind,
-    LeftOut,
     Segment,
     Split,
     Track,
@@ -44,6 +44,7 @@ class TaskDataModule(L.LightningDataModule):
             target.
         expected: number of tracks per split in the complete dataset (empty if it varies).
         card: about the dataset, and how to get it.
+        known_bad: files of the dataset that `read_tracks` leaves out.
         audio: clips that the predict loader yields.
         features: batches that the train, val and test loaders yield.
 
@@ -59,6 +60,7 @@ class TaskDataModule(L.LightningDataModule):
     frame_rate: float | None = None
     expected: Mapping[Split, int] = MappingProxyType({})
     card: Card | None = None
+    known_bad: tuple[BadFile, ...] = ()
     audio: ClipLoader
     features: MemoryFeatures | FrameFeatures
 
@@ -83,9 +85,9 @@ class TaskDataModule(L.LightningDataModule):
     def read_tracks(self) -> list[Track]:
         """All labelled tracks under `root`, whether or not their audio exists."""
 
-    def left_out(self) -> list[LeftOut]:
-        """Known bad files that `read_tracks` leaves out."""
-        return []
+    def left_out(self) -> list[BadFile]:
+        """Those of `known_bad` that `read_tracks` leaves out: all, unless a dataset looks first."""
+        return list(self.known_bad)
 
     def listed(self) -> list[Track]:
         """All labelled tracks of a folder that exists; the labels are read once.

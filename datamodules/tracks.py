@@ -100,8 +100,8 @@ class UnusableFile:
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A known bad file of a dataset that `read_tracks` leaves out.
+class BadFile:
+    """A file of a dataset as it is distributed that is known to be bad, and is therefore no track.
 
     Attributes:
         name: the id that its track would have.

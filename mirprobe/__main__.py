@@ -1,7 +1,7 @@
 """The command line: `mirprobe VERB [key=value ...]`, one call per verb.
 
 Conventions: settings are Hydra overrides (README, conf/). Exit code 0 only if all that was asked
-for exists afterwards; 1 if a self-test fails; 2 for what a user can put right, said in one line;
+for exists afterwards; 1 if a self-test fails; 2 for what a user can put right, told in one line;
 130 or 143 after Ctrl-C or SIGTERM. A traceback is a bug.
 """
 
@@ -15,14 +15,14 @@ from datamodules.errors import UserError
 from mirprobe import verbs
 
 EXAMPLES = """examples:
-  mirprobe sweep                                  the offline demo: pitch, instrument, key with FCPE and the baseline
+  mirprobe sweep                                  the offline demo: pitch, instrument, key with \
+FCPE and the baseline
   mirprobe sweep model=fcpe task=all              every task there is data for
   mirprobe sweep model=fcpe model.weights=random  the random-network control
   mirprobe sweep seed=0,1,2 protocol.lr=1e-3,3e-4 a comma list runs every value
   mirprobe sweep data.root=/datasets task=gtzan_genre data.exclude=[jazz.00054]
   mirprobe report task=all                        the table and figures of what is done
 """
-
 
 VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "sweep": verbs.sweep,
@@ -40,9 +40,12 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
 def _parser() -> argparse.ArgumentParser:
     shape = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="mirprobe", formatter_class=shape, epilog=f"names for key=value:\n{verbs.names()}\n\n{EXAMPLES}",
-        description="What does each layer of a frozen music model know? Layer-wise probes on MARBLE's tasks.",
-    )  # fmt: skip
+        prog="mirprobe",
+        formatter_class=shape,
+        description="What does each layer of a frozen music model know? "
+        "Layer-wise probes on MARBLE's tasks.",
+        epilog=f"names for key=value:\n{verbs.names()}\n\n{EXAMPLES}",
+    )
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, function in VERBS.items():
         about = " ".join((function.__doc__ or "").split())
@@ -51,17 +54,15 @@ def _parser() -> argparse.ArgumentParser:
         )
         verb.set_defaults(function=function)
         if name != "list":
-            verb.add_argument(
-                "--cell",
-                type=Path,
-                action="append",
-                metavar="FILE",
-                help="a cell's config.yaml instead of settings; more than one may be given",
-            )
-            verb.add_argument(
-                "settings", nargs="*", metavar="key=value", help="Hydra overrides; every key: conf/"
-            )
+            _add_settings(verb)
     return parser
+
+
+def _add_settings(verb: argparse.ArgumentParser) -> None:
+    cell_help = "a cell's config.yaml instead of settings; more than one may be given"
+    verb.add_argument("--cell", type=Path, action="append", metavar="FILE", help=cell_help)
+    settings_help = "Hydra overrides; every key: conf/"
+    verb.add_argument("settings", nargs="*", metavar="key=value", help=settings_help)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,6 +25,7 @@ from datamodules.tracks import Track
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import Cell
 from mirprobe.progress import ProgressReport
+from mirprobe.provenance import Inputs
 from mirprobe.scoring.metrics import METRICS, metric_named
 
 
@@ -51,13 +52,13 @@ def make_data(cell: Cell) -> TaskDataModule:
         }
     )
     assert isinstance(data, TaskDataModule)
-
-    for name in (cell.task.metric, *cell.metrics):
+    scores = [("select_by", cell.task.select_by), *(("metrics", m) for m in cell.metrics)]
+    for setting, name in scores:
         if metric_named(name).kind != data.kind:
             fitting = [known for known, metric in METRICS.items() if metric.kind == data.kind]
             raise UserError(
-                f"task.metric={name} does not fit {cell.task.name}, a {data.kind} task: set one of "
-                f"{', '.join(fitting)}"
+                f"task.{setting}={name} does not fit {cell.task.name}, a {data.kind} task: "
+                f"set one of {', '.join(fitting)}"
             )
     return data
 
@@ -71,13 +72,27 @@ def make_backbone(cell: Cell) -> Backbone:
     settings = {key: value for key, value in cell.model.items() if key not in ("name", "card")}
     backbone = _instantiate(settings)
     assert isinstance(backbone, Backbone)
-    return backbone
+    return backbone.freeze()
 
 
 def backbone_class(cell: Cell) -> type[Backbone]:
     """The class of the cell's backbone, which knows its published files without being built."""
     found: type[Backbone] = get_class(cell.model["_target_"])
     return found
+
+
+def inputs_of(cell: Cell, data: TaskDataModule) -> Inputs:
+    """Every file that a cell's results may follow from: labels, audio, tables, weights."""
+    folders, files = data.inputs()
+    weights = backbone_class(cell).weights_file(
+        cell.model.get("weights"), cell.model.get("checkpoint")
+    )
+    if weights is not None:
+        files = [*files, weights]
+    return Inputs(
+        tuple(str(folder.absolute()) for folder in folders),
+        tuple(dict.fromkeys(str(file.absolute()) for file in files)),
+    )
 
 
 def place(backbone: Backbone, cell: Cell) -> Backbone:
@@ -120,12 +135,7 @@ def make_demo_data(cells: Sequence[Cell]) -> None:
         if is_built(root, dataset, scale):
             continue
         with ProgressReport(f"rendering demo {dataset}", 0, "files") as progress:
-
-            def count(done: int, total: int, progress: ProgressReport = progress) -> None:
-                progress.total = total
-                progress.advance(done - progress.done)
-
-            build(root, dataset, scale=scale, progress=count)
+            build(root, dataset, scale=scale, progress=progress.update)
 
 
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")

@@ -32,16 +32,16 @@ SETTINGS, STORE = "config.yaml", "features.json"  # files of a cell
 class TaskConfig:
     """conf/task: `_target_` is the LightningDataModule, `options` are further arguments of it.
 
-    `metric` chooses epochs; `metrics` are reported, where they are not just that one.
+    `select_by` is the metric that chooses epochs; `metrics` are reported, by default just that one.
     """
 
     name: str = MISSING
     label: str = MISSING
-    group: str = MISSING
+    level: str = MISSING
     _target_: str = MISSING
     folder: str = MISSING
     demo: str | None = None
-    metric: str = MISSING
+    select_by: str = MISSING
     metrics: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     clip: ClipRule = field(default_factory=ClipRule)
@@ -144,7 +144,7 @@ class Cell:
     @property
     def metrics(self) -> list[str]:
         """Names of the metrics that are reported."""
-        return self.task.metrics or [self.task.metric]
+        return self.task.metrics or [self.task.select_by]
 
     @property
     def is_demo(self) -> bool:
@@ -163,7 +163,7 @@ class Cell:
         what a result was made of (`provenance`).
         """
         # Names for people, and the place of a class among our files, change nothing.
-        ignored = ("card", "label", "group", "demo", "_target_")
+        ignored = ("card", "label", "level", "demo", "_target_")
         task = {key: value for key, value in asdict(self.task).items() if key not in ignored}
         model = {key: value for key, value in self.model.items() if key not in ignored}
 
@@ -193,8 +193,23 @@ class Cell:
         return digests
 
     @property
+    def places(self) -> tuple[str, ...]:
+        """Files and folders that the settings name: in no hash, but two of them make two cells."""
+        options = [value for value in self.task.options.values() if isinstance(value, str)]
+        named = [self.data.root or self.paths.data, self.model.get("checkpoint"), *options]
+        return tuple(str(Path(place).absolute()) if place else "" for place in named)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Tells a cell from all others of a command."""
+        return (self.hash, *self.places, *asdict(self.paths).values())
+
+    @property
     def folder(self) -> Path:
-        """Where the cell's results go: `runs/<model>/<task>/<protocol>-s<seed>-<hash>`."""
+        """Where the cell's results go: `runs/<model>/<task>/<protocol>-s<seed>-<hash>`.
+
+        They lie in folders of their own, one for each content that they were made of.
+        """
         name = f"{self.protocol.name}-s{self.seed}-{self.hash}"
         return Path(self.paths.runs) / self.model_name / self.task.name / name
 

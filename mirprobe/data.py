@@ -21,13 +21,7 @@ def fetch_weights(cell: Cell) -> Path | None:
         UserError: they cannot be downloaded, or are not the published ones.
     """
     backbone = backbone_class(cell)
-    variants = getattr(backbone, "variants", {})
-    if variants and cell.model.get("weights") not in variants:
-        raise UserError(
-            f"unknown model.weights={cell.model.get('weights')}: set it to one of "
-            f"{', '.join(variants)}"
-        )
-    variant = variants.get(cell.model.get("weights"))
+    variant = backbone.variant_named(cell.model.get("weights"))
     return fetch(variant.file) if variant is not None and variant.file is not None else None
 
 
@@ -47,13 +41,12 @@ def fetch_data(cell: Cell) -> Path:
     if is_fetched(archives, folder):
         return folder
     with ProgressReport(f"downloading {cell.task.folder}", 0, "MB") as progress:
-
-        def count(done: int, total: int) -> None:
-            progress.total = total // 10**6
-            if done // 10**6 != progress.done:
-                progress.advance(done // 10**6 - progress.done)
-
-        fetch_archives(archives, folder, progress=count, say=lambda text: print(text, flush=True))
+        fetch_archives(
+            archives,
+            folder,
+            progress=lambda done, total: progress.update(done // 10**6, total // 10**6),
+            say=lambda text: print(text, flush=True),
+        )
     return folder
 
 
@@ -110,12 +103,7 @@ def _show_task(cell: Cell) -> str | None:
         with ProgressReport(
             f"reading data of {cell.task.name}", 0, "files", passing=True
         ) as progress:
-
-            def count(done: int, total: int) -> None:
-                progress.total = total
-                progress.advance(done - progress.done)
-
-            passport = read_passport(data, count)
+            passport = read_passport(data, progress.update)
     except UserError as problem:
         print_lines(card_lines(cell.task.name, card_of(cell)))
         return str(problem)

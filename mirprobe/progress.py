@@ -22,17 +22,17 @@ from rich.progress import (
 )
 
 LINE_EVERY_S = 30.0
+LOG_COLUMNS = 132  # wide enough for Table 1, which a log would otherwise break at 80
 
 
 def console() -> Console:
-    """Where people read: stderr stays free for errors, and a log gets lines of 132 columns without
-    colour.
-    """
-    return Console(width=None if sys.stdout.isatty() else 132, highlight=False)
+    """The console that people read: stderr stays free for errors, and a log has no colour."""
+    width = None if sys.stdout.isatty() else LOG_COLUMNS
+    return Console(width=width, highlight=False)
 
 
 def quiet_lightning() -> None:
-    """Silences what Lightning says at every start of a trainer and a user can do nothing about."""
+    """Silences what Lightning reports at every start and a user can do nothing about."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for text in (".*LeafSpec.*", ".*transfer_batch_to_device.*", ".*does not have many workers.*"):
         warnings.filterwarnings("ignore", text)
@@ -42,7 +42,7 @@ class ProgressReport:
     """Counts items, and with them s of audio, between `with` and its end.
 
     Args:
-        what: said before the bar.
+        what: stands before the bar.
         total: number of items.
         unit: what an item is, in the plural.
         quiet: count only (ranks but the first).
@@ -52,15 +52,14 @@ class ProgressReport:
     def __init__(
         self, what: str, total: int, unit: str, *, quiet: bool = False, passing: bool = False
     ) -> None:
-        self.what, self.total, self.unit, self.quiet, self.passing = (
-            what,
-            total,
-            unit,
-            quiet,
-            passing,
-        )
-        self.done, self.audio_s = 0, 0.0
-        self._bar = _bar(transient=passing) if sys.stdout.isatty() and not quiet else None
+        self.what = what
+        self.total = total
+        self.unit = unit
+        self.quiet = quiet
+        self.passing = passing
+        self.done = 0
+        self.audio_s = 0.0
+        self._bar = _make_bar(transient=passing) if sys.stdout.isatty() and not quiet else None
 
     def __enter__(self) -> Self:
         self._start = self._last_line = time.monotonic()
@@ -78,45 +77,51 @@ class ProgressReport:
         if self._bar is not None:
             self._bar.stop()
         elif kind is None and not self.passing:
-            self._line()
+            self._print_line()
 
     def advance(self, items: int, audio_s: float = 0.0) -> None:
         """Counts `items` more, which held `audio_s` s of audio."""
-        self.done = min(self.done + items, self.total)
         self.audio_s += audio_s
+        self.update(self.done + items, self.total)
+
+    def update(self, done: int, total: int) -> None:
+        """Sets how many items are done, and of how many, for work that counts by itself."""
+        self.total = total
+        self.done = min(done, total)
+
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, total=self.total, rate=self._rate())
+            self._bar.update(self._task, completed=self.done, total=total, rate=self._rate())
         elif time.monotonic() - self._last_line > LINE_EVERY_S:
             self._last_line = time.monotonic()
-            self._line()
+            self._print_line()
 
     def _rate(self) -> str:
+        """Speed over the whole time; nothing where no audio is counted."""
         elapsed = max(time.monotonic() - self._start, 1e-3)
         return f"{self.audio_s / elapsed:.0f} x real time" if self.audio_s else ""
 
-    def _line(self) -> None:
+    def _print_line(self) -> None:
         if self.quiet:
             return
+
         elapsed = time.monotonic() - self._start
-        left = elapsed / self.done * (self.total - self.done) if self.done else 0.0
-        rest = f", {left:.0f} s left" if self.done < self.total else ""
-        print(
-            ", ".join(
-                filter(
-                    None,
-                    [
-                        f"{self.what}: {self.done}/{self.total} {self.unit} in {elapsed:.0f} s",
-                        self._rate(),
-                    ],
-                )
-            )
-            + rest,
-            flush=True,
-        )
+        parts = [f"{self.what}: {self.done}/{self.total} {self.unit} in {elapsed:.0f} s"]
+        if self.audio_s:
+            parts.append(self._rate())
+        if self.done < self.total:
+            left = elapsed / self.done * (self.total - self.done) if self.done else 0.0
+            parts.append(f"{left:.0f} s left")
+        print(", ".join(parts), flush=True)
 
 
-def _bar(*, transient: bool) -> Progress:
+def _make_bar(*, transient: bool) -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
-        TimeRemainingColumn(), TextColumn("{task.fields[rate]}"), transient=transient,
-    )  # fmt: skip
+        TextColumn("{task.description}", markup=False),  # it holds names from users
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}"),
+        transient=transient,
+    )

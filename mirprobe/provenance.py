@@ -12,7 +12,7 @@ import gzip
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -123,25 +123,18 @@ def _walk_file(entry: "os.DirEntry[str]") -> Iterator[tuple[str, int, int]]:
 
 
 def current_result(cell: Cell, stamps: Stamps) -> Result | None:
-    """The result of a cell that was made of what is there now; None if there is none, or no stamp
-    says so.
-    """
-    name = _stamp_name(cell)
-    for result in stored_results(cell):
-        note = _read_json(result.folder / name)
-        if note is None:
-            continue
-        inputs = Inputs(tuple(note["folders"]), tuple(note["files"]))
-        if stamps.take(inputs) == note["stamp"]:
+    """The result of a cell that was made of what is there now, as far as stamps tell."""
+    for result in _results_here(cell):
+        note = _read_json(result.folder / _stamp_name(cell)) or {}
+        inputs = Inputs(tuple(note.get("folders", ())), tuple(note.get("files", ())))
+        if stamps.take(inputs) == note.get("stamp"):
             return result
     return None
 
 
 def latest_result(cell: Cell) -> Result | None:
-    """The newest result of a cell from the same places; of any places if there is none."""
-    results = stored_results(cell)
-    here = [result for result in results if (result.folder / _stamp_name(cell)).is_file()]
-    return next(iter(here or results), None)
+    """The newest result of a cell from the places that its settings name, current or not."""
+    return next(iter(_results_here(cell)), None)
 
 
 def stored_results(cell: Cell) -> list[Result]:
@@ -151,7 +144,17 @@ def stored_results(cell: Cell) -> list[Result]:
         note = _read_json(path)
         if note is not None and is_done(path.parent):
             found.append(Result(path.parent, MadeOf(**note["made_of"])))
-    return sorted(found, key=lambda result: -(result.folder / MADE_OF).stat().st_mtime_ns)
+    return sorted(found, key=_age_s)
+
+
+def _results_here(cell: Cell) -> list[Result]:
+    """Results from the places that the settings name, the newest first."""
+    name = _stamp_name(cell)
+    return [result for result in stored_results(cell) if (result.folder / name).is_file()]
+
+
+def _age_s(result: Result) -> float:
+    return -(result.folder / MADE_OF).stat().st_mtime
 
 
 def result_of(cell: Cell, made_of: MadeOf) -> Result:
@@ -171,7 +174,7 @@ def note_result(cell: Cell, result: Result, list_text: str) -> None:
 
 def note_stamp(cell: Cell, result: Result, inputs: Inputs, stamp: str) -> None:
     """Writes that a result is current as long as the stamp of its inputs holds."""
-    note = {"folders": inputs.folders, "files": inputs.files, "stamp": stamp, "asked": asked(cell)}
+    note = {"places": cell.places, **asdict(inputs), "stamp": stamp}
     write_text(result.folder / _stamp_name(cell), json.dumps(note, indent=1) + "\n")
 
 
@@ -201,17 +204,9 @@ def _list_changes(cell: Cell, before: str, list_text: str) -> list[str]:
     ]
 
 
-def asked(cell: Cell) -> list[str]:
-    """The places that a cell's settings name: they tell results from two folders apart, and are in
-    no hash.
-    """
-    options = [value for value in cell.task.options.values() if isinstance(value, str)]
-    places = [cell.data.root or cell.paths.data, *options, str(cell.model.get("checkpoint") or "")]
-    return [str(Path(place).absolute()) if place else "" for place in places]
-
-
 def _stamp_name(cell: Cell) -> str:
-    text = json.dumps(asked(cell))
+    """One note for each place that the data was read from."""
+    text = json.dumps(cell.places)
     return f"stamp-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
 
 
@@ -234,8 +229,3 @@ def _read_json(path: Path) -> Mapping[str, Any] | None:
             f"{path} is not a note of mirprobe: delete it and run the same command again"
         )
     return note
-
-
-def unique_files(paths: Iterable[Path]) -> tuple[str, ...]:
-    """Absolute paths, each once."""
-    return tuple(dict.fromkeys(str(path.absolute()) for path in paths))

@@ -86,13 +86,14 @@ def is_done(folder: Path) -> bool:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The rows of a cell; none if it is not done.
+    """Reads the rows of a cell; none if it is not done.
 
     Raises:
         UserError: the file is broken or of another version.
     """
     if not is_done(folder):
         return []
+
     path = folder / FILE
     try:
         rows = [Row(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -101,6 +102,6 @@ def read_rows(folder: Path) -> list[Row]:
         return rows
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{path} is not a list of result rows ({error}): delete it and run the same command "
-            "again"
+            f"{path} is not a list of result rows ({error}): "
+            "delete it and run the same command again"
         ) from error

@@ -6,9 +6,10 @@ model, one task, one protocol, one seed. A comma list in an override stands for 
 """
 
 import difflib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from mirprobe.cell import GROUPS, Cell, to_cell
 def conf_dir() -> Path:
     """The folder `conf`: inside the package when installed, beside it in a checkout."""
     package = Path(__file__).resolve().parent
-    return next(path for path in (package / "conf", package.parent / "conf") if path.is_dir())
+    places = (package / "conf", package.parent / "conf")
+    return next(path for path in places if path.is_dir())
 
 
 def known(group: str) -> list[str]:
@@ -34,12 +36,12 @@ def known(group: str) -> list[str]:
 
 
 def all_tasks() -> list[str]:
-    """What `task=all` means: every task file but `manifest`, which is the user's own data."""
+    """The tasks of `task=all`: every task file but `manifest`, which is the user's own data."""
     return [name for name in known("task") if name != "manifest"]
 
 
 def compose_cell(overrides: Sequence[str]) -> Cell:
-    """One cell from Hydra overrides without comma lists.
+    """Composes one cell from Hydra overrides without comma lists.
 
     Raises:
         UserError: an unknown key, group or name (the nearest known one is given), or a value of the
@@ -56,61 +58,57 @@ def compose_cell(overrides: Sequence[str]) -> Cell:
 
 
 def compose_cells(arguments: Sequence[str]) -> list[Cell]:
-    """Every cell that a command line asks for: the product of its comma lists, each model preceded
-    by the baseline.
+    """Composes every cell that a command line asks for: the product of its comma lists.
+
+    The baseline goes before each model, under the same settings of everything but the model.
 
     Args:
         arguments: Hydra overrides; `task=all` stands for all tasks, no `task=` for the list `tasks`
             of the configuration.
+
+    Raises:
+        UserError: as `compose_cell`.
     """
-    overrides = [
-        f"task={','.join(all_tasks())}" if argument == "task=all" else argument
-        for argument in arguments
-    ]
+    every_task = f"task={','.join(all_tasks())}"
+    overrides = [every_task if argument == "task=all" else argument for argument in arguments]
     for override in overrides:
         _check_name(override)
-    first = compose_cell([choice[0] for choice in _choices(overrides)])
+
+    # The tasks and the baseline that nothing on the command line names stand in the settings.
+    first = compose_cell([values[0] for values in _split_lists(overrides)])
     if not any(_key(override) == "task" for override in overrides):
         overrides.append(f"task={','.join(first.tasks)}")
-    cells: dict[tuple[str, ...], Cell] = {}
-    for choice in _product(_choices(overrides)):
+
+    cells: dict[tuple[str, ...], Cell] = {}  # what is asked for twice is computed once
+    for choice in itertools.product(*_split_lists(overrides)):
         if first.baseline is not None:
-            cell = compose_cell(
-                [*(o for o in choice if not _is_model(o)), f"model={first.baseline}"]
-            )
-            cells.setdefault(_place(cell), replace(cell, is_baseline=True))
+            others = [override for override in choice if not _is_model(override)]
+            baseline = compose_cell([*others, f"model={first.baseline}"])
+            cells.setdefault(baseline.key, replace(baseline, is_baseline=True))
         cell = compose_cell(choice)
-        cells.setdefault(_place(cell), cell)
+        cells.setdefault(cell.key, cell)
     return list(cells.values())
 
 
-def _place(cell: Cell) -> tuple[str, ...]:
-    """A cell's hash, and the places that are in no hash: two folders of data make two cells."""
-    checkpoint = str(cell.model.get("checkpoint"))
-    return (cell.hash, str(cell.data.root), checkpoint, *asdict(cell.paths).values())
-
-
-def _choices(overrides: Sequence[str]) -> list[list[str]]:
+def _split_lists(overrides: Sequence[str]) -> list[list[str]]:
+    """For each override those that it stands for: one for every value of a comma list."""
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
         raise UserError(_explain(error)) from error
-    return [
-        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
-        if one.is_sweep_override()
-        else [override]
-        for one, override in zip(parsed, overrides, strict=True)
-    ]
 
-
-def _product(choices: Sequence[Sequence[str]]) -> list[list[str]]:
-    product: list[list[str]] = [[]]
-    for options in choices:
-        product = [[*chosen, option] for chosen in product for option in options]
-    return product
+    split: list[list[str]] = []
+    for one, override in zip(parsed, overrides, strict=True):
+        if one.is_sweep_override():
+            key = one.get_key_element()
+            split.append([f"{key}={value}" for value in one.sweep_string_iterator()])
+        else:
+            split.append([override])
+    return split
 
 
 def _key(override: str) -> str:
+    """The key that an override sets: of `+model@extra=fcpe` it is `model`."""
     return re.split(r"[=@]", override.lstrip("+~"), maxsplit=1)[0]
 
 
@@ -119,34 +117,34 @@ def _is_model(override: str) -> bool:
 
 
 def _check_name(override: str) -> None:
-    """Refuses what Hydra would answer with several lines: a word without `=`, an unknown key or
-    name.
-    """
-    if not _key(override) or _key(override).startswith("hydra"):
+    """Refuses what Hydra would answer with several lines: a word without `=`, an unknown name."""
+    key = _key(override)
+    is_setting = "=" in override or override.startswith("~")  # `~key` takes a key away
+    if not key or key.startswith("hydra") or not is_setting:
         raise UserError(f"{override!r} is not a setting: write key=value, such as model=fcpe")
-    if "=" not in override and not override.startswith("~"):
-        raise UserError(f"{override!r} is not a setting: write key=value, such as model=fcpe")
-    key, value = _key(override), override.partition("=")[2]
-    if key in GROUPS:
-        for name in value.split(","):
-            if name not in known(key):
-                raise UserError(
-                    f"unknown {key} {name!r}{_nearest(name, known(key))}. Known: "
-                    f"{', '.join(known(key))}"
-                )
+    if key not in GROUPS:
+        return
+
+    names = known(key)
+    for name in override.partition("=")[2].split(","):
+        if name not in names:
+            raise UserError(
+                f"unknown {key} {name!r}{_nearest(name, names)}. Known: {', '.join(names)}"
+            )
 
 
 def _explain(error: Exception) -> str:
+    """Puts what Hydra and OmegaConf raise into one line of our words."""
     text = " ".join(str(error).split())
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown.group(1)
-        return f"unknown setting {key!r}{_nearest(key, _known_keys())}. See conf/config.yaml, or `mirprobe list`"
-    text = re.sub(
-        r" full_key: (\S+).*| See https.*",
-        lambda match: f" ({match.group(1)})" if match.group(1) else "",
-        text,
-    )
+        nearest = _nearest(key, _known_keys())
+        return f"unknown setting {key!r}{nearest}. See conf/config.yaml, or `mirprobe list`"
+
+    # Of their last lines only the key is of use, the rest are class names and addresses of pages.
+    text = re.sub(r" See https.*", "", text)
+    text = re.sub(r" full_key: (\S+).*", r" (\1)", text)
     return f"the settings do not fit: {text}. See the comments in conf/"
 
 
@@ -157,6 +155,7 @@ def _known_keys() -> list[str]:
 
 
 def _flatten(tree: Mapping[Any, Any], prefix: str = "") -> list[str]:
+    """Dotted names of all keys, of sections too."""
     keys = []
     for key, value in tree.items():
         keys.append(f"{prefix}{key}")

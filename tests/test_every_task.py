@@ -1,7 +1,7 @@
-"""What holds for every task of conf/task, on small trees in the real layouts: what users' folders
-really contain.
+"""What holds for every task of conf/task, whatever users' folders really contain.
 
-The trees have the demo's labels and paths, and short noise for audio; nothing marks them as a demo.
+It is tried on small trees in the real layouts. They have the demo's labels and paths, and short
+noise for audio; nothing marks them as a demo.
 """
 
 import shutil
@@ -26,9 +26,7 @@ from mirprobe.cell import Cell
 from mirprobe.settings import compose_cell, known
 
 RATE = 8000
-TASKS = tuple(
-    name for name in known("task") if name != "manifest"
-)  # whose tables are the user's own
+TASKS = tuple(name for name in known("task") if name != "manifest")  # whose tables are one's own
 SECONDS = 1.0
 
 
@@ -48,12 +46,13 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All datasets, small and whole."""
     root, content = tmp_path_factory.mktemp("trees"), noise()
     for name in build.DATASETS:
-        folder, plan = build.dataset_root(root, name), build._DATASETS[name].plan(0.4)
-        paths = [item.path for item in plan.items]
+        folder = build.dataset_root(root, name)
+        recipe = build._DATASETS[name].recipe(0.4)
+        paths = [item.path for item in recipe.items]
         if name == "gtzan":  # its list is fixed
             paths = [f"genres/{track.split('.')[0]}/{track}.wav" for track in read_split()]
         write(folder, dict.fromkeys(paths, content))
-        write(folder, plan.labels(folder))
+        write(folder, recipe.labels(folder))
     return root
 
 
@@ -77,9 +76,8 @@ def cell(task: str) -> Cell:
 
 def data(root: Path, task: str, without: Sequence[Track] = ()) -> TaskDataModule:
     settings = cell(task)
-    return make_data(
-        replace(settings, data=replace(settings.data, root=str(root), exclude=names(without)))
-    )
+    folders = replace(settings.data, root=str(root), exclude=names(without))
+    return make_data(replace(settings, data=folders))
 
 
 def names(tracks: Sequence[Track]) -> list[str]:
@@ -87,10 +85,15 @@ def names(tracks: Sequence[Track]) -> list[str]:
 
 
 def clips(found: TaskDataModule) -> Mapping[str, list[Clip | UnusableFile]]:
+    """What a task decodes, by track."""
     by_track: dict[str, list[Clip | UnusableFile]] = {}
     for item in items_of(found, RATE):
         by_track.setdefault(track_of(item), []).append(item)
     return by_track
+
+
+def lengths(items: Sequence[Clip | UnusableFile]) -> list[int]:
+    return [len(item.audio) for item in items if isinstance(item, Clip)]
 
 
 def test_tracks_have_unique_ids_a_split_and_a_target_and_all_are_decoded(
@@ -98,23 +101,23 @@ def test_tracks_have_unique_ids_a_split_and_a_target_and_all_are_decoded(
 ) -> None:
     found = data(trees, task)
     tracks = found.tracks()
-    assert len(set(names(tracks))) == len(tracks) and {track.split for track in tracks} == set(
-        SPLITS
-    )
+    assert len(set(names(tracks))) == len(tracks)
+    assert {track.split for track in tracks} == set(SPLITS)
+
     decoded = clips(found)
     assert set(decoded) == set(names(tracks))
     for items in decoded.values():
-        assert [len(item.audio) for item in items if isinstance(item, Clip)] == [
-            round(SECONDS * RATE)
-        ]
+        assert lengths(items) == [round(SECONDS * RATE)]
 
 
 def test_junk_of_other_systems_is_not_data(root: Path, task: str) -> None:
     before = names(data(root, task).tracks())
     for path in [path for path in root.rglob("*") if path.is_file()]:
         path.with_name(f"._{path.name}").write_bytes(bytes(211))  # AppleDouble
+
     folder = root / cell(task).task.folder
-    for parent in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+    inner = [path for path in folder.iterdir() if path.is_dir()]
+    for parent in (folder, *inner):
         (parent / "__MACOSX").mkdir()
         (parent / "__MACOSX" / "._x.wav").write_bytes(bytes(211))
         (parent / "Thumbs.db").write_bytes(bytes(99))
@@ -125,19 +128,16 @@ def test_junk_of_other_systems_is_not_data(root: Path, task: str) -> None:
 def test_a_missing_file_is_named_and_can_be_left_out(root: Path, task: str) -> None:
     tracks = data(root, task).tracks()
     gone = tracks[len(tracks) // 2]
+    rest = [name for name in names(tracks) if name != gone.track_id]
     gone.path.unlink()
     if task.startswith("vocalset"):  # its folders are its list
-        assert names(data(root, task).tracks()) == [
-            name for name in names(tracks) if name != gone.track_id
-        ]
+        assert names(data(root, task).tracks()) == rest
         return
-    with pytest.raises(
-        UserError, match=rf"1 of {len(tracks)} .* tracks have no audio .*first: .*data\.exclude="
-    ):
+
+    message = rf"1 of {len(tracks)} .* tracks have no audio .*first: .*data\.exclude="
+    with pytest.raises(UserError, match=message):
         data(root, task).tracks()
-    assert names(data(root, task, [gone]).tracks()) == [
-        name for name in names(tracks) if name != gone.track_id
-    ]
+    assert names(data(root, task, [gone]).tracks()) == rest
 
 
 def test_unreadable_files_are_reported_all_at_once_and_the_others_go_on(
@@ -147,10 +147,10 @@ def test_unreadable_files_are_reported_all_at_once_and_the_others_go_on(
     bad = tracks[0], tracks[len(tracks) // 2], tracks[-1]
     for track, content in zip(bad, (b"", b"not audio at all", noise()[:30]), strict=True):
         track.path.write_bytes(content)
+
     found = clips(data(root, task))
-    assert {name for name, items in found.items() if isinstance(items[0], UnusableFile)} == set(
-        names(bad)
-    )
+    reported = {name for name, items in found.items() if isinstance(items[0], UnusableFile)}
+    assert reported == set(names(bad))
     assert len(found) == len(tracks)
 
 
@@ -162,13 +162,10 @@ def test_stereo_odd_rates_and_short_files_are_taken_as_they_are(root: Path, task
     left = 0.1 * np.random.default_rng(1).standard_normal(round(2.0 * 11025))
     soundfile.write(stereo.path, np.stack([left, left], axis=1), 11025, format="WAV")
     short.path.write_bytes(noise(0.3))
+
     found = clips(data(root, task))
-    assert sum(
-        len(item.audio) for item in found[stereo.track_id] if isinstance(item, Clip)
-    ) == pytest.approx(2.0 * RATE, abs=2)
-    assert [len(item.audio) for item in found[short.track_id] if isinstance(item, Clip)] == [
-        round(0.3 * RATE)
-    ]
+    assert sum(lengths(found[stereo.track_id])) == pytest.approx(2.0 * RATE, abs=2)
+    assert lengths(found[short.track_id]) == [round(0.3 * RATE)]
 
 
 def test_an_empty_split_is_an_error(trees: Path, task: str) -> None:
@@ -189,6 +186,7 @@ def test_a_class_that_train_lacks_keeps_its_place(trees: Path, task: str) -> Non
     members = [track for track in train if track.target == lost]
     if len(members) == len(train):
         return
+
     rest = data(trees, task, members)
     kept = {track.track_id: track.target for track in rest.tracks()}
     assert kept == {track.track_id: track.target for track in tracks if track not in members}
@@ -200,7 +198,8 @@ def test_the_demo_of_every_task_has_all_splits_at_any_scale(
     tmp_path: Path, task: str, scale: float
 ) -> None:
     settings = cell(task).task
-    folder, plan = tmp_path / settings.folder, build._DATASETS[settings.demo or ""].recipe(scale)
-    write(folder, {item.path: "" for item in plan.items})
-    write(folder, {**plan.labels(folder), MARKER: "{}"})
+    folder = tmp_path / settings.folder
+    recipe = build._DATASETS[settings.demo or ""].recipe(scale)
+    write(folder, {item.path: "" for item in recipe.items})
+    write(folder, {**recipe.labels(folder), MARKER: "{}"})
     assert {track.split for track in data(tmp_path, task).tracks()} == set(SPLITS)

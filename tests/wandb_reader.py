@@ -1,9 +1,8 @@
-"""Reads what an offline W&B run holds, with no server: the transaction log
-`offline-run-*/run-ID.wandb`.
+"""Reads what an offline W&B run holds, with no server, from `offline-run-*/run-ID.wandb`.
 
-Format: 7 bytes (`:W&B`, 0xBEE1, version), then LevelDB's log framing: blocks of 32 KiB with records
-of a 7-byte header (checksum, length, kind: 1 whole, 2 first, 3 middle, 4 last part); each whole
-record is one protobuf message `Record`.
+Format of this transaction log: 7 bytes (`:W&B`, 0xBEE1, version), then LevelDB's log framing:
+blocks of 32 KiB with records of a 7-byte header (checksum, length, kind: 1 whole, 2 first,
+3 middle, 4 last part); each whole record is one protobuf message `Record`.
 """
 
 import json
@@ -54,16 +53,12 @@ def read_offline_run(path: Path) -> OfflineRun:
         record.ParseFromString(message)
         kind = record.WhichOneof("record_type")
         if kind == "run":
-            run.run_id, run.name, run.project = (
-                record.run.run_id,
-                record.run.display_name,
-                record.run.project,
-            )
-            run.group, run.job_type, run.tags = (
-                record.run.run_group,
-                record.run.job_type,
-                list(record.run.tags),
-            )
+            run.run_id = record.run.run_id
+            run.name = record.run.display_name
+            run.project = record.run.project
+            run.group = record.run.run_group
+            run.job_type = record.run.job_type
+            run.tags = list(record.run.tags)
             _update(run.config, record.run.config.update)
         elif kind == "config":
             _update(run.config, record.config.update)
@@ -82,6 +77,7 @@ def read_offline_run(path: Path) -> OfflineRun:
 
 
 def _messages(content: bytes) -> Iterator[bytes]:
+    """Whole records, joined of their parts."""
     mark, magic, _version = struct.unpack("<4sHB", content[:_HEADER])
     assert (mark, magic) == (b":W&B", 0xBEE1), "not a .wandb file"
     position, parts = _HEADER, b""
@@ -100,6 +96,7 @@ def _messages(content: bytes) -> Iterator[bytes]:
 
 
 def _update(target: dict[str, Any], items: Iterable[Any]) -> None:
+    """Sets JSON values, whose keys may be nested."""
     for item in items:
         *outer, last = list(item.nested_key) or [item.key]
         place = target

@@ -1,22 +1,23 @@
-"""EmoMusic (Soleymani et al. 2013, "1000 songs for emotional analysis of music"): 744 clips of 45
-s, rated as a whole.
+"""EmoMusic (Soleymani et al. 2013): 744 clips of 45 s, each rated as a whole.
 
-Conventions: a target is (arousal, valence) in this order, as in MARBLE v1, v2 and jukemir. Ratings
-are means over raters on a scale of 1 to 9; each dimension is standardised by mean and population
-standard deviation over all development songs (train and val), excluded ones too, so that leaving
-out a song moves no target. Test is MediaEval's evaluation set; the development songs go to train or
-val by a hash of the artist (jukemir). Train and val share no artist; test shares some with both.
+Conventions: the dataset is also called "1000 songs for emotional analysis of music". A target is
+(arousal, valence) in this order, as in MARBLE v1, v2 and jukemir. Ratings are means over raters on
+a scale of 1 to 9; each dimension is standardised by mean and population standard deviation over all
+development songs (train and val), excluded ones too, so that leaving out a song moves no target.
+Test is MediaEval's evaluation set; the development songs go to train or val by a hash of the artist
+(jukemir). Train and val share no artist; test shares some with both.
 """
 
-import csv
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from datamodules.card import Archive, Card
-from datamodules.errors import UserError
+from datamodules.errors import BrokenLabelsError, MissingFilesError, UserError
+from datamodules.tables import Cells, Table, read_csv, to_number
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Split, Track
 
@@ -27,6 +28,7 @@ _SONG_COLUMNS = ("song_id", "Artist", "Mediaeval 2013 set")
 _RATING_COLUMNS = ("song_id", *(f"mean_{dimension}" for dimension in DIMENSIONS))
 _TABLE_FOLDERS = (".", "annotations")
 _SCALE = (1.0, 9.0)
+_REMEDY = "unpack annotations.tar.gz again"
 
 CARD = Card(
     title="EmoMusic, 1000 songs for emotional analysis of music (2013)",
@@ -55,12 +57,20 @@ Unpack clips_45sec.tar.gz and annotations.tar.gz into EmoMusic:
 )
 
 
+@dataclass(frozen=True)
+class Song:
+    """One row of songs_info.csv; without an artist, `group` is None."""
+
+    song_id: str
+    split: Split
+    group: str | None
+
+
 def development_split(artist: str) -> Split:
-    """Split of a development song: SHA-1 of the artist's ASCII letters mod 10, 0-7 train and 8-9
-    val (jukemir, MARBLE v1).
+    """Split of a development song, by SHA-1 of the artist's ASCII letters (jukemir, MARBLE v1).
 
     The name is lower-cased first; what is then neither an ASCII letter nor ASCII whitespace is
-    dropped, and runs of whitespace become one blank.
+    dropped, and runs of whitespace become one blank. Of the hash mod 10, 0-7 are train and 8-9 val.
 
     >>> development_split("Tom Waits"), development_split(" TOM  Waits. ")
     ('train', 'train')
@@ -86,137 +96,130 @@ class EmoMusicEmotion(TaskDataModule):
             UserError: a table is missing or lacks a column, the tables disagree, or a rating is no
                 number from 1 to 9.
         """
-        songs, rows = (
-            _read_rows(self.root, name, columns)
-            for name, columns in ((SONGS, _SONG_COLUMNS), (RATINGS, _RATING_COLUMNS))
-        )
-        _check_same_songs(songs, rows)
-        splits = {song: _split(song, row) for song, row in songs.items()}
-        targets = _standardised({song: _ratings(song, rows[song]) for song in songs}, splits)
+        songs = read_songs(_read_table(self.root, SONGS, _SONG_COLUMNS))
+        ratings = read_ratings(_read_table(self.root, RATINGS, _RATING_COLUMNS))
+        _check_same_songs(songs.keys(), ratings.keys())
+
+        development = [song for song in songs if songs[song].split != "test"]
+        targets = standardise(ratings, development)
         return [
-            Track(song, _audio(self.root, song), splits[song], targets[song], _artist(row))
-            for song, row in songs.items()
+            Track(name, _audio(self.root, name), song.split, targets[name], song.group)
+            for name, song in songs.items()
         ]
 
 
-def _artist(row: Mapping[str, str]) -> str | None:
-    return " ".join(row["Artist"].casefold().split()) or None
+def standardise(
+    ratings: Mapping[str, Sequence[float]], development: Sequence[str]
+) -> dict[str, tuple[float, ...]]:
+    """Ratings with mean 0 and population standard deviation 1 over the development songs.
+
+    Raises:
+        UserError: there are no such songs, or all are rated alike.
+    """
+    known = np.array([ratings[song] for song in development])
+    if len(known) == 0 or not known.std(axis=0).all():
+        raise UserError(
+            f"{len(known)} development songs in {SONGS}, and their ratings in {RATINGS} do not "
+            "vary: targets cannot be standardised. Unpack annotations.tar.gz again"
+        )
+    scaled = (np.array(list(ratings.values())) - known.mean(axis=0)) / known.std(axis=0)
+    return {song: tuple(map(float, row)) for song, row in zip(ratings, scaled, strict=True)}
 
 
 def _audio(root: Path, song: str) -> Path:
+    """The mp3 of a song as it is distributed, or a wav that was made of it."""
     path = root / AUDIO_FOLDER / f"{song}.mp3"
     converted = path.with_suffix(".wav")
     return converted if not path.exists() and converted.exists() else path
 
 
-def _standardised(
-    ratings: Mapping[str, tuple[float, ...]], splits: Mapping[str, Split]
-) -> dict[str, tuple[float, ...]]:
-    """Ratings with mean 0 and population standard deviation 1 over the songs that are not in test."""
-    development = np.array([ratings[song] for song in ratings if splits[song] != "test"])
-    if len(development) == 0 or not development.std(axis=0).all():
-        raise UserError(
-            f"{len(development)} development songs in {SONGS}, and their ratings in {RATINGS} do "
-            "not vary: targets cannot be "
-            "standardised. Unpack annotations.tar.gz again"
-        )
-    scaled = (np.array(list(ratings.values())) - development.mean(axis=0)) / development.std(axis=0)
-    return {song: tuple(map(float, values)) for song, values in zip(ratings, scaled, strict=True)}
+# -- tables ----------------------------------------------------------------------------------------
 
 
-def _split(song: str, row: Mapping[str, str]) -> Split:
+def _read_table(root: Path, name: str, columns: Sequence[str]) -> Table:
+    for folder in _TABLE_FOLDERS:
+        path = root / folder / name
+        if path.is_file():
+            # Never to be saved anew: the split rule needs the artists' letters as they were.
+            return read_csv(path, required=columns, remedy=_REMEDY)
+
+    places = f"{name} and no annotations/{name}"
+    raise MissingFilesError("EmoMusic labels", root, places, "Unpack annotations.tar.gz there")
+
+
+def read_songs(table: Table) -> dict[str, Song]:
+    """Rows of songs_info.csv by song.
+
+    Raises:
+        UserError: a row has no number of a song, or an unknown set, or a song comes twice.
+    """
+    songs = table.parse(_song)
+    _check_unique(table.path, [song.song_id for song in songs])
+    return {song.song_id: song for song in songs}
+
+
+def _song(row: Cells) -> Song:
+    song_id = _song_id(row)
+    group = " ".join(row["Artist"].casefold().split()) or None
     match row["Mediaeval 2013 set"]:
         case "evaluation":
-            return "test"
+            return Song(song_id, "test", group)
         case "development":
-            return development_split(row["Artist"])
+            return Song(song_id, development_split(row["Artist"]), group)
         case other:
-            raise UserError(
-                f"song {song} in {SONGS} is of the set {other!r}: expected development or "
-                "evaluation"
+            raise ValueError(
+                f"(song {song_id}) is of the set {other!r}, expected development or evaluation"
             )
 
 
-def _ratings(song: str, row: Mapping[str, str]) -> tuple[float, ...]:
+def read_ratings(table: Table) -> dict[str, tuple[float, ...]]:
+    """Rows of static_annotations.csv by song: its rating on each dimension, from 1 to 9.
+
+    Raises:
+        UserError: a row has no number of a song, or a rating is off the scale, or a song comes
+            twice.
+    """
+    ratings = table.parse(_song_ratings)
+    _check_unique(table.path, [song for song, _ in ratings])
+    return dict(ratings)
+
+
+def _song_ratings(row: Cells) -> tuple[str, tuple[float, ...]]:
+    song_id = _song_id(row)
     low, high = _SCALE
-    values = {column: _number(row[column]) for column in _RATING_COLUMNS[1:]}
-    wrong = [column for column, value in values.items() if not low <= value <= high]
-    if wrong:
-        raise UserError(
-            f"song {song} in {RATINGS} has the {wrong[0]} {row[wrong[0]]!r}: expected a number "
-            f"from {low:g} to {high:g}"
-        )
-    return tuple(values.values())
+    ratings = {column: to_number(row[column]) for column in _RATING_COLUMNS[1:]}
+    for column, rating in ratings.items():
+        if not low <= rating <= high:
+            raise ValueError(
+                f"(song {song_id}) has the {column} {row[column]!r}, "
+                f"expected a number from {low:g} to {high:g}"
+            )
+    return song_id, tuple(ratings.values())
 
 
-def _number(text: str) -> float:
-    """The number that a text is, NaN for anything else."""
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
+def _song_id(row: Cells) -> str:
+    """Number of a song without leading zeros, as files are named."""
+    if not row["song_id"].isdecimal():
+        raise ValueError(f"has the song_id {row['song_id']!r}, expected a whole number")
+    return str(int(row["song_id"]))
 
 
-def _check_same_songs(songs: Mapping[str, object], rows: Mapping[str, object]) -> None:
-    for there, missing in (
-        (SONGS, songs.keys() - rows.keys()),
-        (RATINGS, rows.keys() - songs.keys()),
+def _check_unique(path: Path, songs: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for song in songs:
+        if song in seen:
+            raise BrokenLabelsError(path, f"has song {song} twice", _REMEDY)
+        seen.add(song)
+
+
+def _check_same_songs(songs: Collection[str], rated: Collection[str]) -> None:
+    for table, other, lacking in (
+        (SONGS, RATINGS, set(songs) - set(rated)),
+        (RATINGS, SONGS, set(rated) - set(songs)),
     ):
-        if missing:
-            other = RATINGS if there == SONGS else SONGS
+        if lacking:
             raise UserError(
-                f"{len(missing)} songs of {there} are not in {other} (first: "
-                f"{min(missing, key=int)}): the tables are not of the "
-                "same release. Unpack annotations.tar.gz again"
+                f"{len(lacking)} songs of {table} are not in {other} "
+                f"(first: {min(lacking, key=int)}): the tables are not of the same release. "
+                "Unpack annotations.tar.gz again"
             )
-
-
-def _read_rows(root: Path, name: str, columns: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Rows of a table by song id, stripped, with these columns and perhaps others."""
-    path = next(
-        (path for folder in _TABLE_FOLDERS if (path := root / folder / name).is_file()), None
-    )
-    if path is None:
-        raise UserError(
-            f"no EmoMusic labels: {root} has no {name} and no annotations/{name}. Unpack "
-            "annotations.tar.gz there"
-        )
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *lines = [[value.strip() for value in line] for line in csv.reader(file)] or [
-                []
-            ]
-    except UnicodeDecodeError as error:  # the split rule needs the artists' letters as they were
-        raise UserError(
-            f"{path} is not UTF-8 ({error.reason}): it was saved anew, unpack annotations.tar.gz "
-            "again"
-        ) from error
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise UserError(
-            f"{path} has no column {missing[0]}: expected a comma-separated table with "
-            f"{', '.join(columns)}"
-        )
-    return _by_song(
-        path,
-        [
-            (number, dict(zip(header, line, strict=False)))
-            for number, line in enumerate(lines, 2)
-            if any(line)
-        ],
-    )
-
-
-def _by_song(path: Path, rows: Sequence[tuple[int, dict[str, str]]]) -> dict[str, dict[str, str]]:
-    by_song: dict[str, dict[str, str]] = {}
-    for number, row in rows:
-        if not row["song_id"].isdecimal() or len(row) < len(rows[0][1]):
-            raise UserError(
-                f"row {number} of {path} is cut short or has no whole number as its song_id: "
-                f"{list(row.values())[:3]}"
-            )
-        song = str(int(row["song_id"]))
-        if song in by_song:
-            raise UserError(f"{path} has song {song} twice: unpack annotations.tar.gz again")
-        by_song[song] = row
-    return by_song

@@ -1,5 +1,4 @@
-"""Harmonix Set structure (Nieto et al. 2019): 912 pop songs with sections; the audio is the user's
-own.
+"""Harmonix Set structure (Nieto et al. 2019): 912 pop songs with sections; audio is the user's own.
 
 Conventions: `segments/<File>.txt` (or `dataset/segments/`, as the repository is laid out) has a
 line `<seconds> <label>` for every section, separated by a blank or a tab; audio lies in
@@ -12,59 +11,83 @@ the same song charted anew and stay together.
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from datamodules.audio.clips import ClipRule
 from datamodules.card import Card
-from datamodules.errors import UserError
-from datamodules.tables import read_csv
+from datamodules.errors import BrokenLabelsError, MissingFilesError, UserError
+from datamodules.tables import read_csv, read_text, to_number
 from datamodules.task import FrameTask
 from datamodules.tracks import Segment, Split, Track
 
 CLASSES = ("intro", "verse", "chorus", "bridge", "outro", "inst", "silence")
 # A label has the class of the first of these that it contains; one that contains none is
 # instrumental.
-RULES: tuple[tuple[str, str], ...] = (
-    ("silence", "silence"), ("pre-chorus", "verse"), ("prechorus", "verse"), ("refrain", "chorus"), ("chorus", "chorus"),
-    ("theme", "chorus"), ("stutter", "chorus"), ("verse", "verse"), ("rap", "verse"), ("section", "verse"), ("slow", "verse"),
-    ("build", "verse"), ("dialog", "verse"), ("intro", "intro"), ("fadein", "intro"), ("opening", "intro"),
-    ("bridge", "bridge"), ("trans", "bridge"), ("out", "outro"), ("coda", "outro"), ("ending", "outro"), ("break", "inst"),
-    ("inst", "inst"), ("interlude", "inst"), ("impro", "inst"), ("solo", "inst"),
-)  # fmt: skip
+RULES = (
+    ("silence", "silence"),
+    ("pre-chorus", "verse"),
+    ("prechorus", "verse"),
+    ("refrain", "chorus"),
+    ("chorus", "chorus"),
+    ("theme", "chorus"),
+    ("stutter", "chorus"),
+    ("verse", "verse"),
+    ("rap", "verse"),
+    ("section", "verse"),
+    ("slow", "verse"),
+    ("build", "verse"),
+    ("dialog", "verse"),
+    ("intro", "intro"),
+    ("fadein", "intro"),
+    ("opening", "intro"),
+    ("bridge", "bridge"),
+    ("trans", "bridge"),
+    ("out", "outro"),
+    ("coda", "outro"),
+    ("ending", "outro"),
+    ("break", "inst"),
+    ("inst", "inst"),
+    ("interlude", "inst"),
+    ("impro", "inst"),
+    ("solo", "inst"),
+)
 N_FOLDS = 8
 FOLDERS = ("", "dataset")  # below the root: files as they come, or the repository
 AUDIO_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".opus", ".aiff", ".au")
 SEGMENT_FILES = "[0-9][0-9][0-9][0-9]_*.txt"  # such as 0001_12step.txt
 URLS = "youtube_urls.csv"
+_REMEDY = "unpack the Harmonix Set's dataset/segments again"
 
 CARD = Card(
     title="Harmonix Set (Nieto et al. 2019), structure",
     licence="annotations MIT; the audio is not distributed",
     citation=(
         "O. Nieto, M. McCallum, M. E. P. Davies, A. Robertson, A. Stark, E. Egozy: The Harmonix "
-        "Set: Beats, Downbeats, and "
-        "Functional Segment Annotations of Western Popular Music. ISMIR 2019"
+        "Set: Beats, Downbeats, and Functional Segment Annotations of Western Popular Music. "
+        "ISMIR 2019"
     ),
-    obtain=(
-        "1. Clone github.com/urinieto/harmonixset and put the content of its folder dataset into "
-        "<data.root>/Harmonix:\n"
-        "   segments/*.txt, youtube_urls.csv, metadata.csv\n"
-        "2. Put your own audio of the songs into <data.root>/Harmonix/tracks/<File>.mp3 (or .wav "
-        ".flac .ogg), such as\n"
-        "   tracks/0001_12step.mp3. The songs behind the YouTube links may be other edits than "
-        "those that were annotated\n"
-        "   (alignment scores are in youtube_alignment_scores.csv); labels are then wrong in "
-        "time.\n"
-        "3. Leave out the songs that you do not have with data.exclude=[harmonix:missing]."
-    ),
+    obtain="""\
+1. Clone github.com/urinieto/harmonixset and put the content of its folder dataset \
+into <data.root>/Harmonix:
+   segments/*.txt, youtube_urls.csv, metadata.csv
+2. Put your own audio of the songs into <data.root>/Harmonix/tracks/<File>.mp3 \
+(or .wav .flac .ogg), such as
+   tracks/0001_12step.mp3. The songs behind the YouTube links may be other edits than those \
+that were annotated
+   (alignment scores are in youtube_alignment_scores.csv); labels are then wrong in time.
+3. Leave out the songs that you do not have with data.exclude=[harmonix:missing].""",
 )
+
+
+# -- sections --------------------------------------------------------------------------------------
 
 
 def structure_class(label: str) -> int | None:
     """Class of a raw label; None for `end`, which closes a song.
 
-    >>> [CLASSES[structure_class(label)] for label in ("preChorus", "instbridge", "introchorus", "ending", "mainriff")]
+    >>> labels = ("preChorus", "instbridge", "introchorus", "ending", "mainriff")
+    >>> [CLASSES[structure_class(label)] for label in labels]
     ['verse', 'bridge', 'chorus', 'outro', 'inst']
     >>> structure_class("end")
     """
@@ -75,49 +98,40 @@ def structure_class(label: str) -> int | None:
 
 
 def read_segments(path: Path) -> tuple[Segment, ...]:
-    """Sections of one song; the last goes to the end of the audio unless `end` closes it. Empty
-    ones are left out.
+    """Sections of one song in order of time, without those that last no time.
+
+    Each goes to the start of the next, the last to the end of the audio unless `end` closes it.
 
     Raises:
         UserError: a line is not a time and a label, or times decrease.
     """
-    found: list[tuple[float, int | None]] = []
-    for number, line in enumerate(_lines(path), start=1):
+    starts: list[tuple[float, int | None]] = []
+    for number, line in enumerate(read_text(path, _REMEDY).splitlines(), start=1):
         words = line.split(maxsplit=1)
         if not words:
             continue
-        time = _seconds(words[0])
-        if len(words) < 2 or not 0 <= time < math.inf or (found and time < found[-1][0]):
-            raise UserError(
-                f"line {number} of {path} is {line.strip()!r}: expected a time in s, not before "
-                "the line above, and a label"
+        time = to_number(words[0])
+        earliest = starts[-1][0] if starts else 0.0
+        if len(words) < 2 or not earliest <= time < math.inf:
+            raise BrokenLabelsError(
+                path,
+                f"is {line.strip()!r}",
+                "expected a time in s, not before the line above, and a label",
+                line=number,
             )
-        found.append((time, structure_class(words[1].strip())))
-    if not found:
-        raise UserError(f"{path} has no sections: unpack the Harmonix Set's dataset/segments again")
-    ends = [time for time, _ in found[1:]] + [math.inf]
+        starts.append((time, structure_class(words[1].strip())))
+    if not starts:
+        raise BrokenLabelsError(path, "has no sections", _REMEDY)
+
+    ends = [time for time, _ in starts[1:]] + [math.inf]
     return tuple(
         Segment(start, end, label)
-        for (start, label), end in zip(found, ends, strict=True)
+        for (start, label), end in zip(starts, ends, strict=True)
         if label is not None and start < end
     )
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text ({error.reason}): unpack the Harmonix Set's "
-            "dataset/segments again"
-        ) from error
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+# -- splits ----------------------------------------------------------------------------------------
 
 
 def fold_splits(groups: Mapping[str, str], fold: int) -> dict[str, Split]:
@@ -127,20 +141,34 @@ def fold_splits(groups: Mapping[str, str], fold: int) -> dict[str, Split]:
         groups: id of every song -> its group, which is the id of the group's first song.
         fold: 0 .. 7, which is test; the next one is val.
 
-    >>> fold_splits({f"{n:04d}": f"{n:04d}" for n in range(9)}, 7)["0007"], fold_splits({"a": "a", "b": "a"}, 0)["b"]
-    ('test', 'test')
+    >>> fold_splits({"a": "a", "b": "a", "c": "c"}, fold=0)
+    {'a': 'test', 'b': 'test', 'c': 'train'}
     """
-    index = {song: number % N_FOLDS for number, song in enumerate(sorted(groups))}
+    fold_of = {song: number % N_FOLDS for number, song in enumerate(sorted(groups))}
     names: dict[int, Split] = {fold: "test", (fold + 1) % N_FOLDS: "val"}
-    return {song: names.get(index[group], "train") for song, group in groups.items()}
+    return {song: names.get(fold_of[group], "train") for song, group in groups.items()}
+
+
+def read_url_groups(path: Path, songs: Sequence[str]) -> dict[str, str]:
+    """Id of each song -> id of the first song with the same YouTube URL.
+
+    Raises:
+        UserError: the table of URLs cannot be read.
+    """
+    table = read_csv(path, required=("File", "URL"), remedy="unpack the repository again")
+    url = {row["File"]: row["URL"] for row in table.rows}
+    first: dict[str, str] = {}
+    return {song: first.setdefault(url.get(song) or song, song) for song in songs}
+
+
+# -- task ------------------------------------------------------------------------------------------
 
 
 class HarmonixStructure(FrameTask):
-    """Section of every frame, seven classes (paper 3.4; the paper states neither classes nor split
-    nor rate).
+    """Section of every frame, seven classes (paper 3.4, which gives no classes, split or rate).
 
     `expected` counts the songs that have labels, by the split rule: audio that is missing shows in
-        tables as n=found/expected.
+    tables as n=found/expected.
 
     Args:
         root: of the dataset.
@@ -150,6 +178,9 @@ class HarmonixStructure(FrameTask):
         fold: 0 .. 7, the fold that is test.
         group_by_url: keep songs with one YouTube URL in one split; False is All-In-One's rule to
             the letter, which leaks.
+
+    Raises:
+        UserError: a fold beyond 7, or a frame rate that does not go with the clips.
     """
 
     dataset = "harmonix"
@@ -172,35 +203,21 @@ class HarmonixStructure(FrameTask):
         self.fold, self.group_by_url = fold, group_by_url
 
     def read_tracks(self) -> list[Track]:
-        """Every song with a segment file; a song without audio is listed with the path where it
-        should be.
+        """Every song with a segment file; one without audio has the path where it should be.
 
         Raises:
             UserError: no segments, a segment file that cannot be read, or no table of URLs to group
                 by.
         """
-        files = {
-            path.stem: path
-            for folder in FOLDERS
-            for path in sorted((self.root / folder / "segments").glob(SEGMENT_FILES))
-        }
-        if not files:
-            raise UserError(
-                f"no Harmonix labels: {self.root} has no segments/*.txt. Put the folder dataset of "
-                "the repository "
-                "urinieto/harmonixset there, and your audio into tracks/<File>.mp3"
-            )
-        groups = self._groups(sorted(files))
+        labels = self._segment_files()
+        groups = self._groups(sorted(labels))
         splits = fold_splits(
-            groups if self.group_by_url else {song: song for song in files}, self.fold
+            groups if self.group_by_url else {song: song for song in labels}, self.fold
         )
         self.expected = dict(Counter(splits.values()))
+
         folder = self._audio_folder()
-        audio = {
-            path.stem: path
-            for path in sorted(folder.glob("[!.]*"))
-            if path.suffix.lower() in AUDIO_SUFFIXES
-        }
+        audio = {path.stem: path for path in sorted(folder.glob("[!.]*")) if _is_audio(path)}
         return [
             Track(
                 song,
@@ -209,37 +226,41 @@ class HarmonixStructure(FrameTask):
                 read_segments(path),
                 groups.get(song),
             )
-            for song, path in files.items()
+            for song, path in labels.items()
         ]
 
-    def _audio_folder(self) -> Path:
-        return next(
-            (folder for name in FOLDERS if (folder := self.root / name / "tracks").is_dir()),
-            self.root / "tracks",
-        )
-
-    def _groups(self, songs: list[str]) -> dict[str, str]:
-        """Id of each song -> id of the first song with the same URL; empty where URLs are not
-        known.
-        """
-        path = next(
-            (path for folder in FOLDERS if (path := self.root / folder / URLS).is_file()), None
-        )
-        if path is None:
-            if self.group_by_url:
-                raise UserError(
-                    f"{self.root} has no {URLS}, which tells the songs that are there twice: put "
-                    "it beside segments/, or split "
-                    "without it by task.options.group_by_url=false"
-                )
-            return {}
-        table = read_csv(path)
-        missing = [column for column in ("File", "URL") if column not in table.columns]
-        if missing:
-            raise UserError(
-                f"{path} has no column {missing[0]}: found {', '.join(table.columns)}. Unpack the "
-                "repository again"
+    def _segment_files(self) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for folder in FOLDERS:
+            paths = sorted((self.root / folder / "segments").glob(SEGMENT_FILES))
+            found.update({path.stem: path for path in paths})
+        if not found:
+            raise MissingFilesError(
+                "Harmonix labels",
+                self.root,
+                "segments/*.txt",
+                "Put the folder dataset of the repository urinieto/harmonixset there, "
+                "and your audio into tracks/<File>.mp3",
             )
-        url = {row["File"]: row["URL"] for row in table.rows}
-        first: dict[str, str] = {}
-        return {song: first.setdefault(url.get(song) or song, song) for song in songs}
+        return found
+
+    def _audio_folder(self) -> Path:
+        places = [self.root / folder / "tracks" for folder in FOLDERS]
+        return next((place for place in places if place.is_dir()), places[0])
+
+    def _groups(self, songs: Sequence[str]) -> dict[str, str]:
+        """Group of each song by its URL; empty where URLs are not known and not asked for."""
+        places = [self.root / folder / URLS for folder in FOLDERS]
+        path = next((place for place in places if place.is_file()), None)
+        if path is not None:
+            return read_url_groups(path, songs)
+        if self.group_by_url:
+            raise UserError(
+                f"{self.root} has no {URLS}, which tells the songs that are there twice: "
+                "put it beside segments/, or split without it by task.options.group_by_url=false"
+            )
+        return {}
+
+
+def _is_audio(path: Path) -> bool:
+    return path.suffix.lower() in AUDIO_SUFFIXES

@@ -1,39 +1,38 @@
-"""Own data without code: a table of files and labels as CSV or JSONL, also the JSONL files of
-MARBLE v2 as they are.
+"""Own data without code: a table of files and labels, as CSV or JSONL.
 
-Conventions: one row is one track. Columns (keys): `path` or `audio_path`, which is also the track's
-id, relative to the table's folder or to data.root (the first of the two under which any of the
-files is); `start` and `end` in s, where the track is a part of its file (`a.wav@10-25` is its id
-then); `label` (one class), or `labels` (tags, in CSV separated by `|`), or numeric columns that the
-option `targets` names. A JSON list in `label` is a list of tags, or of numbers for regression.
-`split` says train, val or test; without it the split is drawn, 3:1:1, so that no `group` is in two
-splits. Other columns are not looked at. Classes and tags are sorted by name, or as numbers where
-all of them are; values of regression are standardised on train, which R² does not see and training
-needs.
+Conventions: one row is one track, and the JSONL files of MARBLE v2 serve as they are. Columns
+(keys) are:
+- `path` or `audio_path`: also the track's id; relative to the table's folder or to data.root, the
+  first of the two under which any of the files is.
+- `start` and `end`, in s: where the track is a part of its file; `a.wav@10-25` is its id then.
+- `label` (one class), or `labels` (tags, in CSV separated by `|`), or numeric columns that the
+  option `targets` names. A JSON list in `label` is a list of tags, or of numbers for regression.
+- `split`: train, val or test; without it it is drawn, 3:1:1, so that no `group` is in two splits.
+Other columns are not looked at. Classes and tags are sorted by name, or as numbers where all of
+them are; values of regression are standardised on train, which R² does not see and training needs.
 """
 
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from datamodules.audio.clips import ClipRule
 from datamodules.card import Card
-from datamodules.errors import UserError
+from datamodules.errors import BrokenLabelsError, UserError
 from datamodules.splitting import split_groups
-from datamodules.tables import Cells, Table, parse_rows, read_csv, read_jsonl
+from datamodules.tables import Cells, Table, read_csv, read_jsonl, to_number
 from datamodules.task import TaskDataModule
 from datamodules.tracks import SPLITS, Kind, Split, Track
 
 SPLIT_NAMES: Mapping[str, Split] = {
-    "train": "train",
-    "val": "val",
+    **{split: split for split in SPLITS},
     "valid": "val",
     "validation": "val",
-    "test": "test",
 }
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
 
@@ -44,14 +43,15 @@ CARD = Card(
     obtain="""\
 Write a table, CSV or JSONL, and name it: mirprobe sweep task=manifest task.options.file=TABLE.csv
   path: the audio file, relative to the table's folder or to data.root
-  label (one class), labels (tags, separated by | in CSV), or numeric columns named by task.options.targets=[COLUMN,...]
+  label (one class), labels (tags, separated by | in CSV), \
+or numeric columns named by task.options.targets=[COLUMN,...]
   split: train, val or test; without it 3:1:1 is drawn, so that no group is in two splits""",
 )
 
 
 @dataclass(frozen=True)
 class _Label:
-    """What a row says: the names of its class, tags or dimensions; the values of regression."""
+    """The label of a row: names of its class, tags or dimensions; the values of regression."""
 
     kind: Kind
     names: tuple[str, ...]
@@ -60,28 +60,34 @@ class _Label:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A row, understood."""
+    """One row of a table; `split` and `group` are None where none is written."""
 
     path: str
     start_s: float
     end_s: float | None
     split: Split | None
-    group: str
+    group: str | None
     label: _Label
+
+    @property
+    def unit(self) -> str:
+        """The tracks that stay in one split: those of the group, or all parts of the file."""
+        return f"path:{self.path}" if self.group is None else f"group:{self.group}"
 
     @property
     def track_id(self) -> str:
         """The path, with the times where the track is a part of the file."""
         if self.start_s == 0 and self.end_s is None:
             return self.path
-        return f"{self.path}@{self.start_s:g}-{'' if self.end_s is None else f'{self.end_s:g}'}"
+        end = "" if self.end_s is None else f"{self.end_s:g}"
+        return f"{self.path}@{self.start_s:g}-{end}"
 
 
 class Manifest(TaskDataModule):
-    """The user's own tracks; kind and classes follow from the table. The options are explained in
-    conf/task/manifest.yaml.
+    """The user's own tracks; kind and classes follow from the table.
 
-    Features are shared by all tables that find their files under the same folder.
+    The options are explained in conf/task/manifest.yaml. Features are shared by all tables that
+    find their files under the same folder.
 
     Raises:
         UserError: a table is missing or broken, or its rows do not go together.
@@ -104,52 +110,62 @@ class Manifest(TaskDataModule):
         split_seed: int = 0,
     ) -> None:
         tables = _tables(file, {"train": train, "val": val, "test": test})
-        names = (targets,) if isinstance(targets, str) else tuple(targets or ())
-        entries = [entry for path, split in tables for entry in _read_entries(path, split, names)]
-        source = ", ".join(str(path) for path, _ in tables)
+        source = ", ".join(str(path) for path, _ in tables)  # for errors
+        columns = (targets,) if isinstance(targets, str) else tuple(targets or ())
+        entries = [entry for path, split in tables for entry in _read_entries(path, split, columns)]
         _check_unique(entries, source)
+
         folder = _base_folder([tables[0][0].parent, Path(root)], entries)
         super().__init__(folder, clip, exclude)
+        self._tables = [path for path, _ in tables]
         self.kind = _kind(entries, source)
         splits = _splits(entries, source, split_seed)
         self.classes = _classes(entries, splits, source)
         self._listed = self._make_tracks(entries, splits)
+
+    def inputs(self) -> tuple[list[Path], list[Path]]:
+        """The tables and the files that they name: their folder may hold anything else."""
+        return [], [*self._tables, *(track.path for track in self._listed)]
 
     def read_tracks(self) -> list[Track]:
         """The rows of the table."""
         return self._listed
 
     def _make_tracks(self, entries: Sequence[_Entry], splits: Sequence[Split]) -> list[Track]:
-        targets: Sequence[int | tuple[float, ...]]
-        if self.kind == "classification":
-            targets = [self.classes.index(entry.label.names[0]) for entry in entries]
-        elif self.kind == "multilabel":
-            targets = [
-                tuple(float(name in entry.label.names) for name in self.classes)
-                for entry in entries
-            ]
-        else:
-            targets = _scaled([entry.label.values for entry in entries], splits, self.classes)
+        targets = self._targets([entry.label for entry in entries], splits)
         return [
             Track(
                 entry.track_id,
                 self.root / entry.path,
                 split,
                 target,
-                _named(entry.group),
+                entry.group,
                 entry.start_s,
                 entry.end_s,
             )
             for entry, split, target in zip(entries, splits, targets, strict=True)
         ]
 
+    def _targets(
+        self, labels: Sequence[_Label], splits: Sequence[Split]
+    ) -> Sequence[int | tuple[float, ...]]:
+        if self.kind == "classification":
+            return [self.classes.index(label.names[0]) for label in labels]
+        if self.kind == "multilabel":
+            return [_flags(label.names, self.classes) for label in labels]
+        return _standardised([label.values for label in labels], splits, self.classes)
 
-def _named(group: str) -> str | None:
-    """The group as the table names it; None for a path that stands in for one."""
-    return group.removeprefix("group:") if group.startswith("group:") else None
+
+def _flags(tags: Collection[str], classes: Sequence[str]) -> tuple[float, ...]:
+    """1.0 for every class that is among the tags, 0.0 for the others."""
+    return tuple(float(name in tags) for name in classes)
+
+
+# -- tables and their rows -------------------------------------------------------------------------
 
 
 def _tables(file: str | None, parts: Mapping[Split, str | None]) -> list[tuple[Path, Split | None]]:
+    """The tables that options name, each with the split of its rows; None where they say it."""
     given = {split: path for split, path in parts.items() if path}
     if file and not given:
         return [(Path(file), None)]
@@ -158,8 +174,7 @@ def _tables(file: str | None, parts: Mapping[Split, str | None]) -> list[tuple[P
     found = ", ".join([*(["file"] if file else []), *given]) or "none of them"
     raise UserError(
         "task=manifest reads task.options.file, or else task.options.train, val and test "
-        f"together; found {found}: "
-        "set task.options.file=TABLE.csv"
+        f"together; found {found}: set task.options.file=TABLE.csv"
     )
 
 
@@ -168,29 +183,29 @@ def _read_entries(path: Path, split: Split | None, targets: tuple[str, ...]) -> 
         raise UserError(f"{path} is neither .csv nor .jsonl: tables are read in these two formats")
     table = read_csv(path) if path.suffix.lower() == ".csv" else read_jsonl(path)
     _check_columns(table, targets)
-    return parse_rows(path, table.numbers, table.rows, lambda cells: _entry(cells, split, targets))
+    return table.parse(lambda cells: _entry(cells, split, targets))
 
 
 def _check_columns(table: Table, targets: Sequence[str]) -> None:
     found = f"found {', '.join(table.columns) or 'nothing'}"
     if not {"path", "audio_path"} & set(table.columns):
-        raise UserError(
-            f"{table.path} has no column path (or audio_path): {found}. Name the column of the "
-            "audio files so"
-        )
+        remedy = f"{found}. Name the column of the audio files so"
+        raise BrokenLabelsError(table.path, "has no column path (or audio_path)", remedy)
+
     unknown = [name for name in targets if name not in table.columns]
     if unknown:
         raise UserError(
-            f"task.options.targets names a column that {table.path} does not have: {unknown[0]}; "
-            f"{found}"
+            f"task.options.targets names a column that {table.path} does not have: "
+            f"{unknown[0]}; {found}"
         )
+
     n_labels = len({"label", "labels"} & set(table.columns))
     if not targets and n_labels != 1:
-        raise UserError(
-            f"{table.path} has {'both' if n_labels else 'neither'} label "
-            f"{'and' if n_labels else 'nor'} labels: {found}. "
-            "Keep label for one class or labels for tags, or set task.options.targets=[COLUMN,...] "
-            "for regression"
+        raise BrokenLabelsError(
+            table.path,
+            "has both label and labels" if n_labels else "has neither label nor labels",
+            f"{found}. Keep label for one class or labels for tags, "
+            "or set task.options.targets=[COLUMN,...] for regression",
         )
 
 
@@ -199,17 +214,18 @@ def _entry(cells: Cells, split: Split | None, targets: tuple[str, ...]) -> _Entr
     if not isinstance(path, str) or not path:
         raise ValueError("has no path")
     path = PurePosixPath(path).as_posix()
-    group = f"path:{path}" if cells.get("group") in (None, "") else f"group:{cells['group']}"
+    group = None if _is_empty(cells, "group") else str(cells["group"])
     return _Entry(path, *_part(cells), split or _split(cells), group, _label(cells, targets))
 
 
+def _is_empty(cells: Cells, name: str) -> bool:
+    return cells.get(name) in (None, "")
+
+
 def _part(cells: Cells) -> tuple[float, float | None]:
-    """Start and end of the track in its file, in s."""
-    start, end = (
-        None if cells.get(name) in (None, "") else _number(name, cells[name])
-        for name in ("start", "end")
-    )
-    start = start or 0.0
+    """Start and end of the track in its file, in s; None for the end of the file."""
+    start = 0.0 if _is_empty(cells, "start") else _number("start", cells["start"])
+    end = None if _is_empty(cells, "end") else _number("end", cells["end"])
     if start < 0 or (end is not None and end <= start):
         raise ValueError(f"has start={start:g} and end={end}: expected 0 <= start < end, in s")
     return start, end
@@ -226,24 +242,23 @@ def _split(cells: Cells) -> Split | None:
 
 def _label(cells: Cells, targets: tuple[str, ...]) -> _Label:
     if targets:
-        return _Label(
-            "regression", targets, tuple(_number(name, cells.get(name)) for name in targets)
-        )
+        values = tuple(_number(name, cells.get(name)) for name in targets)
+        return _Label("regression", targets, values)
     if "labels" in cells:
         tags = cells["labels"]
         return _Label("multilabel", _names(tags.split("|") if isinstance(tags, str) else tags))
+
     label = cells.get("label")
     if not isinstance(label, list):
         return _Label("classification", (_name(label),))
-    if label and all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in label
-    ):
+    if label and all(type(value) in (int, float) for value in label):  # True is a tag
         names = tuple(f"label_{index}" for index in range(len(label)))
         return _Label("regression", names, tuple(_number("label", value) for value in label))
     return _Label("multilabel", _names(label))
 
 
 def _names(tags: object) -> tuple[str, ...]:
+    """Names of a list of tags; what lies between two `|` may be empty."""
     if not isinstance(tags, list):
         raise ValueError(f"has labels={tags!r}, expected a list of tags")
     return tuple(_name(tag) for tag in tags if tag != "")
@@ -251,86 +266,83 @@ def _names(tags: object) -> tuple[str, ...]:
 
 def _name(label: object) -> str:
     """Name of a class: text as it is, whole numbers as they are written."""
-    if isinstance(label, str) and label.strip():
-        return label.strip()
-    if isinstance(label, float) and not label.is_integer():
-        raise ValueError(
-            f"has label={label}, which is no class: for regression set task.options.targets=[label]"
-        )
-    if isinstance(label, int | float):
-        return str(label if isinstance(label, bool) else int(label))
-    raise ValueError(
-        "has no label"
-        if label in (None, "")
-        else f"has label={label!r}, expected text or a whole number"
-    )
+    match label:
+        case None | "":
+            raise ValueError("has no label")
+        case str() if label.strip():
+            return label.strip()
+        case int():  # or True and False
+            return str(label)
+        case float() if label.is_integer():
+            return str(int(label))
+        case float():
+            remedy = "for regression set task.options.targets=[label]"
+            raise ValueError(f"has label={label}, which is no class: {remedy}")
+        case _:
+            raise ValueError(f"has label={label!r}, expected text or a whole number")
 
 
 def _number(name: str, value: object) -> float:
-    try:
-        number = float(value)  # type: ignore[arg-type]  # whatever JSON gives: float() is the judge
-    except (TypeError, ValueError):
-        number = math.nan
+    number = to_number(value)
     if not math.isfinite(number):
         raise ValueError(f"has {name}={value!r}, which is not a number")
     return number
 
 
 def _check_unique(entries: Sequence[_Entry], source: str) -> None:
-    twice = [
-        track_id for track_id, n in Counter(entry.track_id for entry in entries).items() if n > 1
-    ]
+    counts = Counter(entry.track_id for entry in entries)
+    twice = [track_id for track_id, n in counts.items() if n > 1]
     if twice:
         raise UserError(
-            f"{len(twice)} tracks are listed more than once in {source} (first: {twice[0]}): keep "
-            "one row of each"
+            f"{len(twice)} tracks are listed more than once in {source} (first: {twice[0]}): "
+            "keep one row of each"
         )
 
 
 def _base_folder(candidates: Sequence[Path], entries: Sequence[_Entry]) -> Path:
-    """The first folder under which any of the files is; the first of all if none is anywhere, to be
-    missed there.
-    """
-    found = (
-        folder for folder in candidates if any((folder / entry.path).is_file() for entry in entries)
-    )
-    return next(found, candidates[0])
+    """The first folder that has any of the files; the first of all where none has, to miss them."""
+    for folder in candidates:
+        if any((folder / entry.path).is_file() for entry in entries):
+            return folder
+    return candidates[0]
 
 
 def _kind(entries: Sequence[_Entry], source: str) -> Kind:
-    kinds: dict[Kind, str] = {}
+    first: dict[Kind, str] = {}
     for entry in entries:
-        kinds.setdefault(entry.label.kind, entry.track_id)
-    if len(kinds) > 1:
-        mixed = ", ".join(f"{kind} (first: {track_id})" for kind, track_id in kinds.items())
+        first.setdefault(entry.label.kind, entry.track_id)
+    if not first:
+        raise UserError(f"{source} lists no tracks: add one row per audio file")
+    if len(first) > 1:
+        mixed = ", ".join(f"{kind} (first: {track_id})" for kind, track_id in first.items())
         raise UserError(
             f"labels of several kinds in {source}: {mixed}. Write all labels in one form"
         )
-    if not kinds:
-        raise UserError(f"{source} lists no tracks: add one row per audio file")
-    return next(iter(kinds))
+    return next(iter(first))
 
 
 def _splits(entries: Sequence[_Entry], source: str, seed: int) -> list[Split]:
     """The split of every entry: as written, or drawn where none is written."""
     written = [entry.split for entry in entries if entry.split is not None]
     if not written:
-        drawn = split_groups((entry.group for entry in entries), seed)
-        return [drawn[entry.group] for entry in entries]
-    if len(written) < len(entries):
-        first = next(entry.track_id for entry in entries if entry.split is None)
+        drawn = split_groups((entry.unit for entry in entries), seed)
+        return [drawn[entry.unit] for entry in entries]
+
+    without = [entry.track_id for entry in entries if entry.split is None]
+    if without:
         raise UserError(
-            f"{len(entries) - len(written)} of {len(entries)} tracks in {source} have no split "
-            f"(first: {first}): write it for "
-            "all or for none"
+            f"{len(without)} of {len(entries)} tracks in {source} have no split "
+            f"(first: {without[0]}): write it for all or for none"
         )
-    places = {(entry.group, entry.split) for entry in entries}
-    torn = [group for group, n in Counter(group for group, _ in places).items() if n > 1]
+
+    places = {(entry.unit, entry.split) for entry in entries}
+    n_splits = Counter(unit for unit, _ in places)
+    torn = sorted(unit for unit, n in n_splits.items() if n > 1)
     if torn:
         raise UserError(
-            f"{len(torn)} groups of {source} are in more than one split (first: "
-            f"{torn[0].removeprefix('group:')}): correct the "
-            "splits, or leave the column split or group away"
+            f"{len(torn)} groups of {source} are in more than one split "
+            f"(first: {torn[0].removeprefix('group:')}): "
+            "correct the splits, or leave the column split or group away"
         )
     return written
 
@@ -338,37 +350,39 @@ def _splits(entries: Sequence[_Entry], source: str, seed: int) -> list[Split]:
 def _classes(entries: Sequence[_Entry], splits: Sequence[Split], source: str) -> tuple[str, ...]:
     """Names of the classes or tags of train, sorted; or those of the dimensions, as they stand."""
     if entries[0].label.kind == "regression":
-        odd = [entry.track_id for entry in entries if entry.label.names != entries[0].label.names]
-        if odd:
-            n_values = len(entries[0].label.names)
-            raise UserError(
-                f"{len(odd)} tracks in {source} do not have {n_values} values (first: {odd[0]}): "
-                "give all as many"
-            )
-        return entries[0].label.names
-    known = {
-        name
-        for entry, split in zip(entries, splits, strict=True)
-        if split == "train"
-        for name in entry.label.names
-    }
-    unknown = sorted({name for entry in entries for name in entry.label.names} - known)
+        return _dimensions(entries, source)
+
+    train = [entry for entry, split in zip(entries, splits, strict=True) if split == "train"]
+    known = set(chain.from_iterable(entry.label.names for entry in train))
+    unknown = sorted(set(chain.from_iterable(entry.label.names for entry in entries)) - known)
     if unknown:
         raise UserError(
-            f"{len(unknown)} labels of {source} are in val or test but not in train (first: "
-            f"{unknown[0]!r}): no probe can learn "
-            "them. Correct the spelling, the split, or set another task.options.split_seed"
+            f"{len(unknown)} labels of {source} are in val or test but not in train "
+            f"(first: {unknown[0]!r}): no probe can learn them. "
+            "Correct the spelling, the split, or set another task.options.split_seed"
         )
-    if len(known) < (2 if entries[0].label.kind == "classification" else 1):
+    fewest = 2 if entries[0].label.kind == "classification" else 1
+    if len(known) < fewest:
         raise UserError(
             f"{source} has {len(known)} different labels in train: there is nothing to tell apart"
         )
-    return tuple(
-        sorted(known, key=int) if all(name.isdecimal() for name in known) else sorted(known)
-    )
+
+    all_numbers = all(name.isdecimal() for name in known)
+    return tuple(sorted(known, key=int) if all_numbers else sorted(known))
 
 
-def _scaled(
+def _dimensions(entries: Sequence[_Entry], source: str) -> tuple[str, ...]:
+    names = entries[0].label.names
+    odd = [entry.track_id for entry in entries if entry.label.names != names]
+    if odd:
+        raise UserError(
+            f"{len(odd)} tracks in {source} do not have {len(names)} values (first: {odd[0]}): "
+            "give all as many"
+        )
+    return names
+
+
+def _standardised(
     values: Sequence[tuple[float, ...]], splits: Sequence[Split], names: Sequence[str]
 ) -> list[tuple[float, ...]]:
     """Values less the mean over train, in standard deviations over train."""
@@ -376,12 +390,12 @@ def _scaled(
     train = table[[split == "train" for split in splits]]
     if len(train) == 0:
         return [tuple(row) for row in table.tolist()]  # the base class says that train is empty
-    constant = [
-        name for name, deviation in zip(names, train.std(axis=0), strict=True) if deviation == 0
-    ]
+
+    mean, deviation = train.mean(axis=0), train.std(axis=0)
+    constant = [name for name, spread in zip(names, deviation, strict=True) if spread == 0]
     if constant:
         raise UserError(
-            f"{constant[0]} has the same value in all of train: there is nothing to learn, leave "
-            "it out"
+            f"{constant[0]} has the same value in all of train: "
+            "there is nothing to learn, leave it out"
         )
-    return [tuple(row) for row in ((table - train.mean(axis=0)) / train.std(axis=0)).tolist()]
+    return [tuple(row) for row in ((table - mean) / deviation).tolist()]

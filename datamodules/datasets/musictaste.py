@@ -1,5 +1,4 @@
-"""A stand-in for Music Taste, the paper's private dataset (paper 3.4): any folder with audio and
-ratings in the same form.
+"""A stand-in for Music Taste, the paper's private dataset (paper 3.4): any folder of its form.
 
 Conventions: `audio/` holds wav, flac, ogg or mp3 files; `ratings.csv` has the columns track (the
 file's path below `audio/`, with or without its suffix), rater, mpc (0 unpleasant .. 2
@@ -12,7 +11,7 @@ and SQC and must not be reported as Music Taste.
 
 from abc import abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path, PurePosixPath
@@ -22,13 +21,13 @@ from datamodules.audio.clips import ClipRule
 from datamodules.card import Card
 from datamodules.errors import UserError
 from datamodules.splitting import split_groups
-from datamodules.tables import Cells, parse_rows, read_csv
+from datamodules.tables import Cells, read_csv
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Track
 
 Question = Literal["mpc", "rd", "sqc"]
 SCALES: Mapping[Question, int] = {"mpc": 2, "rd": 2, "sqc": 1}  # highest score; the lowest is 0
-COLUMNS = ("track", "rater", *SCALES)
+COLUMNS = ("track", "rater", *SCALES)  # and perhaps artist
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 CARD = Card(
@@ -36,13 +35,15 @@ CARD = Card(
     licence="that of your audio",
     citation=(
         "Layer-wise investigation of large-scale self-supervised music representation models, "
-        "arXiv 2505.16306, 2025 (the tasks; "
-        "numbers from other data are not those of its MPC, RD and SQC)"
+        "arXiv 2505.16306, 2025 "
+        "(the tasks; numbers from other data are not those of its MPC, RD and SQC)"
     ),
     obtain="""\
-Music Taste is not public. Any folder of yours in the same form serves, under a name of its own in what you report:
+Music Taste is not public. Any folder of yours in the same form serves, \
+under a name of its own in what you report:
   MusicTaste/audio/ with wav, flac, ogg or mp3 files
-  MusicTaste/ratings.csv with the columns track,rater,mpc,rd,sqc and perhaps artist, one row per track and rater:
+  MusicTaste/ratings.csv with the columns track,rater,mpc,rd,sqc and perhaps artist, \
+one row per track and rater:
   mpc 0 unpleasant to 2 professional, rd 0 all rap to 2 no rap, sqc 0 bad or 1 good""",
 )
 
@@ -59,11 +60,16 @@ class Rating:
 
 @dataclass(frozen=True)
 class RatedTrack:
-    """A track with its mean scores; without an artist, `group` is the track itself."""
+    """A track with its mean scores; `artist` is None where it is not known."""
 
     track_id: str
-    group: str
+    artist: str | None
     means: Mapping[Question, Decimal]
+
+    @property
+    def group(self) -> str:
+        """What stays together when splits are drawn: the artist's tracks, or this track alone."""
+        return f"track:{self.track_id}" if self.artist is None else f"artist:{self.artist}"
 
 
 def read_ratings(path: Path) -> list[RatedTrack]:
@@ -73,29 +79,26 @@ def read_ratings(path: Path) -> list[RatedTrack]:
         UserError: the table lacks a column, a score is not on its scale, a rater has rated a track
             twice, or a track has two artists.
     """
-    table = read_csv(path)
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing:
-        found = ", ".join(table.columns) or "none"
-        raise UserError(
-            f"{path} has no column {', '.join(missing)}, found {found}: expected "
-            f"{', '.join(COLUMNS)}"
-        )
-    ratings: dict[str, list[Rating]] = defaultdict(list)
-    for rating in parse_rows(path, table.numbers, table.rows, _rating):
-        ratings[rating.track_id].append(rating)
+    table = read_csv(path, required=COLUMNS, optional=("artist",))
+    ratings = table.parse(_rating)
     _check_raters(path, ratings)
-    _check_artists(path, ratings)
-    return [_rated_track(track_id, of_track) for track_id, of_track in ratings.items()]
+
+    by_track: dict[str, list[Rating]] = defaultdict(list)
+    for rating in ratings:
+        by_track[rating.track_id].append(rating)
+    _check_artists(path, by_track)
+    return [_rated_track(track_id, of_track) for track_id, of_track in by_track.items()]
 
 
 def _rating(cells: Cells) -> Rating:
     for column in ("track", "rater"):
         if not cells[column]:
             raise ValueError(f"has no {column}")
-    scores = {question: _score(question, cells[question]) for question in SCALES}
     return Rating(
-        _track_id(cells["track"]), cells["rater"], cells.get("artist", "").casefold(), scores
+        _track_id(cells["track"]),
+        cells["rater"],
+        artist=cells.get("artist", "").casefold(),
+        scores={question: _score(question, cells[question]) for question in SCALES},
     )
 
 
@@ -112,44 +115,40 @@ def _score(question: Question, text: str) -> Decimal:
 
 
 def _track_id(name: str) -> str:
+    """A file's path without the suffix that the table may give it or not."""
     path = PurePosixPath(name)
     return (path.with_suffix("") if path.suffix.lower() in SUFFIXES else path).as_posix()
 
 
-def _check_raters(path: Path, ratings: Mapping[str, Sequence[Rating]]) -> None:
-    votes = Counter(
-        (rating.track_id, rating.rater) for of_track in ratings.values() for rating in of_track
-    )
+def _check_raters(path: Path, ratings: Sequence[Rating]) -> None:
+    votes = Counter((rating.track_id, rating.rater) for rating in ratings)
     twice = [vote for vote, n in votes.items() if n > 1]
     if twice:
         track_id, rater = twice[0]
         raise UserError(
-            f"{len(twice)} times a rater has rated a track more than once in {path} (first: rater "
-            f"{rater}, track {track_id}): "
-            "keep one row of each"
+            f"{len(twice)} times a rater has rated a track more than once in {path} "
+            f"(first: rater {rater}, track {track_id}): keep one row of each"
         )
 
 
-def _check_artists(path: Path, ratings: Mapping[str, Sequence[Rating]]) -> None:
-    mixed = [
-        track_id
-        for track_id, of_track in ratings.items()
-        if len({rating.artist for rating in of_track}) > 1
-    ]
+def _check_artists(path: Path, by_track: Mapping[str, Sequence[Rating]]) -> None:
+    artists = {
+        track_id: {rating.artist for rating in ratings} for track_id, ratings in by_track.items()
+    }
+    mixed = [track_id for track_id, names in artists.items() if len(names) > 1]
     if mixed:
         raise UserError(
-            f"{len(mixed)} tracks have more than one artist in {path} (first: {mixed[0]}): write "
-            "the same in all rows"
+            f"{len(mixed)} tracks have more than one artist in {path} (first: {mixed[0]}): "
+            "write the same in all rows"
         )
 
 
 def _rated_track(track_id: str, ratings: Sequence[Rating]) -> RatedTrack:
-    means = {
-        question: sum((r.scores[question] for r in ratings), Decimal()) / len(ratings)
-        for question in SCALES
-    }
-    artist = ratings[0].artist
-    return RatedTrack(track_id, f"artist:{artist}" if artist else f"track:{track_id}", means)
+    means: dict[Question, Decimal] = {}
+    for question in SCALES:
+        scores = [rating.scores[question] for rating in ratings]
+        means[question] = sum(scores, Decimal()) / len(scores)
+    return RatedTrack(track_id, ratings[0].artist or None, means)
 
 
 def find_audio(folder: Path) -> dict[str, Path]:
@@ -159,24 +158,23 @@ def find_audio(folder: Path) -> dict[str, Path]:
         UserError: two files have the same name but for their suffix.
     """
     found: dict[str, Path] = {}
-    for path in _audio_files(folder):
-        track_id = path.relative_to(folder).with_suffix("").as_posix()
+    for path in sorted(folder.rglob("*")):
+        place = path.relative_to(folder)
+        is_junk = any(part.startswith((".", "__MACOSX")) for part in place.parts)
+        if is_junk or path.suffix.lower() not in SUFFIXES:
+            continue
+
+        track_id = place.with_suffix("").as_posix()
         if track_id in found:
             raise UserError(
-                f"two audio files for one track: {found[track_id]} and {path.name}. Keep one of "
-                "them"
+                f"two audio files for one track: {found[track_id]} and {path.name}. "
+                "Keep one of them"
             )
         found[track_id] = path
     return found
 
 
-def _audio_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if path.suffix.lower() in SUFFIXES and not any(
-            part.startswith((".", "__MACOSX")) for part in parts
-        ):
-            yield path
+# -- classes ---------------------------------------------------------------------------------------
 
 
 def binary_class(mean: Decimal, threshold: Decimal) -> int:
@@ -191,14 +189,17 @@ def binary_class(mean: Decimal, threshold: Decimal) -> int:
 def rap_class(mean: Decimal, rap_below: Decimal, non_rap_above: Decimal) -> int:
     """0 rap, 1 mix, 2 non-rap; both boundaries are mix (paper 3.4).
 
-    >>> [rap_class(Decimal(mean), Decimal("0.67"), Decimal("1.34")) for mean in ("0.6", "0.67", "1.34", "1.4")]
+    >>> means = [Decimal(mean) for mean in ("0.6", "0.67", "1.34", "1.4")]
+    >>> [rap_class(mean, Decimal("0.67"), Decimal("1.34")) for mean in means]
     [0, 1, 1, 2]
     """
-    return 0 if mean < rap_below else 2 if mean > non_rap_above else 1
+    if mean < rap_below:
+        return 0
+    return 2 if mean > non_rap_above else 1
 
 
 class MusicTasteTask(TaskDataModule):
-    """What the three tasks share; they differ in the question and in how its mean becomes a class."""
+    """Base of the three tasks, which differ in their question and how its mean becomes a class."""
 
     dataset = "musictaste"
     card = CARD
@@ -215,28 +216,29 @@ class MusicTasteTask(TaskDataModule):
         """Class of a track with this mean score."""
 
     def read_tracks(self) -> list[Track]:
-        """The rated tracks; one without audio is listed with the path where it should be, so that
-        it is missed.
+        """The rated tracks; one without audio has the path where it should be, and is missed there.
 
         Raises:
             UserError: ratings.csv is missing or wrong, or audio files have no rating.
         """
-        rated, audio = read_ratings(self.root / "ratings.csv"), find_audio(self.root / "audio")
+        folder = self.root / "audio"
+        rated, audio = read_ratings(self.root / "ratings.csv"), find_audio(folder)
         unrated = sorted(set(audio) - {track.track_id for track in rated})
         if unrated:
             raise UserError(
-                f"{len(unrated)} of {len(audio)} audio files under {self.root / 'audio'} have no "
-                "rating in ratings.csv (first: "
-                f"{audio[unrated[0]].name}): add their ratings or move the files away"
+                f"{len(unrated)} of {len(audio)} audio files under {folder} have no rating "
+                f"in ratings.csv (first: {audio[unrated[0]].name}): "
+                "add their ratings or move the files away"
             )
+
         splits = split_groups((track.group for track in rated), self.split_seed)
         return [
             Track(
                 track.track_id,
-                audio.get(track.track_id, self.root / "audio" / f"{track.track_id}.wav"),
+                audio.get(track.track_id, folder / f"{track.track_id}.wav"),
                 splits[track.group],
                 self.to_class(track.means[self.question]),
-                track.group.removeprefix("artist:") if track.group.startswith("artist:") else None,
+                track.artist,
             )
             for track in rated
         ]
@@ -249,9 +251,7 @@ class MusicTasteTask(TaskDataModule):
                 f"task.options.{option} must be from 0 up to below {top}, which no mean of "
                 f"{self.question} exceeds, found {value}"
             )
-        return Decimal(
-            str(value)
-        )  # the decimals as they are written: 0.67, not the binary number beside it
+        return Decimal(str(value))  # as it is written: 0.67, not the binary number beside it
 
 
 class _AboveThreshold(MusicTasteTask):
@@ -269,9 +269,8 @@ class _AboveThreshold(MusicTasteTask):
         split_seed: int = 0,
     ) -> None:
         super().__init__(root, clip, exclude, split_seed=split_seed)
-        self.threshold = self._threshold(
-            "threshold", self.default if threshold is None else threshold
-        )
+        value = self.default if threshold is None else threshold
+        self.threshold = self._threshold("threshold", value)
 
     def to_class(self, mean: Decimal) -> int:
         """1 above the threshold, 0 on or below it."""
@@ -287,8 +286,9 @@ class MusicTastePreference(_AboveThreshold):
 
 
 class MusicTasteQuality(_AboveThreshold):
-    """Whether a recording sounds good: bad or good (SQC, paper 3.4; why 0.5:
-    conf/task/musictaste_quality.yaml).
+    """Whether a recording sounds good: bad or good (SQC, paper 3.4).
+
+    Why the default is 0.5 is said in conf/task/musictaste_quality.yaml.
     """
 
     question = "sqc"

@@ -2,24 +2,45 @@
 
 Conventions: layer 0 is the input of the first encoder block, layers 1..L are the block outputs, all
 at one frame rate and one width. Audio is mono float32 at the backbone's own rate; nothing is padded
-inside a batch, so a batch of n clips gives what n batches of one give. A backbone is one file in
-this folder: five facts and `states`.
+inside a batch, so a batch of n clips gives what n batches of one give.
+
+A backbone is one file in this folder, a subclass of `Backbone`: five facts (`sample_rate`, `hop`,
+`n_layers`, `dim`, `min_samples`), its `front_end`, its `variants` where it has a choice of weights,
+and `states`. `mirprobe.assembly.make_backbone` builds it and freezes it.
 """
 
 import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from datamodules.errors import UserError
+from mirprobe.backbones.hub import PublishedFile, locate
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One set of weights that a backbone can have.
+
+    Attributes:
+        file: what `mirprobe fetch` downloads; None where the weights are drawn at random or come
+            with an installed package.
+    """
+
+    file: PublishedFile | None
 
 
 class Backbone(nn.Module, ABC):
-    """Frozen network with the states of layers 0..L; always in eval mode, without gradients.
+    """Network that returns the states of layers 0..L; frozen, it stays as it is whatever happens.
+
+    Args:
+        weights: one of `variants`; None where the class has none.
 
     Attributes:
         sample_rate: rate of the audio it expects, in Hz.
@@ -29,8 +50,16 @@ class Backbone(nn.Module, ABC):
         min_samples: the shortest clip it accepts, in samples.
         precision: of weights and activations, `float32` unless a backbone offers more; part of a
             store's name.
+        front_end: constants of what comes before the first weight, part of the fingerprint: JSON
+            values that change whenever the same weights would hear something else.
+        one_by_one_on: types of devices on which the clips of a batch pass one by one, since there a
+            batch is no faster; elsewhere all pass at once, and sum in another order.
+        variants: what `weights` may be; empty where there is nothing to choose.
         keys_matched: tensors taken from a checkpoint; None where none was read.
-        keys_ignored: tensors of the checkpoint that are known and not needed.
+        keys_ignored: tensors of the checkpoint that are known and not needed; None likewise.
+
+    Raises:
+        UserError: `weights` is not one of `variants`.
     """
 
     sample_rate: int
@@ -39,13 +68,52 @@ class Backbone(nn.Module, ABC):
     dim: int
     min_samples: int
     precision: str = "float32"
+    front_end: ClassVar[Mapping[str, object]] = {}
+    one_by_one_on: ClassVar[tuple[str, ...]] = ()
+    variants: ClassVar[Mapping[str, Variant]] = {}
     keys_matched: int | None = None
     keys_ignored: int | None = None
-    front_end: ClassVar[Mapping[str, object]] = {}
+
+    _is_frozen: bool = False
+    _fingerprint: str | None = None
+
+    def __init__(self, weights: str | None = None) -> None:
+        # Here, since no backbone can do without this call: a slip in `weights` must not become a
+        # network of other weights under the same name.
+        self.variant_named(weights)
+        super().__init__()
+
+    @classmethod
+    def variant_named(cls, weights: str | None) -> Variant | None:
+        """The variant called `weights`; None where the class has no variants.
+
+        Raises:
+            UserError: it has variants, and none of this name.
+        """
+        if not cls.variants:
+            return None
+        check_choice("weights", weights, tuple(cls.variants))
+        return cls.variants[str(weights)]
+
+    @classmethod
+    def weights_file(cls, weights: str | None, checkpoint: str | None) -> Path | None:
+        """The file that the weights would be read from; None where none is.
+
+        Args:
+            weights: name of the variant.
+            checkpoint: file that the user names.
+
+        Raises:
+            UserError: the published file is not on this machine.
+        """
+        variant = cls.variant_named(weights)
+        if checkpoint is not None:
+            return Path(checkpoint)
+        return None if variant is None or variant.file is None else locate(variant.file)
 
     @abstractmethod
     def states(self, audio: Tensor) -> Tensor:
-        """States of layers 0..L for checked audio: (B, S) -> (B, L+1, T, D)."""
+        """States of layers 0..L for checked audio, all clips at once: (B, S) -> (B, L+1, T, D)."""
 
     def forward(self, audio: Tensor) -> Tensor:
         """States of all layers.
@@ -61,23 +129,24 @@ class Backbone(nn.Module, ABC):
         """
         self._check(audio)
         with torch.no_grad(), torch.autocast(audio.device.type, enabled=False):
-            return self.states(audio)
+            if len(audio) == 1 or audio.device.type not in self.one_by_one_on:
+                return self.states(audio)
+            return torch.cat([self.states(clip) for clip in torch.split(audio, 1)])
 
     def _check(self, audio: Tensor) -> None:
         name = type(self).__name__
         if audio.ndim != 2:
             raise UserError(
-                f"{name} takes audio of shape (batch, samples), got {tuple(audio.shape)}: mix down "
-                "to mono first"
+                f"{name} takes audio of shape (batch, samples), got {tuple(audio.shape)}: "
+                "mix down to mono first"
             )
         if audio.dtype != torch.float32:
-            raise UserError(
-                f"{name} takes float32 audio, got {str(audio.dtype).removeprefix('torch.')}"
-            )
+            dtype = str(audio.dtype).removeprefix("torch.")
+            raise UserError(f"{name} takes float32 audio, got {dtype}")
         if audio.shape[1] < self.min_samples:
             raise UserError(
-                f"{name} needs at least {self.min_samples} samples at {self.sample_rate} Hz, got "
-                f"{audio.shape[1]}"
+                f"{name} needs at least {self.min_samples} samples at {self.sample_rate} Hz, "
+                f"got {audio.shape[1]}"
             )
         if not bool(torch.isfinite(audio).all()):
             raise UserError(
@@ -85,27 +154,49 @@ class Backbone(nn.Module, ABC):
             )
 
     def freeze(self) -> Self:
-        """Switches off gradients, dropout and running statistics, for good: later calls of `train`
-        change nothing.
-        """
+        """Switches off gradients, dropout and running statistics, for good."""
         self.requires_grad_(False)
         super().train(False)
+        self._is_frozen = True
         return self
 
     def train(self, mode: bool = True) -> Self:
-        """Does nothing: a frozen backbone stays in eval mode, also inside `Trainer.fit`."""
-        return self
+        """Does nothing to a frozen backbone, which stays in eval mode also inside `Trainer.fit`."""
+        return self if self._is_frozen else super().train(mode)
 
     def fingerprint(self) -> str:
-        """16 hex digits that identify weights and front end: class, its constants, and every tensor
-        of the state dict.
+        """16 hex digits that identify weights and front end, computed once if frozen.
+
+        They follow from the name of the class, `front_end`, and every tensor of the state dict. A
+        frozen backbone does not change, and 1.3 GB take a second to hash: the answer is kept.
         """
-        digest = hashlib.sha256(
-            json.dumps([type(self).__name__, dict(self.front_end)], sort_keys=True).encode()
-        )
+        if self._fingerprint is not None:
+            return self._fingerprint
+
+        identity = [type(self).__name__, dict(self.front_end)]
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
         for key, tensor in sorted(self.state_dict().items()):
             digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(
-                tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
-            )
-        return digest.hexdigest()[:16]
+            digest.update(bytes_of(tensor))
+        fingerprint = digest.hexdigest()[:16]
+
+        if self._is_frozen:
+            self._fingerprint = fingerprint
+        return fingerprint
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """The values of a tensor in memory order, as bytes to be hashed."""
+    flat = tensor.detach().cpu().contiguous().view(-1)
+    return flat.view(torch.uint8).numpy().data
+
+
+def check_choice(key: str, value: object, known: tuple[object, ...]) -> None:
+    """Refuses a setting of the model that is not one of the known ones.
+
+    Raises:
+        UserError: names the key, the value and what it may be.
+    """
+    if value not in known:
+        choices = ", ".join(map(str, known))
+        raise UserError(f"unknown model.{key}={value}: set it to one of {choices}")

@@ -1,5 +1,4 @@
-"""Weights in the published layout: read from a checkpoint file and checked against it, or drawn at
-random.
+"""Weights in the published layout, read from a checkpoint file and checked against it.
 
 Conventions: a checkpoint is a PyTorch zip file with a dict `state_dict` (.pt) or a safetensors
 file; its content tells which, not its name. Every key starts with `model.`, which is stripped. The
@@ -22,10 +21,12 @@ from torch import Tensor
 from datamodules.errors import UserError
 
 PREFIX = "model."
+ZIP_START = b"PK\x03\x04"
+NEVER = "(?!)"  # the regular expression that matches nothing
 
 
 @dataclass(frozen=True)
-class Layout:
+class CheckpointSpec:
     """What a checkpoint of `owner` holds; keys without the leading `model.`.
 
     Attributes:
@@ -66,9 +67,28 @@ def verify(path: Path, *, n_bytes: int, digest: str, remedy: str) -> None:
         )
 
 
+def read_state(path: Path, spec: CheckpointSpec, *, remedy: str) -> tuple[dict[str, Tensor], int]:
+    """Needed tensors of a checkpoint, and how many others it holds.
+
+    Returns:
+        float32 copies in memory under keys without `model.`; number of tensors that are not read.
+
+    Raises:
+        UserError: see `read_tensors`; or the keys are not those of `spec`.
+    """
+    tensors = read_tensors(path, remedy=remedy)
+    problems = _problems(tensors, spec)
+    if problems:
+        raise UserError(
+            f"{path} does not hold {spec.owner} weights: {'; '.join(problems)}. {remedy}"
+        )
+
+    state = {key: tensors[PREFIX + key].to(torch.float32, copy=True) for key in spec.needed}
+    return state, len(tensors) - len(state)
+
+
 def read_tensors(path: Path, *, remedy: str) -> dict[str, Tensor]:
-    """All tensors of a checkpoint under their names in the file; large ones stay on disk until they
-    are used.
+    """All tensors of a checkpoint under their names in the file, on disk until they are used.
 
     Raises:
         UserError: no such file, not a checkpoint, damaged, holds anything but tensors, or has no
@@ -77,22 +97,22 @@ def read_tensors(path: Path, *, remedy: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}. {remedy}")
     with path.open("rb") as stream:
-        head = stream.read(64)
-    if head[:4] == b"PK\x03\x04":
+        start = stream.read(16)
+
+    if start.startswith(ZIP_START):
         return _read_zip(path, remedy)
-    if (
-        head[8:9] == b"{"
-    ):  # after 8 bytes of length, a safetensors file starts with its table in JSON
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise UserError(
-                f"{path} is damaged or cut short ({_one_line(error)}). {remedy}"
-            ) from error
+    if start[8:9] == b"{":  # after 8 bytes of length, safetensors starts with a table in JSON
+        return _read_safetensors(path, remedy)
     raise UserError(
-        f"{path} is neither a PyTorch zip file nor safetensors: it starts with {head[:16]!r}. "
-        f"{remedy}"
+        f"{path} is neither a PyTorch zip file nor safetensors: it starts with {start!r}. {remedy}"
     )
+
+
+def _read_safetensors(path: Path, remedy: str) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged or cut short ({_one_line(error)}). {remedy}") from error
 
 
 def _read_zip(path: Path, remedy: str) -> dict[str, Tensor]:
@@ -100,24 +120,19 @@ def _read_zip(path: Path, remedy: str) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} holds Python code or objects besides tensors; refused, and nothing of it was "
-            f"run. {remedy}"
+            f"{path} holds Python code or objects besides tensors; refused, "
+            f"and nothing of it was run. {remedy}"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged or cut short ({_one_line(error)}). {remedy}") from error
+
     state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(
-        isinstance(tensor, Tensor) for tensor in state.values()
-    ):
-        found = (
-            ", ".join(map(str, list(content)[:3]))
-            if isinstance(content, dict)
-            else type(content).__name__
-        )
-        raise UserError(
-            f"{path} has no state_dict of tensors (found: {found or 'nothing'}). {remedy}"
-        )
-    return state
+    if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
+        return state
+
+    is_dict = isinstance(content, dict)
+    found = ", ".join(map(str, list(content)[:3])) if is_dict else type(content).__name__
+    raise UserError(f"{path} has no state_dict of tensors (found: {found or 'nothing'}). {remedy}")
 
 
 def _one_line(error: Exception) -> str:
@@ -125,49 +140,52 @@ def _one_line(error: Exception) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def read_state(path: Path, layout: Layout, *, remedy: str) -> tuple[dict[str, Tensor], int]:
-    """Needed tensors of a checkpoint as float32 copies in memory, keys without `model.`; and how
-    many others it holds.
-
-    Raises:
-        UserError: see `read_tensors`; or the keys are not those of `layout`.
-    """
-    tensors = read_tensors(path, remedy=remedy)
-    problems = [text for text in _mismatches(tensors, layout) if text]
-    if problems:
-        raise UserError(
-            f"{path} does not hold {layout.owner} weights: {'; '.join(problems)}. {remedy}"
-        )
-    state = {key: tensors[PREFIX + key].to(torch.float32, copy=True) for key in layout.needed}
-    return state, len(tensors) - len(state)
-
-
-def _mismatches(tensors: Mapping[str, Tensor], layout: Layout) -> list[str]:
-    missing = [key for key in layout.needed if PREFIX + key not in tensors]
-    ignored = re.compile("|".join(layout.ignored or ("(?!)",)))
-    known = {PREFIX + key for key in (*layout.needed, *layout.equal)}
-    unknown = [
-        key
-        for key in tensors
-        if key not in known and not (key.startswith(PREFIX) and ignored.fullmatch(key, len(PREFIX)))
+def _problems(tensors: Mapping[str, Tensor], spec: CheckpointSpec) -> list[str]:
+    """What does not fit, one text for each kind of problem; empty if all fits."""
+    missing = [key for key in spec.needed if PREFIX + key not in tensors]
+    kinds = {
+        "missing": missing,
+        "unknown": _unknown_keys(tensors, spec),
+        "of another shape or value": [
+            *_other_shapes(tensors, spec, set(missing)),
+            *_other_values(tensors, spec),
+        ],
+    }
+    return [
+        f"{len(names)} keys {kind} (first: {names[0]})" for kind, names in kinds.items() if names
     ]
+
+
+def _unknown_keys(tensors: Mapping[str, Tensor], spec: CheckpointSpec) -> list[str]:
+    known = {PREFIX + key for key in (*spec.needed, *spec.equal)}
+    ignored = re.compile("|".join(spec.ignored) or NEVER)
+
+    unknown = []
+    for key in tensors:
+        is_ignored = key.startswith(PREFIX) and ignored.fullmatch(key, len(PREFIX))
+        if key not in known and not is_ignored:
+            unknown.append(key)
+    return unknown
+
+
+def _other_shapes(
+    tensors: Mapping[str, Tensor], spec: CheckpointSpec, missing: set[str]
+) -> list[str]:
     wrong = []
-    for key in sorted(layout.needed.keys() - set(missing)):
-        tensor, shape = tensors[PREFIX + key], layout.needed[key]
+    for key in sorted(spec.needed.keys() - missing):
+        tensor, shape = tensors[PREFIX + key], spec.needed[key]
         if tuple(tensor.shape) != shape or not tensor.is_floating_point():
             wrong.append(f"{key} is {tensor.dtype} {tuple(tensor.shape)} instead of {shape}")
-    for key, expected in layout.equal.items():
+    return wrong
+
+
+def _other_values(tensors: Mapping[str, Tensor], spec: CheckpointSpec) -> list[str]:
+    wrong = []
+    for key, expected in spec.equal.items():
         found = tensors.get(PREFIX + key)
-        if found is not None and (
-            found.shape != expected.shape or not torch.allclose(found.float(), expected, rtol=1e-5)
-        ):
+        if found is None:
+            continue
+        same_shape = found.shape == expected.shape
+        if not same_shape or not torch.allclose(found.float(), expected, rtol=1e-5):
             wrong.append(f"{key} has other values")
-    return [
-        _count("missing", missing),
-        _count("unknown", unknown),
-        _count("of another shape or value", wrong),
-    ]
-
-
-def _count(kind: str, names: list[str]) -> str:
-    return f"{len(names)} keys {kind} (first: {names[0]})" if names else ""
+    return wrong

@@ -1,11 +1,9 @@
-"""Layout of the published MusicFM and MuQ checkpoints, and how the network's own state follows from
-it.
+"""State of the network that MusicFM and MuQ share: as published, and as it is run here.
 
-Conventions: keys are given without the leading `model.`; layer n of a file (from 0) is layer n + 1
-of the project. Own
-state means: BatchNorm folded into the convolution before it, query and key projections in one
-matrix, the factor 0.5 of the feed-forward modules in their output weights. Source: the table in
-../shared/facts/backbones.md section 3.
+Conventions: published keys are given without the leading `model.`; layer n of a file (from 0) is
+layer n + 1 of the project. Own state means: BatchNorm folded into the convolution before it, query
+and key projections in one matrix, the factor 0.5 of the feed-forward modules in their output
+weights. Source: the table in ../shared/facts/backbones.md section 3.
 """
 
 from collections.abc import Mapping
@@ -53,85 +51,54 @@ class ConformerSize:
 
 
 def published_shapes(size: ConformerSize) -> dict[str, tuple[int, ...]]:
-    """Keys that the features need, without the leading `model.`, and their shapes in the published
-    layout.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def add(key: str, *weight: int, bias: bool = True) -> None:
-        shapes[f"{key}.weight"] = weight
-        if bias:
-            shapes[f"{key}.bias"] = weight[:1]
-
-    def add_batch_norm(key: str, width: int) -> None:
-        add(key, width)
-        shapes[f"{key}.running_mean"] = shapes[f"{key}.running_var"] = (width,)
-
-    dim, ffn_dim, channels = size.dim, size.ffn_dim, size.conv_dim
-    for block, n_in in enumerate((1, channels)):
-        for i, width in ((1, n_in), (2, channels), (3, n_in)):
-            add(f"conv.conv.{block}.conv{i}", channels, width, 3, 3)
-            add_batch_norm(f"conv.conv.{block}.bn{i}", channels)
-    add("conv.linear", dim, channels * (size.n_mels // 4))
-    add("conformer.layer_norm", dim)
-    for layer in (f"conformer.layers.{n}" for n in range(size.n_layers)):
-        for norm in (
-            "ffn1_layer_norm",
-            "self_attn_layer_norm",
-            "conv_module.layer_norm",
-            "ffn2_layer_norm",
-        ):
-            add(f"{layer}.{norm}", dim)
-        add(f"{layer}.final_layer_norm", dim)
-        for ffn in ("ffn1", "ffn2"):
-            add(f"{layer}.{ffn}.intermediate_dense", ffn_dim, dim)
-            add(f"{layer}.{ffn}.output_dense", dim, ffn_dim)
-        for projection in ("q", "k", "v", "out"):
-            add(f"{layer}.self_attn.linear_{projection}", dim, dim)
-        add(f"{layer}.conv_module.pointwise_conv1", 2 * dim, dim, 1, bias=False)
-        add(f"{layer}.conv_module.depthwise_conv", dim, 1, size.kernel, bias=False)
-        add_batch_norm(f"{layer}.conv_module.batch_norm", dim)
-        add(f"{layer}.conv_module.pointwise_conv2", dim, dim, 1, bias=False)
+    """Keys that the features need, and their shapes in the published layout."""
+    shapes = _front_end_shapes(size)
+    for n in range(size.n_layers):
+        shapes |= _layer_shapes(f"conformer.layers.{n}", size)
     return shapes
 
 
-def fold_batch_norm(
-    weight: Tensor, bias: Tensor | None, state: Mapping[str, Tensor], norm: str
-) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution that includes the BatchNorm `norm` after it; computed in
-    float64.
-    """
-    gain, shift, mean, var = (
-        state[f"{norm}.{part}"].double()
-        for part in ("weight", "bias", "running_mean", "running_var")
-    )
-    scale = gain / torch.sqrt(var + EPS)
-    centre = -mean if bias is None else bias.double() - mean
-    folded = weight.double() * scale.view(-1, *[1] * (weight.ndim - 1))
-    return folded.to(weight.dtype), (centre * scale + shift).to(weight.dtype)
+def _front_end_shapes(size: ConformerSize) -> dict[str, tuple[int, ...]]:
+    """The two convolutional blocks, the projection, and the LayerNorm after the last layer."""
+    channels = size.conv_dim
+    shapes: dict[str, tuple[int, ...]] = {}
+    for block, n_in in enumerate((1, channels)):
+        for conv, width in ((1, n_in), (2, channels), (3, n_in)):
+            shapes |= _with_bias(f"conv.conv.{block}.conv{conv}", channels, width, 3, 3)
+            shapes |= _batch_norm(f"conv.conv.{block}.bn{conv}", channels)
+
+    shapes |= _with_bias("conv.linear", size.dim, channels * (size.n_mels // 4))
+    shapes |= _with_bias("conformer.layer_norm", size.dim)
+    return shapes
 
 
-def fold_layer(state: Mapping[str, Tensor], layer: str) -> dict[str, Tensor]:
-    """State of one `ConformerLayer` from the published keys that start with `layer`."""
-    own: dict[str, Tensor] = {}
-    for part in ("weight", "bias"):
-        for name, published in LAYER_NAMES.items():
-            own[f"{name}.{part}"] = state[f"{layer}.{published}.{part}"]
-        for ffn in ("ffn1", "ffn2"):
-            own[f"{ffn}.outer.{part}"] = own[f"{ffn}.outer.{part}"] * 0.5
-        query_key = [state[f"{layer}.self_attn.linear_{projection}.{part}"] for projection in "qk"]
-        own[f"attention.query_key.{part}"] = torch.cat(query_key)
+def _layer_shapes(layer: str, size: ConformerSize) -> dict[str, tuple[int, ...]]:
+    dim, ffn_dim = size.dim, size.ffn_dim
+    shapes: dict[str, tuple[int, ...]] = {}
+    for module in ("ffn1", "self_attn", "ffn2", "final"):
+        shapes |= _with_bias(f"{layer}.{module}_layer_norm", dim)
+    for ffn in ("ffn1", "ffn2"):
+        shapes |= _with_bias(f"{layer}.{ffn}.intermediate_dense", ffn_dim, dim)
+        shapes |= _with_bias(f"{layer}.{ffn}.output_dense", dim, ffn_dim)
+    for projection in ("q", "k", "v", "out"):
+        shapes |= _with_bias(f"{layer}.self_attn.linear_{projection}", dim, dim)
+
     convolution = f"{layer}.conv_module"
-    own["convolution.expand.weight"] = state[f"{convolution}.pointwise_conv1.weight"].squeeze(2)
-    own["convolution.reduce.weight"] = state[f"{convolution}.pointwise_conv2.weight"].squeeze(2)
-    weight, bias = fold_batch_norm(
-        state[f"{convolution}.depthwise_conv.weight"], None, state, f"{convolution}.batch_norm"
-    )
-    own["convolution.depthwise.weight"], own["convolution.depthwise.bias"] = (
-        weight.unsqueeze(2),
-        bias,
-    )
-    return own
+    shapes |= _with_bias(f"{convolution}.layer_norm", dim)
+    shapes |= _batch_norm(f"{convolution}.batch_norm", dim)
+    shapes[f"{convolution}.pointwise_conv1.weight"] = (2 * dim, dim, 1)
+    shapes[f"{convolution}.depthwise_conv.weight"] = (dim, 1, size.kernel)
+    shapes[f"{convolution}.pointwise_conv2.weight"] = (dim, dim, 1)
+    return shapes
+
+
+def _with_bias(key: str, *weight: int) -> dict[str, tuple[int, ...]]:
+    return {f"{key}.weight": weight, f"{key}.bias": weight[:1]}
+
+
+def _batch_norm(key: str, width: int) -> dict[str, tuple[int, ...]]:
+    statistics = {f"{key}.running_mean": (width,), f"{key}.running_var": (width,)}
+    return _with_bias(key, width) | statistics
 
 
 def fold(state: Mapping[str, Tensor], size: ConformerSize) -> dict[str, Tensor]:
@@ -144,28 +111,78 @@ def fold(state: Mapping[str, Tensor], size: ConformerSize) -> dict[str, Tensor]:
     Returns:
         float32 tensors under the keys of `Conformer`; conv2d weights in channels_last order.
     """
-    own: dict[str, Tensor] = {}
-    for conv in (f"{block}.conv{i}" for block in (0, 1) for i in (1, 2, 3)):
-        weight, bias = state[f"conv.conv.{conv}.weight"], state[f"conv.conv.{conv}.bias"]
-        weight, bias = fold_batch_norm(
-            weight, bias, state, f"conv.conv.{conv.replace('conv', 'bn')}"
-        )
-        own[f"blocks.{conv}.weight"], own[f"blocks.{conv}.bias"] = (
-            weight.to(memory_format=torch.channels_last),
-            bias,
-        )
-    # The published inputs are ordered (channel, band); in (band, channel) a channels_last map needs
-    # no transposition.
-    projection = state["conv.linear.weight"].view(size.dim, size.conv_dim, -1)
-    own["project.weight"], own["project.bias"] = (
-        projection.transpose(1, 2).flatten(1),
-        state["conv.linear.bias"],
-    )
+    own = fold_front_end(state, size)
     for n in range(size.n_layers):
-        own |= {
-            f"layers.{n}.{key}": tensor
-            for key, tensor in fold_layer(state, f"conformer.layers.{n}").items()
-        }
-    return own | {
-        f"norm.{part}": state[f"conformer.layer_norm.{part}"] for part in ("weight", "bias")
-    }
+        for key, tensor in fold_layer(state, f"conformer.layers.{n}").items():
+            own[f"layers.{n}.{key}"] = tensor
+    for part in ("weight", "bias"):
+        own[f"norm.{part}"] = state[f"conformer.layer_norm.{part}"]
+    return own
+
+
+def fold_front_end(state: Mapping[str, Tensor], size: ConformerSize) -> dict[str, Tensor]:
+    """State of the two blocks and the projection, from the published keys `conv.*`."""
+    own: dict[str, Tensor] = {}
+    for block in (0, 1):
+        for n in (1, 2, 3):
+            published = f"conv.conv.{block}.conv{n}"
+            weight, bias = fold_batch_norm(
+                state[f"{published}.weight"],
+                state[f"{published}.bias"],
+                state,
+                norm=f"conv.conv.{block}.bn{n}",
+            )
+            own[f"blocks.{block}.conv{n}.weight"] = weight.to(memory_format=torch.channels_last)
+            own[f"blocks.{block}.conv{n}.bias"] = bias
+
+    # The published inputs are ordered (channel, band); in (band, channel) a channels_last map
+    # needs no transposition.
+    projection = state["conv.linear.weight"].view(size.dim, size.conv_dim, -1)
+    own["project.weight"] = projection.transpose(1, 2).flatten(1)
+    own["project.bias"] = state["conv.linear.bias"]
+    return own
+
+
+def fold_layer(state: Mapping[str, Tensor], layer: str) -> dict[str, Tensor]:
+    """State of one `ConformerLayer` from the published keys that start with `layer`."""
+    own: dict[str, Tensor] = {}
+    for part in ("weight", "bias"):
+        for name, published in LAYER_NAMES.items():
+            own[f"{name}.{part}"] = state[f"{layer}.{published}.{part}"]
+
+        # Each feed-forward module is added at half its output; a power of two, so this is exact.
+        for ffn in ("ffn1", "ffn2"):
+            own[f"{ffn}.outer.{part}"] = own[f"{ffn}.outer.{part}"] * 0.5
+
+        query = state[f"{layer}.self_attn.linear_q.{part}"]
+        key = state[f"{layer}.self_attn.linear_k.{part}"]
+        own[f"attention.query_key.{part}"] = torch.cat([query, key])
+
+    convolution = f"{layer}.conv_module"
+    own["convolution.expand.weight"] = state[f"{convolution}.pointwise_conv1.weight"].squeeze(2)
+    own["convolution.reduce.weight"] = state[f"{convolution}.pointwise_conv2.weight"].squeeze(2)
+
+    depthwise = state[f"{convolution}.depthwise_conv.weight"]
+    weight, bias = fold_batch_norm(depthwise, None, state, norm=f"{convolution}.batch_norm")
+    own["convolution.depthwise.weight"] = weight.unsqueeze(2)
+    own["convolution.depthwise.bias"] = bias
+    return own
+
+
+def fold_batch_norm(
+    weight: Tensor, bias: Tensor | None, state: Mapping[str, Tensor], norm: str
+) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution that includes the BatchNorm `norm` after it.
+
+    Computed in float64 and rounded once.
+    """
+    gain = state[f"{norm}.weight"].double()
+    shift = state[f"{norm}.bias"].double()
+    mean = state[f"{norm}.running_mean"].double()
+    variance = state[f"{norm}.running_var"].double()
+
+    scale = gain / torch.sqrt(variance + EPS)
+    scale_of_weight = scale.view(-1, *[1] * (weight.ndim - 1))  # (n_out, 1, 1, ...)
+    folded = weight.double() * scale_of_weight
+    centre = -mean if bias is None else bias.double() - mean
+    return folded.to(weight.dtype), (centre * scale + shift).to(weight.dtype)

@@ -8,7 +8,7 @@ log energies by a constant.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import librosa
 import numpy as np
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.compliance import kaldi
 
-from mirprobe.backbones.backbone import Backbone
+from mirprobe.backbones.backbone import Backbone, check_choice
+
+FrameShift = Literal[10, 15]  # ms
 
 
 class FbankChroma(Backbone):
@@ -25,35 +27,51 @@ class FbankChroma(Backbone):
 
     Args:
         frame_shift_ms: 10 (100 Hz) or 15 (66.7 Hz).
+
+    Raises:
+        UserError: any other `frame_shift_ms`.
     """
 
-    sample_rate, n_layers, dim, min_samples = 24000, 0, 92, 2048
+    sample_rate = 24000
+    n_layers = 0
+    dim = 92
+    min_samples = 2048
     front_end: ClassVar[Mapping[str, object]] = {
-        "fbank": "kaldi 80 bands, 25 ms, dither 0, snip_edges false", "chroma": "librosa stft 12, n_fft 2048, tuning 0",
-    }  # fmt: skip
+        "fbank": "kaldi 80 bands, 25 ms, dither 0, snip_edges false",
+        "chroma": "librosa stft 12, n_fft 2048, tuning 0",
+    }
 
-    def __init__(self, frame_shift_ms: Literal[10, 15] = 10) -> None:
+    def __init__(self, frame_shift_ms: FrameShift = 10) -> None:
         super().__init__()
+        check_choice("frame_shift_ms", frame_shift_ms, get_args(FrameShift))
         self.hop = frame_shift_ms / 1000
-        self.register_buffer(
-            "frame_shift_ms", torch.tensor(frame_shift_ms)
-        )  # part of the fingerprint
-        self.freeze()
+
+        # A buffer, since the fingerprint is taken of the state dict.
+        self.register_buffer("frame_shift_ms", torch.tensor(frame_shift_ms))
 
     def states(self, audio: Tensor) -> Tensor:
         """The feature of every clip, T = floor((S + hop/2) / hop) frames."""
         fbank = torch.stack([self._fbank(clip) for clip in audio])
+
+        # librosa gives a frame more than Kaldi where the last hop is less than half full.
         chroma = self._chroma(audio.cpu().numpy())[:, : fbank.shape[1]].to(fbank)
         return torch.cat([fbank, chroma], dim=2)[:, None]
 
     def _fbank(self, clip: Tensor) -> Tensor:
+        """(S,) -> (T, 80)."""
         features: Tensor = kaldi.fbank(
-            clip[None], sample_frequency=self.sample_rate, num_mel_bins=80, frame_length=25, frame_shift=1000 * self.hop,
-            dither=0, snip_edges=False,
-        )  # fmt: skip
+            clip[None],
+            sample_frequency=self.sample_rate,
+            num_mel_bins=80,
+            frame_length=25,
+            frame_shift=1000 * self.hop,
+            dither=0,
+            snip_edges=False,
+        )
         return features
 
     def _chroma(self, audio: NDArray[np.float32]) -> Tensor:
+        """(B, S) -> (B, 1 + S // hop, 12)."""
         chroma = librosa.feature.chroma_stft(
             y=audio,
             sr=self.sample_rate,

@@ -1,5 +1,4 @@
-"""FCPE: a small network with trained weights that install with a wheel, so that the main job runs
-offline.
+"""FCPE: a small network whose trained weights come with a wheel, so that the demo runs offline.
 
 Conventions: 16 kHz in, 100 frames a second, six residual blocks of width 512 (Conformers without
 attention). Layer 0 is the output of the convolutional stem, layers 1..6 the block outputs. It was
@@ -8,12 +7,10 @@ self-supervised music model. Source: the MIT package torchfcpe 0.0.4 (CNChTu/FCP
 `mel_extractor.py`, `models.py`, `model_conformer_naive.py`); only its weight file is used.
 """
 
-import hashlib
 import importlib.util
-import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +18,20 @@ from librosa.filters import mel as mel_filters
 from torch import Tensor, nn
 
 from datamodules.errors import UserError
-from mirprobe.backbones.backbone import Backbone
+from mirprobe.backbones.backbone import Backbone, Variant
+from mirprobe.backbones.checkpoint import verify
 
 SHA256 = "b9aeaeb673436eeda50ceafd632aa681aa63417e52eae4207503d180c9b10015"
 N_BYTES = 43363260
-_BLOCK_KEYS = {"0": "norm", "2": "expand", "4.conv": "depthwise", "6": "project"}
+REINSTALL = "pip install --force-reinstall torchfcpe==0.0.4"
+
+SAMPLE_RATE = 16000
+N_FFT = 1024
+HOP_SAMPLES = 160
+N_MELS = 128
+F_MAX = 8000  # Hz
+KERNEL = 31
+BLOCK_KEYS = {"norm": "0", "expand": "2", "depthwise": "4.conv", "project": "6"}  # ours -> theirs
 
 
 class FCPE(Backbone):
@@ -38,71 +44,102 @@ class FCPE(Backbone):
         seed: of the random weights.
 
     Raises:
-        UserError: the package is not installed, or the file is not the published one.
+        UserError: unknown weights, the package is not installed, or the file is not the published
+            one.
     """
 
-    sample_rate, hop, n_layers, dim, min_samples = 16000, 0.01, 6, 512, 1024
+    sample_rate = SAMPLE_RATE
+    hop = HOP_SAMPLES / SAMPLE_RATE
+    n_layers = 6
+    dim = 512
+    min_samples = 1024
     front_end: ClassVar[Mapping[str, object]] = {
-        "n_fft": 1024, "hop": 160, "n_mels": 128, "f_min": 0, "f_max": 8000, "mel": "slaney", "log": "ln(max(|X|, 1e-5))",
-    }  # fmt: skip
+        "n_fft": N_FFT,
+        "hop": HOP_SAMPLES,
+        "n_mels": N_MELS,
+        "f_min": 0,
+        "f_max": F_MAX,
+        "mel": "slaney",
+        "log": "ln(max(|X|, 1e-5))",
+    }
+    variants: ClassVar[Mapping[str, Variant]] = {"trained": Variant(None), "random": Variant(None)}
 
     def __init__(
-        self,
-        weights: Literal["trained", "random"] = "trained",
-        checkpoint: str | None = None,
-        seed: int = 0,
+        self, weights: str = "trained", checkpoint: str | None = None, seed: int = 0
     ) -> None:
-        super().__init__()
+        super().__init__(weights)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.stem = nn.Sequential(
-                nn.Conv1d(128, self.dim, 3, padding=1),
+                nn.Conv1d(N_MELS, self.dim, 3, padding=1),
                 nn.GroupNorm(4, self.dim),
                 nn.LeakyReLU(),
                 nn.Conv1d(self.dim, self.dim, 3, padding=1),
             )
-            self.blocks = nn.ModuleList(_Block(self.dim) for _ in range(self.n_layers))
-        mel = mel_filters(sr=self.sample_rate, n_fft=1024, n_mels=128, fmin=0, fmax=8000)
+            self.blocks = nn.ModuleList(FCPEBlock(self.dim) for _ in range(self.n_layers))
+
+        mel = mel_filters(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=N_MELS, fmin=0, fmax=F_MAX)
         self.register_buffer("mel", torch.from_numpy(mel).float(), persistent=False)
-        self.register_buffer("window", torch.hann_window(1024), persistent=False)
+        self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
+
         if weights == "trained":
             published = _read_weights(Path(checkpoint) if checkpoint else find_weights())
-            self.load_state_dict(_rename(published))
-            self.keys_matched, self.keys_ignored = (
-                len(self.state_dict()),
-                len(published) - len(self.state_dict()),
-            )
-        self.freeze()
+            own = _own_state(published)
+            self.load_state_dict(own)
+            self.keys_matched = len(own)
+            self.keys_ignored = len(published) - len(own)
+
+    @classmethod
+    def weights_file(cls, weights: str | None, checkpoint: str | None) -> Path | None:
+        """The wheel's file, or the copy that the user names."""
+        if weights == "random":
+            return None
+        return Path(checkpoint) if checkpoint else find_weights()
 
     def states(self, audio: Tensor) -> Tensor:
         """States of the stem and the six blocks: (B, S) -> (B, 7, S // 160, 512)."""
         x: Tensor = self.stem(self.log_mel(audio)).transpose(1, 2)
+
         states = x.new_empty(x.shape[0], self.n_layers + 1, *x.shape[1:])
         states[:, 0] = x
         for layer, block in enumerate(self.blocks, start=1):
-            states[:, layer] = x = block(x)
+            x = block(x)
+            states[:, layer] = x
         return states
 
     def log_mel(self, audio: Tensor) -> Tensor:
         """Natural log of the mel magnitudes: (B, S) -> (B, 128, S // 160)."""
-        padding = 1024 - 160
-        padded = F.pad(audio[:, None], (padding // 2, (padding + 1) // 2), mode="reflect")[:, 0]
-        window = self.get_buffer("window")
-        spectrum = torch.stft(padded, 1024, 160, 1024, window, center=False, return_complex=True)
+        # So much padding, in place of torch's centred frames, gives S // 160 frames.
+        padding = N_FFT - HOP_SAMPLES
+        sides = (padding // 2, (padding + 1) // 2)
+        padded = F.pad(audio[:, None], sides, mode="reflect")[:, 0]
+
+        spectrum = torch.stft(
+            padded,
+            N_FFT,
+            HOP_SAMPLES,
+            window=self.get_buffer("window"),
+            center=False,
+            return_complex=True,
+        )
         magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9)
         log_mel: Tensor = torch.log((self.get_buffer("mel") @ magnitude).clamp(min=1e-5))
         return log_mel
 
 
-class _Block(nn.Module):
+class FCPEBlock(nn.Module):
+    """LayerNorm, gated pointwise, depthwise over time, SiLU, pointwise, added to the input."""
+
     def __init__(self, dim: int) -> None:
         super().__init__()
+        inner = 2 * dim
         self.norm = nn.LayerNorm(dim)
-        self.expand = nn.Conv1d(dim, 4 * dim, 1)
-        self.depthwise = nn.Conv1d(2 * dim, 2 * dim, 31, padding=15, groups=2 * dim)
-        self.project = nn.Conv1d(2 * dim, dim, 1)
+        self.expand = nn.Conv1d(dim, 2 * inner, 1)
+        self.depthwise = nn.Conv1d(inner, inner, KERNEL, padding=KERNEL // 2, groups=inner)
+        self.project = nn.Conv1d(inner, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
         gated = F.glu(self.expand(self.norm(x).transpose(1, 2)), dim=1)
         update: Tensor = self.project(F.silu(self.depthwise(gated))).transpose(1, 2)
         return x + update
@@ -124,35 +161,26 @@ def find_weights() -> Path:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
+    """The published state dict, under the package's names."""
     if not path.is_file():
         raise UserError(
-            f"no weights for model fcpe: {path} does not exist. Reinstall them: pip install "
-            "--force-reinstall torchfcpe==0.0.4"
+            f"no weights for model fcpe: {path} does not exist. Reinstall them: {REINSTALL}"
         )
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != SHA256:
-        raise UserError(
-            f"{path} is not FCPE's published weight file: it has {len(content)} bytes (expected "
-            f"{N_BYTES}) or other content. "
-            "Reinstall it: pip install --force-reinstall torchfcpe==0.0.4"
-        )
-    weights: dict[str, Tensor] = torch.load(
-        io.BytesIO(content), map_location="cpu", weights_only=True
-    )["model"]
+    verify(path, n_bytes=N_BYTES, digest=SHA256, remedy=f"Reinstall it: {REINSTALL}")
+    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["model"]
     return weights
 
 
-def _rename(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published state dict under our names; the pitch head and the unused norms are left out."""
-    renamed = {
-        key.replace("input_stack.", "stem."): value
-        for key, value in published.items()
-        if key.startswith("input_stack.")
-    }
+def _own_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The published weights under our names, without the pitch head and the unused norms."""
+    own = {}
+    for key, tensor in published.items():
+        if key.startswith("input_stack."):
+            own[key.replace("input_stack.", "stem.")] = tensor
+
     for block in range(FCPE.n_layers):
-        for theirs, ours in _BLOCK_KEYS.items():
-            for kind in ("weight", "bias"):
-                renamed[f"blocks.{block}.{ours}.{kind}"] = published[
-                    f"net.encoder_layers.{block}.conformer.net.{theirs}.{kind}"
-                ]
-    return renamed
+        for ours, theirs in BLOCK_KEYS.items():
+            for part in ("weight", "bias"):
+                key = f"net.encoder_layers.{block}.conformer.net.{theirs}.{part}"
+                own[f"blocks.{block}.{ours}.{part}"] = published[key]
+    return own

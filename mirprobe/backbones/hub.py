@@ -38,7 +38,7 @@ class PublishedFile:
 
     @property
     def remedy(self) -> str:
-        """What to do where the file is missing or wrong; the last sentence of error texts."""
+        """The advice where the file is missing or wrong: the last sentence of error texts."""
         return (
             f"Run: mirprobe fetch model={self.model}, or set model.checkpoint=/path/to/{self.name}"
         )
@@ -59,8 +59,9 @@ def locate(file: PublishedFile) -> Path:
 
 
 def fetch(file: PublishedFile) -> Path:
-    """Path of a file after downloading it where needed; a cached copy that is not the published
-    file is replaced.
+    """Path of a file after downloading it where needed.
+
+    A cached copy that is not the published file is replaced.
 
     Raises:
         UserError: it cannot be downloaded, or what came is not the published file.
@@ -70,28 +71,20 @@ def fetch(file: PublishedFile) -> Path:
         verify(path, n_bytes=file.n_bytes, digest=file.sha256, remedy=file.remedy)
     except UserError:
         path = _download(file, force=True)
-        verify(
-            path,
-            n_bytes=file.n_bytes,
-            digest=file.sha256,
-            remedy="Try again, or fetch it by hand and set model.checkpoint",
-        )
+        by_hand = "Try again, or fetch it by hand and set model.checkpoint"
+        verify(path, n_bytes=file.n_bytes, digest=file.sha256, remedy=by_hand)
     return path
 
 
 def _download(file: PublishedFile, *, force: bool) -> Path:
     try:
-        return Path(
-            hf_hub_download(file.repo, file.name, revision=file.revision, force_download=force)
-        )
-    except (
-        OSError,
-        RuntimeError,
-        httpx2.HTTPError,
-    ) as error:  # the hub's own errors, a full disk, xet's, no network
+        path = hf_hub_download(file.repo, file.name, revision=file.revision, force_download=force)
+    # The hub's own errors, a full disk, xet's, no network.
+    except (OSError, RuntimeError, httpx2.HTTPError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"cannot download {file.name} of {file.repo} at {file.revision[:12]}: {reason[:200]}. "
-            "Check the network, HF_HUB_OFFLINE and HF_ENDPOINT, or set "
-            f"model.checkpoint=/path/to/{file.name}"
+            "Check the network, HF_HUB_OFFLINE and HF_ENDPOINT, "
+            f"or set model.checkpoint=/path/to/{file.name}"
         ) from error
+    return Path(path)

@@ -1,5 +1,4 @@
-"""MuQ (Zhu et al. 2025, arXiv 2501.01108): MusicFM's network, trained on a residual quantiser of
-the mel.
+"""MuQ (Zhu et al. 2025, arXiv 2501.01108): MusicFM's network, trained on a quantiser of the mel.
 
 Conventions: those of conformer.py. The window and the mel filter bank are computed; the checkpoint
 has none.
@@ -8,7 +7,7 @@ has none.
 from collections.abc import Mapping
 from typing import ClassVar
 
-from mirprobe.backbones.conformer import Conformer, Precision, Variant
+from mirprobe.backbones.conformer import Conformer, ConformerVariant, Precision
 from mirprobe.backbones.conformer_state import WEIGHT_NORM
 from mirprobe.backbones.hub import PublishedFile
 
@@ -20,14 +19,15 @@ MSD_ITER = PublishedFile(
     n_bytes=1_333_825_096,
     sha256="273febab2be02872c37d2c37e48a9d6c52c1c9392f3eeeabd498efa281ccb7a6",
 )
-STATISTICS = (
-    6.768444971712967,
-    18.417922652295623,
-)  # config.json, stat: melspec_2048_mean and _std, in dB
+# melspec_2048_mean and melspec_2048_std, in dB, of `stat` in config.json
+STATISTICS = (6.768444971712967, 18.417922652295623)
 
 
 class MuQ(Conformer):
-    """MuQ with the weights `msd_iter` or `random`.
+    """MuQ with the weights `msd_iter` or `random`; masks are not supported.
+
+    The published `attention_mask` leaves the convolutions open to the padding, so that the real
+    frames move all the same, and MARBLE does not pass it.
 
     Args:
         weights: `msd_iter` are the published ones; `random` draws all of them by the recipe of the
@@ -40,15 +40,12 @@ class MuQ(Conformer):
     Raises:
         UserError: unknown names, a missing file (the text says how to fetch it), or a file that
             does not fit.
-
-    Masks are not supported: the published `attention_mask` leaves the convolutions open to the
-    padding, so that the real frames move all the same, and MARBLE does not pass it.
     """
 
     tag = "muq"
-    variants: ClassVar[Mapping[str, Variant]] = {
-        "msd_iter": Variant(MSD_ITER, *STATISTICS),
-        "random": Variant(None, *STATISTICS),
+    variants: ClassVar[Mapping[str, ConformerVariant]] = {
+        "msd_iter": ConformerVariant(MSD_ITER, *STATISTICS),
+        "random": ConformerVariant(None, *STATISTICS),
     }
     ignored = (
         rf"rvq\.quantizers\.\d+\.(in|out)_proj\.(bias|{WEIGHT_NORM})",

@@ -1,17 +1,18 @@
-"""MusicFM (Won et al. 2023, arXiv 2311.03318): 12 Conformer layers at 25 Hz on 24 kHz audio,
-trained on MSD or FMA.
+"""MusicFM (Won et al. 2023, arXiv 2311.03318), trained on MSD or FMA.
 
-Conventions: those of conformer.py. The checkpoint's own window and mel filter bank are used.
+Conventions: those of conformer.py: 12 Conformer layers at 25 Hz on 24 kHz audio. The checkpoint's
+own window and mel filter bank are used.
 """
 
 from collections.abc import Mapping
 from typing import ClassVar
 
-from mirprobe.backbones.conformer import Conformer, Precision, Variant
+from mirprobe.backbones.conformer import Conformer, ConformerVariant, Precision
 from mirprobe.backbones.conformer_state import STORED_MEL
 from mirprobe.backbones.hub import PublishedFile
 
-REPO, REVISION = "minzwon/MusicFM", "4513b38bc25ad1d227b1980819b9691ba97f4d87"
+REPO = "minzwon/MusicFM"
+REVISION = "4513b38bc25ad1d227b1980819b9691ba97f4d87"
 MSD = PublishedFile(
     model="musicfm",
     repo=REPO,
@@ -28,15 +29,13 @@ FMA = PublishedFile(
     n_bytes=1_316_802_154,
     sha256="68392eee13d34c2941b3761934abb6b1e67b2e9df498695bda2ea5c1087d4b96",
 )
-MSD_STATISTICS = (
-    6.768444971712967,
-    18.417922652295623,
-)  # msd_stats.json: melspec_2048_mean and _std, in dB
-FMA_STATISTICS = (3.0710578151459664, 20.999089814337626)  # fma_stats.json
+# melspec_2048_mean and melspec_2048_std, in dB, of msd_stats.json and fma_stats.json
+MSD_STATISTICS = (6.768444971712967, 18.417922652295623)
+FMA_STATISTICS = (3.0710578151459664, 20.999089814337626)
 
 
 class MusicFM(Conformer):
-    """MusicFM with the weights `msd`, `fma` or `random`.
+    """MusicFM with the weights `msd`, `fma` or `random`; masks are not supported.
 
     Args:
         weights: `msd` and `fma` are the published ones; `random` draws all of them by the recipe of
@@ -49,15 +48,13 @@ class MusicFM(Conformer):
     Raises:
         UserError: unknown names, a missing file (the text says how to fetch it), or a file that
             does not fit.
-
-    Masks are not supported.
     """
 
     tag = "musicfm"
-    variants: ClassVar[Mapping[str, Variant]] = {
-        "msd": Variant(MSD, *MSD_STATISTICS),
-        "fma": Variant(FMA, *FMA_STATISTICS),
-        "random": Variant(None, *MSD_STATISTICS),
+    variants: ClassVar[Mapping[str, ConformerVariant]] = {
+        "msd": ConformerVariant(MSD, *MSD_STATISTICS),
+        "fma": ConformerVariant(FMA, *FMA_STATISTICS),
+        "random": ConformerVariant(None, *MSD_STATISTICS),
     }
     stored: ClassVar[Mapping[str, tuple[int, ...]]] = {
         f"{STORED_MEL}.spectrogram.window": (2048,),

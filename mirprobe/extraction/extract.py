@@ -5,13 +5,10 @@ process waits for another before the end. Decoding runs in worker processes and 
 both beside the forward pass.
 """
 
-import fcntl
 import math
 import os
-import shutil
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,7 @@ from datamodules.audio.loader import ClipLoader, lengths_s
 from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
 from datamodules.features.store import FeatureStore, StoredAudio, store_id_text
-from datamodules.files import make_folder, write_text
+from datamodules.files import check_free_space, lock, make_folder, write_text
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Track, UnusableFile
 from mirprobe.assembly import Job, n_devices
@@ -115,7 +112,7 @@ def fill_store(
         **trainer,
     )
     first = runner.is_global_zero
-    with _lock(store.folder) if first else nullcontext():
+    with _only_writer(store.folder) if first else nullcontext():
         if first:
             store.prepare()
         stored = store.inventory()  # again, since another run may just have ended
@@ -134,6 +131,12 @@ def fill_store(
     if unusable:
         raise UserError(_complain(unusable, len(tracks)))
     digests.load()  # what other ranks have read
+
+
+def _only_writer(folder: Path) -> AbstractContextManager[None]:
+    """Keeps a second extraction out of the same store; the lock goes with the process."""
+    make_folder(folder)
+    return lock(folder / ".lock", wait=False)
 
 
 def _loader(
@@ -188,13 +191,9 @@ def _check_space(
     if frame_rate is not None:
         n_rows = math.ceil(sum(lengths_s(waiting)) * frame_rate)
 
-    needed = n_rows * (backbone.n_layers + 1) * backbone.dim * 2
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"no space for the features: {needed / 1e9:.2f} GB needed at least, {free / 1e9:.2f} "
-            f"GB free under {folder}. Free some, or point paths.features to a larger disk"
-        )
+    needed_bytes = n_rows * (backbone.n_layers + 1) * backbone.dim * 2
+    remedy = "point paths.features to a larger disk"
+    check_free_space(folder, needed_bytes, "the features", remedy=remedy)
 
 
 def _complain(unusable: Sequence[UnusableFile], n_tracks: int) -> str:
@@ -207,23 +206,3 @@ def _complain(unusable: Sequence[UnusableFile], n_tracks: int) -> str:
         f"or leave them out with data.exclude=[{names}] (tables will say so). The other tracks are "
         "stored"
     )
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Keeps a second extraction out of the same store; the lock goes with the process."""
-    make_folder(folder)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise UserError(
-                f"{folder} is being written by {file.read().strip()}: wait for it, or stop it"
-            ) from error
-        except OSError:
-            pass  # a file system without locks: two writers only waste work, shards are immutable
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield

@@ -28,15 +28,13 @@ from mirprobe.progress import ProgressReport
 from mirprobe.provenance import MadeOf, Result
 from mirprobe.results import Row, write_rows
 from mirprobe.scoring.intervals import bootstrap
-from mirprobe.scoring.metrics import metric_named, predict, score_once
+from mirprobe.scoring.metrics import metric_named, predictions, score_once
 
 SCORED: tuple[Split, ...] = ("val", "test")
 _PACKAGES = ("mirprobe", "torch", "lightning", "torchmetrics", "numpy")
 
 
-def probe(
-    cell: Cell, data: TaskDataModule, store: FeatureStore, place: Result
-) -> list[Row]:
+def probe(cell: Cell, data: TaskDataModule, store: FeatureStore, place: Result) -> list[Row]:
     """Trains the bank of a cell on stored features and writes its files and rows.
 
     Args:
@@ -58,7 +56,7 @@ def probe(
         trained = train_bank(
             bank,
             data,
-            metric_named(cell.task.metric),
+            metric_named(cell.task.select_by),
             cell.protocol,
             lambda: progress.advance(1),
             accelerator=probe_accelerator(cell),
@@ -138,7 +136,7 @@ def _rows(
     """One row for each head: its score on a split by the metric of that name."""
     metric = metric_named(name)
     target = data.features.splits[split].track_target
-    predicted = predict(metric.kind, trained.outputs[split])
+    predicted = predictions(metric.kind, trained.outputs[split])
     value = score_once(metric, predicted, target)
     low, high = bootstrap(metric.score, predicted, target, seed=cell.seed)
 
@@ -166,7 +164,7 @@ def _rows(
             n_expected=n_expected,
             majority=None if majority is None else majority(metric, target),
             epoch=int(trained.epoch[h]),
-            selected_by=f"val/{cell.task.metric}",
+            selected_by=f"val/{cell.task.select_by}",
             weights_start=start,
             weights_end=end,
             demo=data.is_demo,
@@ -190,9 +188,7 @@ def _layer_weights(
     return trained.weights_start[row].tolist(), trained.weights_end[row].tolist()
 
 
-def _write_files(
-    folder: Path, bank: ProbeBank, data: TaskDataModule, trained: TrainedBank
-) -> None:
+def _write_files(folder: Path, bank: ProbeBank, data: TaskDataModule, trained: TrainedBank) -> None:
     """The trained probes, and their outputs for every val and test track."""
     with atomic(folder / "probes.pt") as temporary:
         torch.save(bank.state_dict(), temporary)

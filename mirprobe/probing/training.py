@@ -22,7 +22,7 @@ from datamodules.tracks import SPLITS, Split
 from mirprobe.cell import ProtocolConfig
 from mirprobe.probing.bank import ProbeBank
 from mirprobe.probing.kinds import KINDS, Collector
-from mirprobe.scoring.metrics import TrackMetric, predict, score_once
+from mirprobe.scoring.metrics import TrackMetric, predictions, score_once
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class ProbeModule(L.LightningModule):
             self.trainer.should_stop = True
 
     def _score_val(self) -> Tensor:
-        predicted = predict(self.metric.kind, self.val.compute())
+        predicted = predictions(self.metric.kind, self.val.compute())
         self.val.reset()
         return score_once(self.metric, predicted, self.targets["val"].to(predicted.device))
 

@@ -7,106 +7,135 @@ ones.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from rich.text import Text
 
 from datamodules.files import atomic
 from datamodules.tracks import Split
 from mirprobe.cell import Cell
 from mirprobe.progress import console
-from mirprobe.reporting.figures import Array, draw_heat_maps, draw_layer_weights
-from mirprobe.reporting.table import Line, make_lines, make_table, notes
+from mirprobe.reporting.figures import (
+    Array,
+    LayerProfile,
+    Panel,
+    draw_heat_maps,
+    draw_layer_weights,
+)
+from mirprobe.reporting.table import TableRow, make_table, make_table_rows, notes
 from mirprobe.scoring.selection import head_rows
 
 
 def report(cells: Sequence[Cell]) -> None:
     """Prints the table of all cells that have rows and writes the figures to `<runs>/report`."""
-    lines = make_lines(cells)
-    if not lines:
+    rows = make_table_rows(cells)
+    if not rows:
         return
-    console().print(make_table(lines))
-    for note in notes(lines):
-        console().print(note, style="dim", soft_wrap=True)
+
+    out = console()
+    out.print(make_table(rows))
+    for note in notes(rows):
+        out.print(Text(note, style="dim"), soft_wrap=True)
+
     folder = Path(cells[0].paths.runs) / "report"
-    written = [
-        path for name, figure in make_figures(lines) for path in _save(figure, folder / name)
-    ]
+    written: list[Path] = []
+    for name, figure in make_figures(rows):
+        written += _save(figure, folder / name)
     if written:
-        console().print("figures: " + ", ".join(str(path) for path in written), soft_wrap=True)
+        names = ", ".join(str(path) for path in written)
+        out.print(Text(f"figures: {names}"), soft_wrap=True)
 
 
-def make_figures(lines: Sequence[Line]) -> list[tuple[str, Figure]]:
-    """Figure 2 (layers x tasks) and the learned layer weights, for models with more than one layer."""
-    models: dict[str, dict[str, list[Line]]] = {}
-    for line in lines:
-        if len(head_rows(line.rows, "test", single=True)) > 1:
-            models.setdefault(line.cell.model_name, {}).setdefault(_name(line), []).append(line)
-    if not models:
-        return []
-    demo = any(line.chosen.demo for line in lines)
-    weights = _weights(models)
-    figures = [("figure2", draw_heat_maps(_layer_scores(models), demo=demo))]
-    return (
-        [*figures, ("layer_weights", draw_layer_weights(weights, demo=demo))]
-        if weights
-        else figures
-    )
+def make_figures(rows: Sequence[TableRow]) -> list[tuple[str, Figure]]:
+    """Draws Figure 2 (layers x tasks) and the learned layer weights, each with its file's name.
 
-
-def _name(line: Line) -> str:
-    """A task's column in figures: its label, with the metric where there are several."""
-    return (
-        line.cell.task.label
-        if len(line.cell.metrics) == 1
-        else f"{line.cell.task.label}\n{line.chosen.metric}"
-    )
-
-
-def _layer_scores(
-    models: dict[str, dict[str, list[Line]]],
-) -> dict[str, dict[str, tuple[Array, Array]]]:
-    """Per model and task: (L+1,) scores on val and on test in per cent, mean over seeds and
-    variants.
+    Models of one layer have nothing to draw, those of one block no weights.
     """
-    return {
-        model: {
-            task: (_mean_scores(lines, "val"), _mean_scores(lines, "test"))
-            for task, lines in tasks.items()
-        }
-        for model, tasks in models.items()
-    }
+    panels = make_panels(rows)
+    if not panels:
+        return []
+
+    demo = any(row.chosen.demo for row in rows)
+    figures = [("figure2", draw_heat_maps(panels, demo=demo))]
+    weighted = _only_weighted(panels)
+    if weighted:
+        figures.append(("layer_weights", draw_layer_weights(weighted, demo=demo)))
+    return figures
 
 
-def _mean_scores(lines: Sequence[Line], split: Split) -> Array:
-    scores = [
-        [100 * row.value for row in head_rows(line.rows, split, single=True)] for line in lines
+def make_panels(rows: Sequence[TableRow]) -> list[Panel]:
+    """Sorts rows into panels (a model, a protocol), profiles (a task, a metric) and seeds.
+
+    A profile holds the rows of cells that are the same in all but the seed, and nothing else.
+    """
+    panels: dict[str, dict[str, list[TableRow]]] = {}
+    for row in rows:
+        if len(head_rows(row.rows, "test", single=True)) > 1:
+            identity = row.cell.identity()
+            panel = repr((row.cell.model_name, identity["model"], identity["protocol"]))
+            places = (row.cell.places, row.chosen.metric)
+            profile = repr((identity | {"seed": None}, places))
+            panels.setdefault(panel, {}).setdefault(profile, []).append(row)
+
+    return [
+        Panel(_panel_title(profiles), [_make_profile(seeds) for seeds in profiles.values()])
+        for profiles in panels.values()
     ]
-    mean: Array = np.asarray(scores, dtype=np.float64).mean(axis=0)
+
+
+def _panel_title(profiles: dict[str, list[TableRow]]) -> str:
+    row = next(iter(profiles.values()))[0]
+    return " ".join((row.cell.model_name, *row.differs.model, *row.differs.protocol))
+
+
+def _make_profile(seeds: Sequence[TableRow]) -> LayerProfile:
+    """The mean over rows that are the same in all but the seed."""
+    row = seeds[0]
+    metrics = row.cell.metrics
+    return LayerProfile(
+        task="\n".join((row.cell.task.label, *row.differs.task)),
+        metric=row.chosen.metric if len(metrics) > 1 else "",
+        val=_mean_scores(seeds, "val"),
+        test=_mean_scores(seeds, "test"),
+        weights=_mean_weights(seeds) if row.chosen.metric == metrics[0] else None,
+        n_seeds=len(seeds),
+    )
+
+
+def _mean_scores(seeds: Sequence[TableRow], split: Split) -> Array:
+    """(L+1,) scores of the layers in per cent."""
+    scores: list[list[float]] = []
+    for seed in seeds:
+        layers = head_rows(seed.rows, split, single=True)
+        scores.append([100 * row.value for row in layers])
+    mean: Array = np.mean(scores, axis=0)
     return mean
 
 
-def _weights(
-    models: dict[str, dict[str, list[Line]]],
-) -> dict[str, dict[str, tuple[Array, Array]]]:
-    """Per model and task: (L,) softmax weights at start and at end, mean over seeds and variants."""
-    found: dict[str, dict[str, tuple[Array, Array]]] = {}
-    for model, tasks in models.items():
-        for task, lines in tasks.items():
-            rows = [
-                line.weighted
-                for line in lines
-                if line.weighted is not None and line.chosen.metric == line.cell.metrics[0]
-            ]
-            if not rows:  # a single block has nothing to weigh; other metrics have the same weights
-                continue
-            start, end = (
-                np.mean([getattr(row, f"weights_{when}") for row in rows], axis=0)
-                for when in ("start", "end")
-            )
-            found.setdefault(model, {})[task] = (start, end)
-    return found
+def _mean_weights(seeds: Sequence[TableRow]) -> tuple[Array, Array] | None:
+    """(L,) softmax weights at start and at end; None where a single block has nothing to weigh."""
+    starts: list[list[float]] = []
+    ends: list[list[float]] = []
+    for seed in seeds:
+        weighted = seed.weighted
+        if weighted is None or weighted.weights_start is None or weighted.weights_end is None:
+            return None
+        starts.append(weighted.weights_start)
+        ends.append(weighted.weights_end)
+    return np.mean(starts, axis=0), np.mean(ends, axis=0)
+
+
+def _only_weighted(panels: Sequence[Panel]) -> list[Panel]:
+    """The panels with only those profiles that have weights; a panel without any is left out."""
+    weighted: list[Panel] = []
+    for panel in panels:
+        profiles = [profile for profile in panel.profiles if profile.weights is not None]
+        if profiles:
+            weighted.append(replace(panel, profiles=profiles))
+    return weighted
 
 
 def _save(figure: Figure, path: Path) -> list[Path]:

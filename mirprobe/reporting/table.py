@@ -1,23 +1,41 @@
-"""Table 1: rows into a table."""
+"""Table 1: rows of cells into lines of text.
+
+Conventions: a cell of the table is plain text, without markup of any kind, so that every format can
+be made of it; what is a terminal's own (colours, boxes) is added last.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from mirprobe.cell import Cell
+from mirprobe.provenance import Stamps, current_result, latest_result
+from mirprobe.reporting.names import Differences, find_differences
 from mirprobe.results import Row, read_rows
 from mirprobe.scoring.selection import best_layer, by_metric, head_rows
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of Table 1: a cell, the baseline's cell beside it, and their rows."""
+class TableRow:
+    """One line of Table 1: a cell's rows of one metric, with the baseline beside it.
+
+    Attributes:
+        cell: that the rows are of.
+        rows: of every head, on val and test.
+        baseline: test row of the baseline under the same settings.
+        differs: in what the cell differs from others beside its names.
+        is_current: whether what the rows were made of is still what is there.
+    """
 
     cell: Cell
     rows: list[Row]
     baseline: Row | None
+    differs: Differences
+    is_current: bool = True
 
     @property
     def chosen(self) -> Row:
@@ -35,123 +53,204 @@ class Line:
         return next(iter(head_rows(self.rows, "test", single=False)), None)
 
 
-def make_lines(cells: Sequence[Cell]) -> list[Line]:
-    """A line for every cell with rows and every metric; the baseline's cells only make lines where
-    nothing else does.
+@dataclass(frozen=True)
+class Column:
+    """A column of Table 1: its heading, and what it says of a row; numbers end on the right."""
+
+    heading: str
+    text: Callable[[TableRow], str]
+    is_number: bool = True
+
+
+def make_table_rows(cells: Sequence[Cell]) -> list[TableRow]:
+    """A row for every cell with results and every metric.
+
+    The baseline's cells are only rows of their own where nothing else is.
     """
-    done = [(cell, rows) for cell in cells for rows in by_metric(read_rows(cell.folder)).values()]
-    baselines = {
-        _beside(cell, rows): best_layer(rows, "val") for cell, rows in done if cell.is_baseline
-    }
-    models = [(cell, rows) for cell, rows in done if not cell.is_baseline] or done
-    return [Line(cell, rows, baselines.get(_beside(cell, rows))) for cell, rows in models]
+    stamps = Stamps()
+    stale: set[tuple[str, ...]] = set()
+    done: list[tuple[Cell, list[Row]]] = []
+    for cell in cells:
+        result = current_result(cell, stamps)
+        if result is None:
+            stale.add(cell.key)
+            result = latest_result(cell)
+        if result is not None:
+            done += [(cell, rows) for rows in by_metric(read_rows(result.folder)).values()]
 
+    baselines: dict[str, Row] = {}
+    for cell, rows in done:
+        if cell.is_baseline:
+            baselines[_all_but_the_model(cell, rows)] = best_layer(rows, "val")
 
-def _beside(cell: Cell, rows: Sequence[Row]) -> str:
-    """What a line and its baseline have in common: all but the model."""
-    return repr(
-        ({key: value for key, value in cell.identity().items() if key != "model"}, rows[0].metric)
-    )
-
-
-def make_table(lines: Sequence[Line]) -> Table:
-    """Table 1: per task the baseline, the layer chosen on val, the test oracle and the weighted
-    sum.
-    """
-    demo = " (demo data)" if any(line.chosen.demo for line in lines) else ""
-    table = Table(title=f"Table 1: test scores in %{demo}", show_lines=True)
-    columns = [
-        (heading, fill)
-        for heading, fill in _columns(lines)
-        if heading not in _without_content(lines)
-    ]
-    for heading, _ in columns:
-        table.add_column(
-            heading, justify="left" if heading in ("Task", "Metric", "Model") else "right"
+    differences = find_differences([cell for cell, _ in done])
+    models = [(cell, rows) for cell, rows in done if not cell.is_baseline]
+    return [
+        TableRow(
+            cell,
+            rows,
+            baseline=baselines.get(_all_but_the_model(cell, rows)),
+            differs=differences[cell.key],
+            is_current=cell.key not in stale,
         )
-    for line in lines:
-        table.add_row(*(fill(line) for _, fill in columns))
+        for cell, rows in models or done
+    ]
+
+
+def _all_but_the_model(cell: Cell, rows: Sequence[Row]) -> str:
+    """Settings that a row and its baseline share, as text that can be looked up."""
+    shared = {key: value for key, value in cell.identity().items() if key != "model"}
+    return repr((shared, cell.data.root, rows[0].metric))
+
+
+def table_columns(rows: Sequence[TableRow]) -> list[Column]:
+    """The columns that have something to say of these rows, in order.
+
+    No baseline, a single seed, and rows that their names tell apart leave theirs out.
+    """
+    columns = [
+        Column("Task", _task, is_number=False),
+        Column("Metric", _metric, is_number=False),
+        Column("n", _n_tracks),
+        Column("Majority", _majority),
+    ]
+    if any(row.baseline is not None for row in rows):
+        columns.append(Column(str(rows[0].cell.baseline), _baseline))
+    columns.append(Column("Model", _model, is_number=False))
+    if len({row.cell.seed for row in rows}) > 1:
+        columns.append(Column("Seed", _seed))
+    if any(_setting(row) for row in rows):
+        columns.append(Column("Setting", _setting, is_number=False))
+    if not all(row.is_current for row in rows):
+        columns.append(Column("State", _state, is_number=False))
+    return [
+        *columns,
+        Column("Best layer\n(by val)", _best_layer),
+        Column("Test\noracle", _oracle),
+        Column("Weighted\nsum", _weighted_sum),
+    ]
+
+
+def _task(row: TableRow) -> str:
+    return row.cell.task.label
+
+
+def _metric(row: TableRow) -> str:
+    return row.chosen.metric
+
+
+def _n_tracks(row: TableRow) -> str:
+    """Tracks scored, with what the complete split has where some are missing."""
+    found, expected = row.chosen.n_tracks, row.chosen.n_expected
+    return f"{found}" if found == expected else f"{found}/{expected}"
+
+
+def _majority(row: TableRow) -> str:
+    share = row.chosen.majority
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _baseline(row: TableRow) -> str:
+    return "-" if row.baseline is None else _score(row.baseline)
+
+
+def _model(row: TableRow) -> str:
+    return row.cell.model_name
+
+
+def _seed(row: TableRow) -> str:
+    return str(row.cell.seed)
+
+
+def _setting(row: TableRow) -> str:
+    return "\n".join((*row.differs.task, *row.differs.model, *row.differs.protocol))
+
+
+def _state(row: TableRow) -> str:
+    return "current" if row.is_current else "stale"
+
+
+def _best_layer(row: TableRow) -> str:
+    return _score(row.chosen, row.chosen.layer)
+
+
+def _oracle(row: TableRow) -> str:
+    return _score(row.oracle, row.oracle.layer)
+
+
+def _weighted_sum(row: TableRow) -> str:
+    """Its score, with the layer that has the largest weight; weights are of layers 1..L."""
+    if row.weighted is None:
+        return "-"
+    weights = row.weighted.weights_end
+    return _score(row.weighted, int(np.argmax(weights)) + 1 if weights else None)
+
+
+def _score(row: Row, layer: int | None = None) -> str:
+    """A score with its layer, and its interval below."""
+    number = f"{100 * row.value:.1f}"
+    if layer is not None:
+        number += f" ({layer})"
+    return f"{number}\n[{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}]"
+
+
+def make_table(rows: Sequence[TableRow]) -> Table:
+    """Table 1 for a terminal.
+
+    Per task the baseline, the layer chosen on val, the test oracle and the weighted sum.
+    """
+    columns = table_columns(rows)
+    demo = " (demo data)" if any(row.chosen.demo for row in rows) else ""
+    table = Table(title=f"Table 1: test scores in %{demo}", show_lines=True)
+
+    # `Text` is printed as it is; in a plain string rich would take `[x]` for a style of that name.
+    # Long words are folded where a terminal is narrow: cut off, two settings would read the same.
+    for column in columns:
+        side: Literal["right", "left"] = "right" if column.is_number else "left"
+        table.add_column(Text(column.heading), justify=side, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(column.text(row)) for column in columns))
     return table
 
 
-def _columns(lines: Sequence[Line]) -> list[tuple[str, Callable[[Line], str]]]:
-    return [
-        ("Task", lambda line: line.cell.task.label),
-        ("Metric", lambda line: line.chosen.metric),
-        ("n", lambda line: _n(line.chosen)),
-        (
-            "Majority",
-            lambda line: (
-                "-" if line.chosen.majority is None else f"{100 * line.chosen.majority:.1f}"
-            ),
-        ),
-        (str(lines[0].cell.baseline), lambda line: _score(line.baseline)),
-        ("Model", lambda line: line.cell.model_name),
-        ("Seed", lambda line: str(line.cell.seed)),
-        ("Cell", lambda line: line.cell.hash[:6]),
-        ("Best layer\n(by val)", lambda line: _score(line.chosen, line.chosen.layer)),
-        ("Test\noracle", lambda line: _score(line.oracle, line.oracle.layer)),
-        ("Weighted\nsum", lambda line: _score(line.weighted, _heaviest(line.weighted))),
-    ]
-
-
-def _without_content(lines: Sequence[Line]) -> set[str]:
-    """Headings of columns that would say nothing: a single seed, cells that their names tell apart,
-    no baseline.
-    """
-    names = {
-        (line.cell.model_name, line.cell.task.name, line.cell.seed, line.chosen.metric)
-        for line in lines
-    }
-    empty = {"Seed"} if len({line.cell.seed for line in lines}) == 1 else set()
-    empty |= {"Cell"} if len(names) == len(lines) else set()
-    return empty | (
-        {str(lines[0].cell.baseline)} if all(line.baseline is None for line in lines) else set()
-    )
-
-
-def _n(row: Row) -> str:
-    return (
-        f"{row.n_tracks}" if row.n_tracks == row.n_expected else f"{row.n_tracks}/{row.n_expected}"
-    )
-
-
-def _score(row: Row | None, layer: int | None = None) -> str:
-    """A score with its layer, and its interval below."""
-    if row is None:
-        return "-"
-    number = f"{100 * row.value:.1f}" + (f" ({layer})" if layer is not None else "")
-    return f"{number}\n\\[{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}]"
-
-
-def _heaviest(row: Row | None) -> int | None:
-    return int(np.argmax(row.weights_end)) + 1 if row is not None and row.weights_end else None
-
-
-def notes(lines: Sequence[Line]) -> list[str]:
-    """What a reader has to know to read the table."""
-    protocol = lines[0].cell.protocol
-    seeds = ", ".join(sorted({str(line.cell.seed) for line in lines}))
+def notes(rows: Sequence[TableRow]) -> list[str]:
+    """Lists what a reader has to know to read the table, a line each."""
+    seeds = ", ".join(str(seed) for seed in sorted({row.cell.seed for row in rows}))
     text = [
-        f"(layer) and 95 % interval over tracks; seed {seeds}; protocol {protocol.name}; epoch and "
-        "layer chosen on val. "
-        "Layer 0 is the input of the first block.",
-        "Test oracle: the layer that is best on test, optimistic. Weighted sum: the layer with the "
-        "largest learned weight.",
+        f"(layer) and 95 % interval over tracks; seed {seeds}; {_protocols(rows)}; "
+        "epoch and layer chosen on val. Layer 0 is the input of the first block.",
+        "Test oracle: the layer that is best on test, optimistic. "
+        "Weighted sum: the layer with the largest learned weight.",
     ]
-    if any(line.chosen.demo for line in lines):
+    if any(row.chosen.demo for row in rows):
         text.append(
-            "Demo data: rendered or synthesised, in the datasets' layouts. Nothing here is a "
-            "result on the real datasets."
+            "Demo data: rendered or synthesised, in the datasets' layouts. "
+            "Nothing here is a result on the real datasets."
         )
-    return text + [
-        _card(cell)
-        for cell in {line.cell.model_name: line.cell for line in lines}.values()
-        if "card" in cell.model
-    ]
+
+    if not all(row.is_current for row in rows):
+        text.append(
+            "Stale: files of labels, audio or weights are not those that the number was made of. "
+            "`mirprobe sweep` looks at them, and computes anew what changed."
+        )
+
+    by_model = {row.cell.model_name: row.cell for row in rows}
+    return text + [_card(cell) for cell in by_model.values() if "card" in cell.model]
+
+
+def _protocols(rows: Sequence[TableRow]) -> str:
+    """Names every protocol of the table, with the settings in which those of one name differ."""
+    names: dict[str, None] = {}  # in the order of the table
+    for row in rows:
+        name = row.cell.protocol.name
+        settings = [text for text in row.differs.protocol if text != f"protocol={name}"]
+        names[" ".join((name, *settings))] = None
+    return f"protocol{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def _card(cell: Cell) -> str:
-    """What is known of a backbone; of random weights only that."""
-    card, control = cell.model["card"], cell.model.get("weights") == "random"
-    return f"{cell.model_name}: {'random weights, the control' if control else card['note']}; licence {card['licence']}."
+    """Says what is known of a backbone; of random weights only that."""
+    card = cell.model["card"]
+    is_control = cell.model.get("weights") == "random"
+    about = "random weights, the control" if is_control else card["note"]
+    return f"{cell.model_name}: {about}; licence {card['licence']}."

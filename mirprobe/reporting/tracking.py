@@ -18,7 +18,8 @@ from datamodules.errors import UserError
 from datamodules.files import write_text
 from mirprobe.cell import Cell
 from mirprobe.progress import console
-from mirprobe.results import Row, is_done, read_rows
+from mirprobe.provenance import Result, Stamps, current_result, latest_result
+from mirprobe.results import Row, read_rows
 from mirprobe.scoring.selection import best_layer, by_metric, head_rows
 
 FILE = "wandb.json"
@@ -26,14 +27,40 @@ Mode = Literal["online", "offline", "disabled"]
 MODES: tuple[Mode, ...] = ("online", "offline", "disabled")
 
 
-def is_tracked(cell: Cell) -> bool:
-    """Whether the cell's run was written, or none is wanted."""
-    return cell.logger.mode == "disabled" or (cell.folder / FILE).exists()
+def is_tracked(cell: Cell, result: Result) -> bool:
+    """Whether the run of a cell's result was written, or none is wanted."""
+    return cell.logger.mode == "disabled" or (result.folder / FILE).exists()
+
+
+def track(cells: Sequence[Cell], *, again: bool = False) -> None:
+    """Writes the W&B runs of the cells that have rows but no run.
+
+    Args:
+        cells: with rows or without.
+        again: also write the runs that are there already.
+    """
+    stamps = Stamps()
+    waiting: list[tuple[Cell, Result]] = []
+    for cell in cells:
+        result = current_result(cell, stamps) or latest_result(cell)
+        if result is not None and (again or not is_tracked(cell, result)):
+            waiting.append((cell, result))
+    if not waiting:
+        return
+
+    # Once offline, always offline: each new try would wait for its time-out.
+    mode = choose_mode(waiting[0][0])
+    for cell, result in waiting:
+        mode = push(cell, result, mode)
+    if mode != "disabled":
+        text = f"W&B: {len(waiting)} runs, {mode}, in {waiting[0][0].paths.runs}/wandb"
+        console().print(text, markup=False)
 
 
 def choose_mode(cell: Cell) -> Mode:
-    """`online`, `offline` or `disabled`: WANDB_MODE, else the configuration, where auto asks for a
-    key.
+    """Chooses WANDB_MODE, else what the cell's settings name.
+
+    `auto` is online where a key is known, but not in a SLURM job: its node may have no network.
 
     Raises:
         UserError: the mode is unknown.
@@ -44,66 +71,92 @@ def choose_mode(cell: Cell) -> Mode:
     for known in MODES:
         if mode == known:
             return known
+
     name = "WANDB_MODE" if "WANDB_MODE" in os.environ else "logger.mode"
     raise UserError(f"unknown {name} {mode!r}. Known: auto, {', '.join(MODES)}")
 
 
-def push(cell: Cell, rows: Sequence[Row], mode: Mode | None = None) -> Mode:
-    """Writes the run of a cell and returns the mode it was written in: `offline` where `online`
-    failed.
+def push(cell: Cell, result: Result, mode: Mode | None = None) -> Mode:
+    """Writes the run of a cell.
 
-    `mode` is what `choose_mode` says unless it is given.
+    Args:
+        cell: that the run is of.
+        result: of the cell, with rows.
+        mode: to write in; without, as `choose_mode` chooses.
+
+    Returns:
+        The mode it was written in: `offline` where `online` failed.
     """
     mode = mode or choose_mode(cell)
     if mode == "disabled":
         return mode
+
     import_wandb()
     from wandb.errors import CommError, UsageError
 
+    # All that wandb writes stays with the results: home folders on clusters are small.
     folder = Path(cell.paths.runs).resolve()
-    for name in (
-        "WANDB_DATA_DIR",
-        "WANDB_CACHE_DIR",
-        "WANDB_CONFIG_DIR",
-    ):  # nothing in the home folder
-        os.environ.setdefault(name, str(folder / "wandb" / name.split("_")[1].lower()))
+    for kind in ("DATA", "CACHE", "CONFIG"):
+        os.environ.setdefault(f"WANDB_{kind}_DIR", str(folder / "wandb" / kind.lower()))
+
+    rows, run = read_rows(result.folder), run_id(cell, result)
     try:
-        _write_run(cell, rows, folder, mode)
+        _write_run(cell, rows, run, folder, mode)
     except (CommError, UsageError) as error:
-        print(
-            f"W&B cannot be reached ({str(error).splitlines()[0]}): runs are kept offline, for "
-            "`wandb sync`"
-        )
+        reason = str(error).splitlines()[0]
+        print(f"W&B cannot be reached ({reason}): runs are kept offline, for `wandb sync`")
         import_wandb().teardown()  # else the process that could not connect keeps the run's id
         mode = "offline"
-        _write_run(cell, rows, folder, mode)
-    write_text(cell.folder / FILE, json.dumps({"run": cell.hash, "mode": mode}) + "\n")
+        _write_run(cell, rows, run, folder, mode)
+
+    write_text(result.folder / FILE, json.dumps({"run": run, "mode": mode}) + "\n")
     return mode
 
 
+def run_id(cell: Cell, result: Result) -> str:
+    """The id of a run: always the same for one cell on one content."""
+    return f"{cell.hash}{result.made_of.hash}"
+
+
 def import_wandb() -> ModuleType:
-    """The package wandb, which costs a second and is only needed where runs are written."""
-    os.environ.setdefault(
-        "WANDB_ERROR_REPORTING", "false"
-    )  # read at import: its own telemetry would wait for a network
+    """Imports the package wandb, which takes a second and is only needed where runs are written."""
+    # Read at import: wandb's own telemetry would wait for a network.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     return wandb
 
 
-def _write_run(cell: Cell, rows: Sequence[Row], folder: Path, mode: Mode) -> None:
+def _write_run(cell: Cell, rows: Sequence[Row], run_name: str, folder: Path, mode: Mode) -> None:
     wandb = import_wandb()
     settings = wandb.Settings(
-        init_timeout=cell.logger.timeout_s, finish_timeout=cell.logger.timeout_s, console="off", x_disable_stats=True,
-        silent=True, disable_git=True, disable_code=True,
-    )  # fmt: skip
+        init_timeout=cell.logger.timeout_s,
+        finish_timeout=cell.logger.timeout_s,
+        console="off",
+        x_disable_stats=True,
+        silent=True,
+        disable_git=True,
+        disable_code=True,
+    )
+    names = [cell.model_name, cell.task.name, cell.protocol.name]
+    tags = [*names, "demo"] if rows[0].demo else names
+
     folder.mkdir(parents=True, exist_ok=True)
     run = wandb.init(
-        project=cell.logger.project, entity=cell.logger.entity, dir=str(folder), mode=mode, id=cell.hash, resume="allow",
-        name=f"{cell.model_name}.{cell.task.name}.s{cell.seed}", group=f"{cell.model_name}/{cell.task.name}/{cell.protocol.name}",
-        job_type="probe", tags=[cell.model_name, cell.task.name, cell.protocol.name, *(["demo"] if rows[0].demo else [])],
-        config=run_config(cell, rows), settings=settings, reinit="finish_previous",
-    )  # fmt: skip
+        project=cell.logger.project,
+        entity=cell.logger.entity,
+        dir=str(folder),
+        mode=mode,
+        id=run_name,  # the same run again when it is pushed again
+        resume="allow",
+        name=f"{cell.model_name}.{cell.task.name}.s{cell.seed}",
+        group="/".join(names),
+        job_type="probe",
+        tags=tags,
+        config=run_config(cell, rows),
+        settings=settings,
+        reinit="finish_previous",
+    )
     run.define_metric("layer")
     for series in ("probe/*", "weights/*"):
         run.define_metric(series, step_metric="layer")
@@ -114,64 +167,67 @@ def _write_run(cell: Cell, rows: Sequence[Row], folder: Path, mode: Mode) -> Non
 
 
 def run_config(cell: Cell, rows: Sequence[Row]) -> dict[str, Any]:
-    """What the dashboard filters and groups by: flat names first, then all settings."""
+    """Names and hashes that the dashboard filters and groups by, and all settings."""
     first = rows[0]
-    flat = {
+    return {
         "model": first.model,
         "task": first.task,
         "protocol": first.protocol,
         "seed": first.seed,
         "metric": first.metric,
-    }
-    hashes = {
         "config_hash": first.config_hash,
         "store_hash": first.store_hash,
         "demo": first.demo,
         "versions": first.versions,
+        "settings": cell.identity(),
     }
-    return {**flat, **hashes, "settings": cell.identity()}
 
 
 def layer_points(rows: Sequence[Row]) -> list[dict[str, float]]:
-    """One point per layer: its scores on val and test with intervals, and its learned weight at
-    start and end.
-    """
+    """One point per layer: scores with intervals, and the learned weight at start and end."""
     points: dict[int, dict[str, float]] = {}
     for row in rows:
         if row.layer is not None:
-            point = points.setdefault(row.layer, {"layer": row.layer})
             name = f"probe/{row.split}_{row.metric}"
+            point = points.setdefault(row.layer, {"layer": row.layer})
             point |= {name: row.value, f"{name}_low": row.ci_low, f"{name}_high": row.ci_high}
-        elif row.split == "test" and row.weights_start is not None and row.weights_end is not None:
-            for layer, (start, end) in enumerate(
-                zip(row.weights_start, row.weights_end, strict=True), start=1
-            ):
-                points.setdefault(layer, {"layer": layer}).update(
-                    {"weights/start": start, "weights/end": end}
-                )
+
+    # Weights are of layers 1..L; rows of val hold the same.
+    for row in head_rows(rows, "test", single=False):
+        weights = zip(row.weights_start or (), row.weights_end or (), strict=True)
+        for layer, (start, end) in enumerate(weights, start=1):
+            point = points.setdefault(layer, {"layer": layer})
+            point |= {"weights/start": start, "weights/end": end}
     return [points[layer] for layer in sorted(points)]
 
 
 def run_summary(rows: Sequence[Row]) -> Mapping[str, float]:
-    """The numbers of the runs table: the layer chosen on val with its test score, the test oracle,
-    the weighted sum.
+    """The numbers of the runs table: the layer chosen on val, the test oracle, the weighted sum.
 
     Where a task has several metrics, the names of all but the first start with the metric.
     """
     summary: dict[str, float] = {}
     for number, (metric, scores) in enumerate(by_metric(rows).items()):
-        chosen, oracle = best_layer(scores, "val"), best_layer(scores, "test")
-        found = {
-            "best/layer": chosen.layer or 0,
-            "best/test": chosen.value,
-            "oracle/layer": oracle.layer or 0,
-        }
-        found |= {"oracle/test": oracle.value, "n_test": chosen.n_tracks}
-        found |= {f"{row.head}/test": row.value for row in head_rows(scores, "test", single=False)}
-        found |= {} if chosen.majority is None else {"majority": chosen.majority}
-        summary |= {
-            name if number == 0 else f"{metric}/{name}": value for name, value in found.items()
-        }
+        prefix = "" if number == 0 else f"{metric}/"
+        for name, value in _metric_summary(scores).items():
+            summary[f"{prefix}{name}"] = value
+    return summary
+
+
+def _metric_summary(rows: Sequence[Row]) -> dict[str, float]:
+    chosen = best_layer(rows, "val")
+    oracle = best_layer(rows, "test")
+    summary: dict[str, float] = {
+        "best/layer": chosen.layer or 0,
+        "best/test": chosen.value,
+        "oracle/layer": oracle.layer or 0,
+        "oracle/test": oracle.value,
+        "n_test": chosen.n_tracks,
+    }
+    for row in head_rows(rows, "test", single=False):
+        summary[f"{row.head}/test"] = row.value
+    if chosen.majority is not None:
+        summary["majority"] = chosen.majority
     return summary
 
 
@@ -182,20 +238,3 @@ def _has_key() -> bool:
         return netrc.netrc().authenticators("api.wandb.ai") is not None
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-def track(cells: Sequence[Cell], *, again: bool = False) -> None:
-    """Writes the W&B runs of the cells that have rows but no run; with `again` of all that have
-    rows.
-    """
-    waiting = [cell for cell in cells if is_done(cell.folder) and (again or not is_tracked(cell))]
-    if not waiting:
-        return
-
-    mode = choose_mode(waiting[0])
-    for cell in waiting:
-        mode = push(
-            cell, read_rows(cell.folder), mode
-        )  # once offline, always offline: each try waits for its time-out
-    if mode != "disabled":
-        console().print(f"W&B: {len(waiting)} runs, {mode}, in {waiting[0].paths.runs}/wandb")

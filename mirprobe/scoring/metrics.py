@@ -3,9 +3,9 @@
 Conventions: logits of a track are the mean of the logits of its clips (MARBLE v1's rule), or on
 request those of the mean of their probabilities (MARBLE v2's). A metric is computed once per split
 over all tracks, never averaged over batches, so it does not depend on the batch size. More is
-better, and scores are fractions (0.855, not 85.5). Every metric takes weights of the tracks, ones
-for the score itself and the counts of a bootstrap resample for its interval, so one definition
-serves both. H heads, N tracks, R weightings, C classes, tags or dimensions.
+better, and scores are fractions (0.855, not 85.5). Every metric takes counts of the tracks: ones
+for the score itself, and how often a bootstrap resample drew each for its interval, so that one
+definition serves both. H heads, N tracks, R resamples, C classes, tags or dimensions.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,53 +25,57 @@ class TrackMetric:
 
     Attributes:
         kind: of the tasks it scores.
-        score: (H, N, ...) predictions, (N, ...) targets, (R, N) weights -> (H, R) scores.
+        score: (H, N, ...) predictions, (N, ...) targets, (R, N) counts -> (H, R) scores.
     """
 
     kind: Kind
     score: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def predict(kind: Kind, said: Tensor) -> Tensor:
-    """What is scored: (H, N) classes, (H, N, C) probabilities or (H, N, C) values, from (H, N, C)
-    logits.
+def predictions(kind: Kind, outputs: Tensor) -> Tensor:
+    """Turns outputs of heads into what is scored.
 
-    The (H, N, C, C) confusion of frames is scored as it is.
+    Args:
+        kind: of the task.
+        outputs: (H, N, C) logits or values, or (H, N, C, C) confusions of frames.
+
+    Returns:
+        (H, N) classes, (H, N, C) probabilities of tags, (H, N, C) values, or the confusions.
     """
     if kind == "classification":
-        return said.argmax(dim=2)
-    return torch.sigmoid(said) if kind == "multilabel" else said
+        return outputs.argmax(dim=2)
+    return torch.sigmoid(outputs) if kind == "multilabel" else outputs
 
 
 def score_once(metric: TrackMetric, predicted: Tensor, target: Tensor) -> Tensor:
     """(H,) scores over all tracks: (H, N, ...), (N, ...) -> (H,)."""
-    return metric.score(
-        predicted, target, torch.ones(1, len(target), dtype=torch.float64, device=target.device)
-    )[:, 0]
+    ones = torch.ones(1, len(target), dtype=torch.float64, device=target.device)
+    return metric.score(predicted, target, ones)[:, 0]
 
 
-def accuracy(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+def accuracy(predicted: Tensor, target: Tensor, counts: Tensor) -> Tensor:
     """Share of tracks whose class is right.
 
-    >>> accuracy(torch.tensor([[0, 1, 1, 2]]), torch.tensor([0, 1, 2, 2]), torch.tensor([[1.0, 1, 1, 1], [0, 0, 4, 0]]))
+    >>> predicted, target = torch.tensor([[0, 1, 1, 2]]), torch.tensor([0, 1, 2, 2])
+    >>> accuracy(predicted, target, torch.tensor([[1.0, 1, 1, 1], [0, 0, 4, 0]]))
     tensor([[0.7500, 0.0000]])
     """
-    return _mean((predicted == target).double(), weights)
+    return _mean_over_tracks((predicted == target).double(), counts)
 
 
-def key_weighted(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """MIREX key score, mean over tracks: the paper's Refined_Acc (Raffel et al. 2014,
-    mir_eval.key.weighted_score).
+def key_weighted(predicted: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+    """MIREX key score, mean over tracks: the paper's Refined_Acc.
 
     1 for the key; 0.5 for a fifth above it in the same mode; 0.3 for the relative key; 0.2 for the
     parallel key; else 0. Classes are the 12 major keys by semitone, then the 12 minor keys. A fifth
-    below scores 0, as in mir_eval.
+    below scores 0, as in mir_eval (Raffel et al. 2014, mir_eval.key.weighted_score).
 
-    >>> key_weighted(torch.tensor([[0, 7, 21, 12, 5]]), torch.tensor([0, 0, 0, 0, 0]), torch.ones(1, 5))
+    >>> predicted, target = torch.tensor([[0, 7, 21, 12, 5]]), torch.tensor([0, 0, 0, 0, 0])
+    >>> key_weighted(predicted, target, torch.ones(1, 5))
     tensor([[0.4000]])
     """
-    table = key_table().to(target.device)
-    return _mean(table[target.expand_as(predicted), predicted].double(), weights)
+    credit = key_table().to(target.device)[target.expand_as(predicted), predicted]
+    return _mean_over_tracks(credit.double(), counts)
 
 
 def key_table() -> Tensor:
@@ -79,75 +83,92 @@ def key_table() -> Tensor:
     true, estimate = torch.meshgrid(torch.arange(24), torch.arange(24), indexing="ij")
     interval = (estimate - true) % 12
     same_mode = true // 12 == estimate // 12
-    relative = torch.where(
-        true < 12, 9, 3
-    )  # the minor key a sixth above a major one, the major a third above a minor one
+
+    # C major has A minor, a sixth above; A minor has C major, a minor third above.
+    to_relative = torch.where(true < 12, 9, 3)
+
     table = torch.zeros(24, 24)
     table[same_mode & (interval == 0)] = 1.0
     table[same_mode & (interval == 7)] = 0.5
-    table[~same_mode & (interval == relative)] = 0.3
+    table[~same_mode & (interval == to_relative)] = 0.3
     table[~same_mode & (interval == 0)] = 0.2
     return table
 
 
-def r2(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+def r2(predicted: Tensor, target: Tensor, counts: Tensor) -> Tensor:
     """Coefficient of determination over tracks, uniform mean over dimensions: 1 - SS_res / SS_tot.
 
-    >>> r2(torch.tensor([[[1.0], [2.0], [4.0]]]), torch.tensor([[1.0], [2.0], [3.0]]), torch.ones(1, 3))
+    >>> predicted, target = torch.tensor([[[1.0], [2.0], [4.0]]]), torch.tensor([[1.0], [2], [3]])
+    >>> r2(predicted, target, torch.ones(1, 3))
     tensor([[0.5000]])
     """
-    return torch.stack(
-        [_r2(predicted[..., c], target[..., c], weights) for c in range(target.shape[1])]
-    ).mean(dim=0)
+    dimensions = range(target.shape[1])
+    scores = [_r2(predicted[..., d], target[..., d], counts) for d in dimensions]
+    return torch.stack(scores).mean(dim=0)
 
 
 def r2_of(dimension: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """`r2` of one dimension."""
-    return lambda predicted, target, weights: _r2(
-        predicted[..., dimension], target[..., dimension], weights
-    )
+    """Makes the metric that is `r2` of one dimension."""
+
+    def score(predicted: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+        return _r2(predicted[..., dimension], target[..., dimension], counts)
+
+    return score
 
 
-def _r2(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    weights = weights.double()
-    residual = (predicted - target).double().square() @ weights.T  # (H, R)
-    mean = (weights @ target.double()) / weights.sum(dim=1)
-    total = (weights * (target.double()[None] - mean[:, None]).square()).sum(dim=1)
-    return (1 - residual / total).float()
+def frame_accuracy(confusion: Tensor, _frames: Tensor, counts: Tensor) -> Tensor:
+    """Share of all labelled frames whose class is right (micro): long tracks count more.
 
+    Args:
+        confusion: (H, N, C, C) frames by true and predicted class, see `TrackConfusion`.
+        _frames: (N, C) frames of each true class, which the confusion holds too.
+        counts: (R, N).
 
-def _mean(scores: Tensor, weights: Tensor) -> Tensor:
-    """(H, N) scores per track, (R, N) weights -> (H, R)."""
-    weights = weights.to(scores)
-    return (scores @ weights.T / weights.sum(dim=1)).float()
-
-
-def frame_accuracy(confusion: Tensor, _counts: Tensor, weights: Tensor) -> Tensor:
-    """Share of all labelled frames whose class is right (micro): long tracks count more. See
-    `TrackConfusion`.
-
-    >>> confusion = torch.tensor([[[[3, 1], [0, 0]], [[1, 1], [2, 2]]]])  # one head, two tracks, two classes
+    >>> confusion = torch.tensor([[[[3, 1], [0, 0]], [[1, 1], [2, 2]]]])  # 1 head, 2 tracks
     >>> frame_accuracy(confusion, torch.tensor([[4, 0], [2, 4]]), torch.ones(1, 2))
     tensor([[0.6000]])
     """
     right = confusion.diagonal(dim1=2, dim2=3).sum(dim=2).double()  # (H, N)
-    weights = weights.to(right)
-    return (right @ weights.T / (confusion.sum(dim=(2, 3)).double() @ weights.T)).float()
+    total = confusion.sum(dim=(2, 3)).double()
+
+    by_resample = counts.to(right).T
+    return (right @ by_resample / (total @ by_resample)).float()
 
 
-def frame_accuracy_macro(confusion: Tensor, _counts: Tensor, weights: Tensor) -> Tensor:
-    """Mean over classes of the share of a class's frames that are found; classes without frames are
-    left out.
+def frame_accuracy_macro(confusion: Tensor, _frames: Tensor, counts: Tensor) -> Tensor:
+    """Mean over classes of the share of a class's frames that are found.
+
+    Classes without frames are left out. Arguments as of `frame_accuracy`.
 
     >>> confusion = torch.tensor([[[[3, 1], [0, 0]], [[1, 1], [2, 2]]]])
     >>> frame_accuracy_macro(confusion, torch.tensor([[4, 0], [2, 4]]), torch.ones(1, 2))
     tensor([[0.5833]])
     """
-    weights = weights.to(torch.float64)
-    right = torch.einsum("hnc,rn->hrc", confusion.diagonal(dim1=2, dim2=3).double(), weights)
-    return torch.nanmean(
-        right / torch.einsum("hnc,rn->hrc", confusion.sum(dim=3).double(), weights), dim=2
-    ).float()
+    right = confusion.diagonal(dim1=2, dim2=3).double()  # (H, N, C)
+    total = confusion.sum(dim=3).double()
+
+    counts = counts.to(torch.float64)
+    found = torch.einsum("hnc,rn->hrc", right, counts)
+    wanted = torch.einsum("hnc,rn->hrc", total, counts)
+    return torch.nanmean(found / wanted, dim=2).float()
+
+
+def _r2(predicted: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+    """`r2` of one dimension: (H, N) values, (N,) targets, (R, N) counts -> (H, R)."""
+    counts = counts.double()
+    residual = (predicted - target).double().square() @ counts.T
+
+    # Each resample deviates from its own mean, as if its tracks were the whole split.
+    mean = (counts @ target.double()) / counts.sum(dim=1)
+    deviations = (target.double()[None] - mean[:, None]).square()  # (R, N)
+    total = (counts * deviations).sum(dim=1)
+    return (1 - residual / total).float()
+
+
+def _mean_over_tracks(scores: Tensor, counts: Tensor) -> Tensor:
+    """(H, N) scores per track, (R, N) counts -> (H, R)."""
+    counts = counts.to(scores)
+    return (scores @ counts.T / counts.sum(dim=1)).float()
 
 
 METRICS: Mapping[str, TrackMetric] = {
@@ -170,7 +191,6 @@ def metric_named(name: str) -> TrackMetric:
         UserError: there is none of that name.
     """
     if name not in METRICS:
-        raise UserError(
-            f"unknown metric {name!r} in the task's configuration. Known: {', '.join(METRICS)}"
-        )
+        known = ", ".join(METRICS)
+        raise UserError(f"unknown metric {name!r} in the task's configuration. Known: {known}")
     return METRICS[name]

@@ -1,4 +1,4 @@
-"""Which rows count: the layer chosen on val, one metric at a time."""
+"""Choice of rows: the layer chosen on val, one metric at a time."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ def head_rows(rows: Sequence[Row], split: Split, *, single: bool) -> list[Row]:
 
 def best_layer(rows: Sequence[Row], chosen_on: Split) -> Row:
     """The test row of the layer with the best score on `chosen_on`; of equals the lowest layer."""
-    best = max(
-        head_rows(rows, chosen_on, single=True), key=lambda row: row.value
-    )  # max keeps the first of equals
-    return next(row for row in head_rows(rows, "test", single=True) if row.layer == best.layer)
+    # Layers come in order, and max keeps the first of equals.
+    best = max(head_rows(rows, chosen_on, single=True), key=lambda row: row.value)
+    on_test = head_rows(rows, "test", single=True)
+    return next(row for row in on_test if row.layer == best.layer)
 
 
 def by_metric(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -10,14 +10,24 @@ from collections.abc import Sequence
 
 from datamodules.features.store import FeatureStore
 from datamodules.files import write_text
+from datamodules.listing import hash_text, list_text
 from datamodules.workers import end_with_parent
-from mirprobe.assembly import Job, make_backbone, make_demo_data, n_devices
+from mirprobe.assembly import Job, inputs_of, make_backbone, make_demo_data, n_devices
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import SETTINGS, Cell, write_cell
 from mirprobe.extraction.extract import extract, finish
 from mirprobe.probing.probe import open_store, probe
 from mirprobe.progress import console, quiet_lightning
-from mirprobe.results import Row
+from mirprobe.provenance import (
+    MadeOf,
+    Stamps,
+    latest_result,
+    note_result,
+    note_stamp,
+    result_of,
+    what_changed,
+)
+from mirprobe.results import Row, read_rows
 from mirprobe.scoring.selection import best_layer, by_metric, head_rows
 from mirprobe.sweep.local import IS_CHILD, run_on_all_devices
 from mirprobe.sweep.plan import Plan, make_plan
@@ -25,37 +35,41 @@ from mirprobe.sweep.plan import Plan, make_plan
 
 def sweep(cells: Sequence[Cell]) -> None:
     """Computes features and rows of these cells."""
-    plan = _start(cells)
+    stamps = Stamps()
+    plan = _start(cells, stamps)
     for jobs in plan.by_model():
         first = jobs[0].cells[0]
         devices = n_devices(first)
         backbone = make_backbone(first)
         for job in jobs:
-            store = _extract(job, backbone, devices)
+            store = _extract(job, backbone, devices, stamps)
             for cell in job.cells:
-                _probe(cell, job, store)
+                _probe(cell, job, store, stamps)
 
 
 def extract_cells(cells: Sequence[Cell]) -> None:
     """Brings the features of these cells into their stores."""
-    plan = _start(cells)
+    stamps = Stamps()
+    plan = _start(cells, stamps)
     for jobs in plan.by_model():
         first = jobs[0].cells[0]
         devices = n_devices(first)
         backbone = make_backbone(first)
         for job in jobs:
-            _extract(job, backbone, devices)
+            _extract(job, backbone, devices, stamps)
 
 
 def probe_cells(cells: Sequence[Cell]) -> None:
     """Trains the probes of these cells on features that are stored; builds no backbone."""
-    plan = _start(cells)
+    stamps = Stamps()
+    plan = _start(cells, stamps)
     for job in plan.jobs:
+        _stamp(job, stamps)
         job.identify()
         store: FeatureStore | None = None
         for cell in job.cells:
             store = open_store(cell, store)
-            _probe(cell, job, store)
+            _probe(cell, job, store, stamps)
 
 
 def extract_here(cells: Sequence[Cell]) -> None:
@@ -84,22 +98,31 @@ def print_scores(cell: Cell, rows: Sequence[Row], seconds: float) -> None:
             f"{metric} {100 * chosen.value:.1f} {interval}, n={chosen.n_tracks}{weighted} "
             f"({seconds:.0f} s)",
             soft_wrap=True,
+            markup=False,
         )
 
 
-def _start(cells: Sequence[Cell]) -> Plan:
+def _start(cells: Sequence[Cell], stamps: Stamps) -> Plan:
     """The plan, when all that can be wrong with its data was said before any work."""
     quiet_lightning()
     plan = make_plan(cells)
     for job in plan.jobs:
         if not job.cells[0].is_demo:
+            _stamp(job, stamps)
             job.tracks()
     return plan
 
 
-def _extract(job: Job, backbone: Backbone, devices: int) -> FeatureStore:
+def _stamp(job: Job, stamps: Stamps) -> None:
+    """Takes the stamps of a job's files before they are read: what changes later is noticed."""
+    for cell, data in zip(job.cells, job.tasks, strict=True):
+        stamps.take(inputs_of(cell, data))
+
+
+def _extract(job: Job, backbone: Backbone, devices: int, stamps: Stamps) -> FeatureStore:
     """Features of a job, in this process or in one for every device."""
     make_demo_data(job.cells)
+    _stamp(job, stamps)
     for cell in job.cells:
         write_text(cell.folder / SETTINGS, write_cell(cell))
     if devices == 1:
@@ -115,23 +138,27 @@ def _extract(job: Job, backbone: Backbone, devices: int) -> FeatureStore:
 
 
 def _probe(cell: Cell, job: Job, store: FeatureStore, stamps: Stamps) -> None:
-    """Rows of a cell of a job, unless they are there, and a line that says what came out."""
+    """Rows of a cell, unless this content has them already, and a line that says what came out."""
     data = job.tasks[job.cells.index(cell)]
-    start_s = time.monotonic()
-    inputs = inputs_of(cell, data)
-    stamp = stamps.take(inputs)
-
     listed = list_text(data.tracks(), audio=True)
     made_of = MadeOf(store.id.fingerprint, hash_text(listed), store.id.hash)
-    before = latest_result(cell)
     result = result_of(cell, made_of)
-    if is_done(result.folder):
-        console().print(f"{cell.model_name} {cell.task.name}: the same content as before")
+
+    before = latest_result(cell)
+    if before is not None and before.made_of != made_of:
+        why = what_changed(cell, before.made_of, made_of, listed)
+        _say(f"{cell.model_name} {cell.task.name}: not what it was made of before ({why})")
+
+    note_result(cell, result, listed)
+    if read_rows(result.folder):
+        _say(f"{cell.model_name} {cell.task.name}: results of this very content are there")
     else:
-        if before is not None:
-            why = what_changed(cell, before.made_of, made_of, listed)
-            console().print(f"{cell.model_name} {cell.task.name}: computed anew, {why}")
+        start_s = time.monotonic()
         rows = probe(cell, data, store, result)
         print_scores(cell, rows, time.monotonic() - start_s)
-    note_result(cell, result, listed)
-    note_stamp(cell, result, inputs, stamp)
+    inputs = inputs_of(cell, data)
+    note_stamp(cell, result, inputs, stamps.take(inputs))
+
+
+def _say(text: str) -> None:
+    console().print(text, soft_wrap=True, markup=False)

@@ -1,24 +1,25 @@
-"""Speed of mirprobe's Conformer beside a straightforward eager one and transformers' encoder, in
-one run.
+"""Speed of mirprobe's Conformer beside a plain eager one and transformers' encoder, in one run.
 
-    python tests/bench/bench_conformer.py [--seconds 10] [--batch 1] [--threads 2] [--dtype
-                                          float32|bfloat16] [--repeat 3] [--device cpu|cuda]
+    python tests/bench/bench_conformer.py [--seconds 10] [--batch 1] [--threads 2] [--repeat 3]
+                                          [--dtype float32|bfloat16] [--device cpu|cuda]
                                           [--compile default|reduce-overhead|max-autotune]
 
 Conventions: all rivals hold the same weights (golden recipe, MusicFM), hear the same audio and take
 turns, so that what disturbs the machine disturbs all of them; the time of each is its best of
-`repeat`. Work is counted once, on the eager implementation, with 2 FLOP per multiply-add. `plain`
-is written from ../shared/facts/backbones.md as the published code
-runs: NCHW, BatchNorm and each projection apart, softmax attention. In bfloat16 it and transformers
-run under autocast, as MARBLE runs them. `x float32` is the speed relative to `plain` in float32, `x
-plain` relative to `plain` in the dtype asked for. Errors are against `plain` in float32. The
-ceiling is the time the same convolutions and matrix products would take at the speed of one large
-convolution and one large matrix product, both measured here.
+`repeat`. Work is counted once, on the eager implementation, with 2 FLOP per multiply-add.
+
+`plain` is written from ../shared/facts/backbones.md as the published code runs: NCHW, BatchNorm and
+each projection apart, softmax attention. In bfloat16 it and transformers run under autocast, as
+MARBLE runs them. `x float32` is the speed relative to `plain` in float32, `x plain` relative to
+`plain` in the dtype asked for. Errors are against `plain` in float32. The ceiling is the time the
+same convolutions and matrix products would take at the speed of one large convolution and one large
+matrix product, both measured here.
 """
 
 import argparse
 import importlib
 import importlib.util
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -47,9 +48,12 @@ class PlainBlock(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(n_in, n_out, 3, 2, 1), nn.BatchNorm2d(n_out)
-        self.conv2, self.bn2 = nn.Conv2d(n_out, n_out, 3, 1, 1), nn.BatchNorm2d(n_out)
-        self.conv3, self.bn3 = nn.Conv2d(n_in, n_out, 3, 2, 1), nn.BatchNorm2d(n_out)
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1)
+        self.conv3 = nn.Conv2d(n_in, n_out, 3, stride=2, padding=1)
+        self.bn1 = nn.BatchNorm2d(n_out)
+        self.bn2 = nn.BatchNorm2d(n_out)
+        self.bn3 = nn.BatchNorm2d(n_out)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
@@ -61,10 +65,8 @@ class PlainFeedForward(nn.Module):
 
     def __init__(self, dim: int, ffn_dim: int) -> None:
         super().__init__()
-        self.intermediate_dense, self.output_dense = (
-            nn.Linear(dim, ffn_dim),
-            nn.Linear(ffn_dim, dim),
-        )
+        self.intermediate_dense = nn.Linear(dim, ffn_dim)
+        self.output_dense = nn.Linear(ffn_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.output_dense(F.silu(self.intermediate_dense(x)))
@@ -77,24 +79,29 @@ class PlainAttention(nn.Module):
     def __init__(self, dim: int, n_heads: int) -> None:
         super().__init__()
         self.n_heads = n_heads
-        self.linear_q, self.linear_k = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.linear_v, self.linear_out = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.linear_q = nn.Linear(dim, dim)
+        self.linear_k = nn.Linear(dim, dim)
+        self.linear_v = nn.Linear(dim, dim)
+        self.linear_out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         n_clips, n_frames, dim = x.shape
         heads = x.view(n_clips, n_frames, self.n_heads, -1)
         half = heads.shape[-1] // 2
+
         steps = torch.arange(0, 2 * half, 2, device=x.device) / (2 * half)
-        angles = torch.outer(torch.arange(n_frames, device=x.device).float(), 1.0 / 10000.0**steps)
+        frames = torch.arange(n_frames, device=x.device).float()
+        angles = torch.outer(frames, 1.0 / 10000.0**steps)
         angles = torch.cat((angles, angles), dim=-1)[:, None].to(x.dtype)
         turned = torch.cat((-heads[..., half:], heads[..., :half]), dim=-1)
         rotated = (heads * angles.cos() + turned * angles.sin()).reshape(n_clips, n_frames, dim)
-        parts = (self.linear_q(rotated), self.linear_k(rotated), self.linear_v(x))
-        query, key, value = (part.view(heads.shape).transpose(1, 2) for part in parts)
+
+        query = self.linear_q(rotated).view(heads.shape).transpose(1, 2)
+        key = self.linear_k(rotated).view(heads.shape).transpose(1, 2)
+        value = self.linear_v(x).view(heads.shape).transpose(1, 2)
         weights = torch.softmax(query @ key.transpose(-2, -1) / (2 * half) ** 0.5, dim=-1)
-        y: Tensor = self.linear_out(
-            (weights @ value).transpose(1, 2).reshape(n_clips, n_frames, dim)
-        )
+        mixed = (weights @ value).transpose(1, 2).reshape(n_clips, n_frames, dim)
+        y: Tensor = self.linear_out(mixed)
         return y
 
 
@@ -122,14 +129,14 @@ class PlainLayer(nn.Module):
 
     def __init__(self, size: ConformerSize) -> None:
         super().__init__()
-        self.ffn1_layer_norm, self.ffn2_layer_norm = nn.LayerNorm(size.dim), nn.LayerNorm(size.dim)
-        self.self_attn_layer_norm, self.final_layer_norm = (
-            nn.LayerNorm(size.dim),
-            nn.LayerNorm(size.dim),
-        )
-        self.ffn1, self.ffn2 = (PlainFeedForward(size.dim, size.ffn_dim) for _ in range(2))
+        self.ffn1_layer_norm = nn.LayerNorm(size.dim)
+        self.ffn1 = PlainFeedForward(size.dim, size.ffn_dim)
+        self.self_attn_layer_norm = nn.LayerNorm(size.dim)
         self.self_attn = PlainAttention(size.dim, size.n_heads)
         self.conv_module = PlainConvolution(size.dim, size.kernel)
+        self.ffn2_layer_norm = nn.LayerNorm(size.dim)
+        self.ffn2 = PlainFeedForward(size.dim, size.ffn_dim)
+        self.final_layer_norm = nn.LayerNorm(size.dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + 0.5 * self.ffn1(self.ffn1_layer_norm(x))
@@ -170,7 +177,7 @@ class PlainEncoder(nn.Module):
 
 
 def build_published_encoder(size: ConformerSize) -> nn.Module:
-    """transformers' Wav2Vec2ConformerEncoder in the configuration that both published packages use."""
+    """transformers' Wav2Vec2ConformerEncoder, configured as in both published packages."""
     published = importlib.import_module(
         "transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer"
     )
@@ -190,8 +197,9 @@ def build_published_encoder(size: ConformerSize) -> nn.Module:
 
 
 def run_published_encoder(encoder: Any, x: Tensor) -> list[Tensor]:
-    """L + 1 states from a loop over the encoder's layers, since from transformers 5.16 on it
-    returns none.
+    """L + 1 states from a loop over the encoder's layers.
+
+    From transformers 5.16 on the encoder itself returns none.
     """
     states, positions = [x], encoder.embed_positions(x)
     for layer in encoder.layers:
@@ -201,8 +209,12 @@ def run_published_encoder(encoder: Any, x: Tensor) -> list[Tensor]:
 
 
 class Rival(nn.Module):
-    """Log-mel, plain front end and an encoder, with weights in the published layout: (B, S) -> (B,
-    L+1, T, D).
+    """Log-mel, plain front end and an encoder, with weights in the published layout.
+
+    Args:
+        size: sizes of the network.
+        state: weights under the published keys.
+        published: whether the encoder is that of transformers.
     """
 
     def __init__(
@@ -214,17 +226,17 @@ class Rival(nn.Module):
         self.conformer = build_published_encoder(size) if published else PlainEncoder(size)
         self.run = run_published_encoder if published else nn.Module.__call__
         missing, unknown = self.load_state_dict(state, strict=False, assign=True)
-        not_drawn = ("mel.", "conformer.pos_conv_embed.", "conformer.embed_positions.")
-        left = [
-            key
-            for key in missing
-            if not key.startswith(not_drawn) and not key.endswith("num_batches_tracked")
-        ]
+        not_drawn = (
+            r"(mel|conformer\.pos_conv_embed|conformer\.embed_positions)\.|.*batches_tracked$"
+        )
+        left = [key for key in missing if not re.match(not_drawn, key)]
         if left or unknown:
             raise RuntimeError(f"weights do not fit: missing {left[:3]}, unknown {unknown[:3]}")
+
         self.eval().requires_grad_(False)
 
     def forward(self, audio: Tensor) -> Tensor:
+        """(B, S) -> (B, L+1, T, D)."""
         with torch.autocast(audio.device.type, enabled=False):
             mel = self.mel(audio)
         return torch.stack(self.run(self.conformer, self.conv(mel)), dim=1)
@@ -241,7 +253,7 @@ def best_times(
             start = time.perf_counter()
             call()
             synchronize(device)
-            if turn:
+            if turn > 0:  # the first is the warm-up
                 times[name].append(time.perf_counter() - start)
     return {name: min(values) for name, values in times.items()}
 
@@ -255,12 +267,14 @@ def count_flops(call: Callable[[], object]) -> tuple[float, float]:
     """GFLOP of the convolutions and of the matrix products of one call."""
     with FlopCounterMode(display=False) as counter:
         call()
-    counts = {
-        str(operation): flops / 1e9
-        for operation, flops in counter.get_flop_counts()["Global"].items()
-    }
-    convolutions = sum(flops for operation, flops in counts.items() if "conv" in operation)
-    return convolutions, sum(counts.values()) - convolutions
+
+    convolutions = products = 0.0
+    for operation, flops in counter.get_flop_counts()["Global"].items():
+        if "conv" in str(operation):
+            convolutions += flops / 1e9
+        else:
+            products += flops / 1e9
+    return convolutions, products
 
 
 CONV_GFLOP = 2 * 512 * 512 * 9 * 64 * 256 / 1e9
@@ -268,15 +282,14 @@ MATMUL_GFLOP = 2 * 2048**3 / 1e9
 
 
 def build_ceilings(dtype: torch.dtype, device: str) -> dict[str, Callable[[], object]]:
-    """One large 3x3 convolution and one large matrix product, each in two ways, of which the faster
-    counts.
-    """
+    """A large 3x3 convolution and a large matrix product, each in two ways; the faster counts."""
+    maps = torch.randn(1, 512, 64, 256).to(device, dtype)
+    kernel = torch.randn(512, 512, 3, 3).to(device, dtype)
+    maps_last = maps.to(memory_format=torch.channels_last)
+    kernel_last = kernel.to(memory_format=torch.channels_last)
+
+    matrix = torch.randn(2048, 2048).to(device, dtype)
     linear = Linear(2048, 2048, bias=False).to(device, dtype).requires_grad_(False)
-    shapes = ((1, 512, 64, 256), (512, 512, 3, 3), (2048, 2048))
-    maps, kernel, matrix = (torch.randn(shape).to(device, dtype) for shape in shapes)
-    maps_last, kernel_last = (
-        tensor.to(memory_format=torch.channels_last) for tensor in (maps, kernel)
-    )
     return {
         "conv nchw": lambda: F.conv2d(maps, kernel, padding=1),
         "conv nhwc": lambda: F.conv2d(maps_last, kernel_last, padding=1),
@@ -288,14 +301,12 @@ def build_ceilings(dtype: torch.dtype, device: str) -> dict[str, Callable[[], ob
 def build_rivals(options: argparse.Namespace, audio: Tensor) -> dict[str, Callable[[], Tensor]]:
     """Calls by name; `plain float32` comes first."""
     backbone_class = SmallMusicFM if options.size == "small" else MusicFM
-    state = draw_state("musicfm", published_shapes(backbone_class.size))
-    if options.device == "cuda":
-        state = {key: tensor.cuda() for key, tensor in state.items()}
+    drawn = draw_state("musicfm", published_shapes(backbone_class.size))
+    state = {key: tensor.to(options.device) for key, tensor in drawn.items()}
     plain = Rival(backbone_class.size, state).to(options.device)
     half = options.dtype == "bfloat16"
-    backbone = backbone_class(weights="random", precision="bf16" if half else "float32").to(
-        options.device
-    )
+    backbone = backbone_class(weights="random", precision="bf16" if half else "float32")
+    backbone.freeze().to(options.device)
 
     def autocast(model: nn.Module) -> Callable[[], Tensor]:
         def call() -> Tensor:
@@ -305,6 +316,7 @@ def build_rivals(options: argparse.Namespace, audio: Tensor) -> dict[str, Callab
 
         return call
 
+    # A compiled one passes the clips of a batch at once also on a CPU, where `forward` parts them.
     rivals: dict[str, Callable[[], Tensor]] = {"plain float32": lambda: plain(audio)}
     if half:
         rivals["plain bf16 autocast"] = autocast(plain)
@@ -321,31 +333,37 @@ def build_rivals(options: argparse.Namespace, audio: Tensor) -> dict[str, Callab
 def report(options: argparse.Namespace, rivals: Mapping[str, Callable[[], Tensor]]) -> None:
     """Times everything in turns and prints one line a rival."""
     convolutions, products = count_flops(rivals["plain float32"])
+    work = convolutions + products
     reference = rivals["plain float32"]().float()
     errors = {name: (call().float() - reference).cpu() for name, call in rivals.items()}
+
     ceilings = build_ceilings(getattr(torch, options.dtype), options.device)
     times = best_times(ceilings | dict(rivals), repeat=options.repeat, device=options.device)
     conv_ceiling = CONV_GFLOP / min(times["conv nchw"], times["conv nhwc"])
     matmul_ceiling = MATMUL_GFLOP / min(times["matmul"], times["linear"])
     ideal = convolutions / conv_ceiling + products / matmul_ceiling
-    audio_seconds = options.batch * options.seconds
+
     print(
-        f"{options.dtype} on {options.device}, {options.threads} threads, {options.batch} clips of "
-        f"{options.seconds:g} s"
+        f"{options.dtype} on {options.device}, {options.threads} threads, "
+        f"{options.batch} clips of {options.seconds:g} s"
     )
     print(f"work: {convolutions:.1f} GFLOP in convolutions, {products:.1f} in matrix products")
     print(f"ceilings: {conv_ceiling:.0f} and {matmul_ceiling:.0f} GFLOP/s, together {ideal:.3f} s")
-    exact, same = times["plain float32"], times.get("plain bf16 autocast", times["plain float32"])
     print(
         f"{'':36}   time  x float32  x plain  x real time  GFLOP/s  of ceiling  max error      rms"
     )
+
+    exact = times["plain float32"]
+    same_dtype = times.get("plain bf16 autocast", exact)
+    audio_seconds = options.batch * options.seconds
     for name in rivals:
         seconds, error = times[name], errors[name]
-        print(
-            f"{name:36}{seconds:7.3f}{exact / seconds:11.2f}{same / seconds:9.2f}{audio_seconds / seconds:13.2f}"
-            f"{(convolutions + products) / seconds:9.0f}{ideal / seconds:12.0%}"
-            f"{error.abs().max():11.1e}{error.pow(2).mean().sqrt():9.1e}"
+        speeds = (
+            f"{exact / seconds:11.2f}{same_dtype / seconds:9.2f}{audio_seconds / seconds:13.2f}"
         )
+        shares = f"{work / seconds:9.0f}{ideal / seconds:12.0%}"
+        distances = f"{error.abs().max():11.1e}{error.pow(2).mean().sqrt():9.1e}"
+        print(f"{name:36}{seconds:7.3f}{speeds}{shares}{distances}")
 
 
 def main() -> None:

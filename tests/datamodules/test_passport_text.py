@@ -13,7 +13,7 @@ from datamodules.audio.decode import wav_bytes
 from datamodules.card import Card
 from datamodules.passport import Passport, SplitFacts, Values
 from datamodules.passport_text import passport_lines
-from datamodules.tracks import SPLITS, LeftOut, Track, UnusableFile
+from datamodules.tracks import SPLITS, BadFile, Track, UnusableFile
 from mirprobe.__main__ import main
 from mirprobe.data import print_lines
 
@@ -157,7 +157,7 @@ def test_every_file_that_is_not_used_is_named_with_its_reason() -> None:
         "30 files, is empty (0 bytes): " + ", ".join(f"t{n}" for n in range(30)),
         "1 files, holds no samples: u",
     ]
-    assert fact("left out", left_out=(LeftOut("x", "corrupt", "2021"),)) == [
+    assert fact("left out", left_out=(BadFile("x", "corrupt", "2021"),)) == [
         "x: corrupt (listed 2021)"
     ]
     assert fact("excluded", excluded=("a", "b")) == ["a (data.exclude)", "b (data.exclude)"]

@@ -1,4 +1,4 @@
-"""The command line: what it teaches, and one line with exit code 2 for what a user can put right."""
+"""The command line: what it teaches, and one line with exit code 2 for what users can put right."""
 
 import hashlib
 import shutil
@@ -22,16 +22,8 @@ def test_help_names_every_verb_and_every_setting(capsys: pytest.CaptureFixture[s
         main(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    for word in (
-        *VERBS,
-        "fcpe",
-        "fbank_chroma",
-        "nsynth_pitch",
-        "giantsteps_key",
-        "mlp512",
-        "local",
-        "wandb",
-    ):
+    names = ("fcpe", "fbank_chroma", "nsynth_pitch", "giantsteps_key", "mlp512", "local", "wandb")
+    for word in (*VERBS, *names):
         assert word in text
 
 
@@ -63,6 +55,12 @@ def test_list_names_models_and_tasks(capsys: pytest.CaptureFixture[str]) -> None
         (["seed=-1"], "seed must be from 0 to 4294967295, found -1"),
         (["paths.features=/proc/none"], "cannot make the folder /proc/none"),
         (["launcher.devices=0"], "launcher.devices must be auto or a number of processes, found 0"),
+        (
+            ["task.select_by=r2"],
+            "task.select_by=r2 does not fit nsynth_pitch, a classification task: set one of "
+            "accuracy, key_weighted",
+        ),
+        (["+task.metrics=[accuracy,r2]"], "task.metrics=r2 does not fit nsynth_pitch"),
     ],
 )
 def test_user_errors_are_one_line_and_exit_code_2(
@@ -88,28 +86,23 @@ def test_fetch_of_data_downloads_what_the_loader_reads(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    served, archives = tmp_path / "served", []
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(served))
-    )
+    served = tmp_path / "served"
+    serve = partial(SimpleHTTPRequestHandler, directory=str(served))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), serve)
+    archives = []
     for split in ("train", "valid", "test"):
-        path = Path(
-            shutil.make_archive(
-                str(served / split), "gztar", notes_root / "NSynth", f"nsynth-{split}"
-            )
-        )
-        url = f"http://127.0.0.1:{server.server_port}/{path.name}"
-        archives.append(
-            Archive(url, path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-        )
-    monkeypatch.setattr(
-        NSynthPitch, "card", Card("Notes", "CC0", "nobody", "by hand", tuple(archives))
-    )
+        base = str(served / split)
+        packed = shutil.make_archive(base, "gztar", notes_root / "NSynth", f"nsynth-{split}")
+        url = f"http://127.0.0.1:{server.server_port}/{Path(packed).name}"
+        sha256 = hashlib.sha256(Path(packed).read_bytes()).hexdigest()
+        archives.append(Archive(url, Path(packed).name, sha256=sha256))
+    card = Card("Notes", "CC0", "nobody", "by hand", tuple(archives))
+    monkeypatch.setattr(NSynthPitch, "card", card)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-    ).start()
+
+    often = {"poll_interval": 0.02}
+    threading.Thread(target=server.serve_forever, kwargs=often, daemon=True).start()
     asked = ["task=nsynth_pitch", f"data.root={tmp_path / 'data'}"]
     assert main(["fetch", *asked]) == 0
     server.shutdown()
@@ -148,25 +141,12 @@ def test_broken_label_file_is_named(
         folder = tmp_path / "broken" / "NSynth" / f"nsynth-{split}"
         folder.mkdir(parents=True)
         (folder / "examples.json").write_text("{oops")
-    assert (
-        main(
-            [
-                "sweep",
-                *settings("task=nsynth_pitch", "baseline=null"),
-                f"data.root={tmp_path / 'broken'}",
-            ]
-        )
-        == 2
-    )
+    root = f"data.root={tmp_path / 'broken'}"
+    assert main(["sweep", *settings("task=nsynth_pitch", "baseline=null"), root]) == 2
     assert "nsynth-train/examples.json is not valid JSON" in capsys.readouterr().err
 
 
 def test_works_as_a_module_from_any_folder(tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "mirprobe", "list"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "-m", "mirprobe", "list"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "nsynth_pitch" in ran.stdout and not list(tmp_path.iterdir())

@@ -1,6 +1,4 @@
-"""Settings: what a command line composes to, what it is told when it is wrong, and what identifies
-a cell.
-"""
+"""Settings: what a command line composes to, and what it is told when it is wrong."""
 
 import importlib
 import re
@@ -11,25 +9,21 @@ import yaml
 
 from datamodules.errors import UserError
 from datamodules.task import TaskDataModule
-from mirprobe.cell import GROUPS, Cell, read_cell, write_cell
+from mirprobe.cell import GROUPS
 from mirprobe.scoring.metrics import METRICS
 from mirprobe.settings import compose_cell, compose_cells, conf_dir, known
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
+NAMED = [name for name in FILES if name.startswith(("model/", "task/", "protocol/"))]
 TASKS = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        "MIRPROBE_DATA",
-        "MIRPROBE_CACHE",
-        "MIRPROBE_RUNS",
-        "WANDB_PROJECT",
-        "WANDB_ENTITY",
-    ):
+    folders = ("MIRPROBE_DATA", "MIRPROBE_CACHE", "MIRPROBE_RUNS")
+    for name in (*folders, "WANDB_PROJECT", "WANDB_ENTITY"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -49,39 +43,47 @@ def names(*overrides: str) -> list[tuple[str, str, int]]:
 
 
 def uncommented_keys(text: str) -> list[str]:
-    """Keys with a value that have no comment on their line, on the line above, or on the line of
-    the mapping around them.
+    """Keys with a value that no comment says anything of.
 
+    A comment may stand on the key's line, on the line above, or on the line of the mapping around.
     Hydra's `_target_` is a class path everywhere and needs none.
     """
     missing: list[str] = []
-    sections: list[
-        tuple[int, bool]
-    ] = []  # indent of each open mapping, and whether its line has a comment
+    open_mappings: list[tuple[int, bool]] = []  # indent, and whether the line has a comment
     above = False
     for line in text.splitlines():
-        entry = re.match(r"( *)(?:- )?([\w.]+):( |$)", line)
-        commented = above or " #" in line
-        if entry:
-            indent = len(entry.group(1))
-            sections = [section for section in sections if section[0] < indent]
-            value = re.sub(r"(^| )#.*", "", line[entry.end() :]).strip()
-            if (
-                value
-                and not commented
-                and not any(around for _, around in sections)
-                and entry.group(2) != "_target_"
-            ):
-                missing.append(entry.group(2))
-            if not value:
-                sections.append((indent, commented))
+        is_commented = above or " #" in line
         above = line.lstrip().startswith("#")
+        entry = re.match(r"( *)(?:- )?([\w.]+):( |$)", line)
+        if entry is None:
+            continue
+
+        indent, key = len(entry.group(1)), entry.group(2)
+        open_mappings = [mapping for mapping in open_mappings if mapping[0] < indent]
+        is_commented_around = any(commented for _, commented in open_mappings)
+        value = re.sub(r"(^| )#.*", "", line[entry.end() :]).strip()
+        if not value:
+            open_mappings.append((indent, is_commented))
+        elif not (is_commented or is_commented_around or key == "_target_"):
+            missing.append(key)
     return missing
 
 
+COMMENTS = """# about a
+a: 1
+b: 2 # about b
+c: 3
+d:
+  e: 4
+  f: 5 # about f
+g: # about g
+  h: 6
+_target_: x.Y
+"""
+
+
 def test_the_reader_of_comments_sees_what_a_person_sees() -> None:
-    text = "# about a\na: 1\nb: 2 # about b\nc: 3\nd:\n  e: 4\n  f: 5 # about f\ng: # about g\n  h: 6\n_target_: x.Y\n"
-    assert uncommented_keys(text) == ["c", "e"]
+    assert uncommented_keys(COMMENTS) == ["c", "e"]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -89,9 +91,7 @@ def test_every_key_has_a_comment(name: str) -> None:
     assert uncommented_keys((CONF / name).read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in FILES if name.startswith(("model/", "task/", "protocol/"))]
-)
+@pytest.mark.parametrize("name", NAMED)
 def test_a_file_bears_the_name_it_gives(name: str) -> None:
     assert yaml.safe_load((CONF / name).read_text(encoding="utf-8"))["name"] == Path(name).stem
 
@@ -101,8 +101,8 @@ def test_every_task_names_a_datamodule_a_metric_and_a_known_group(task: str) -> 
     settings = compose_cell([f"task={task}"]).task
     module, _, name = settings._target_.rpartition(".")
     assert issubclass(getattr(importlib.import_module(module), name), TaskDataModule)
-    assert settings.metric in METRICS
-    assert settings.group in ("acoustic", "semantic", "comprehensive")
+    assert settings.select_by in METRICS
+    assert settings.level in ("acoustic", "semantic", "comprehensive")
     assert settings.label
 
 
@@ -133,38 +133,19 @@ def test_known_names_are_the_files_of_the_group(group: str) -> None:
 
 def test_defaults_are_those_of_the_paper_and_of_marble() -> None:
     cell = compose_cell([])
-    assert (cell.model_name, cell.task.name, cell.protocol.name, cell.seed) == (
-        "fcpe",
-        "nsynth_pitch",
-        "mlp512",
-        0,
-    )
+    assert (cell.model_name, cell.task.name, cell.seed) == ("fcpe", "nsynth_pitch", 0)
     protocol = cell.protocol
-    assert (protocol.hidden, protocol.dropout, protocol.lr, protocol.batch_size) == (
-        512,
-        0.2,
-        1e-3,
-        64,
-    )
+    assert (protocol.name, protocol.hidden, protocol.dropout) == ("mlp512", 512, 0.2)
+    assert (protocol.lr, protocol.batch_size) == (1e-3, 64)
     assert (cell.is_demo, cell.baseline, cell.logger.mode) == (True, "fbank_chroma", "auto")
 
 
 def test_an_override_reaches_its_key_with_its_type() -> None:
-    cell = compose_cell(
-        [
-            "protocol.lr=3e-4",
-            "protocol.hidden=64",
-            "data.exclude=[jazz.00054,a-b]",
-            "data.root=/d",
-            "seed=7",
-        ]
-    )
-    assert (cell.protocol.lr, cell.protocol.hidden, cell.data.exclude, cell.seed) == (
-        3e-4,
-        64,
-        ["jazz.00054", "a-b"],
-        7,
-    )
+    protocol = ["protocol.lr=3e-4", "protocol.hidden=64"]
+    data = ["data.exclude=[jazz.00054,a-b]", "data.root=/d"]
+    cell = compose_cell([*protocol, *data, "seed=7"])
+    assert (cell.protocol.lr, cell.protocol.hidden, cell.seed) == (3e-4, 64, 7)
+    assert cell.data.exclude == ["jazz.00054", "a-b"]
     assert (cell.data.root, cell.is_demo) == ("/d", False)
 
 
@@ -184,16 +165,10 @@ def test_random_weights_are_a_model_of_their_own_name() -> None:
 
 
 def test_comma_lists_are_multiplied() -> None:
-    cells = compose_cells(
-        ["seed=0,1", "protocol.lr=1e-3,3e-4", "task=nsynth_pitch", "baseline=null"]
-    )
-    assert {(cell.seed, cell.protocol.lr) for cell in cells} == {
-        (0, 1e-3),
-        (0, 3e-4),
-        (1, 1e-3),
-        (1, 3e-4),
-    }
-    assert len(cells) == 4
+    lists = ["seed=0,1", "protocol.lr=1e-3,3e-4"]
+    cells = compose_cells([*lists, "task=nsynth_pitch", "baseline=null"])
+    found = [(cell.seed, cell.protocol.lr) for cell in cells]
+    assert found == [(0, 1e-3), (0, 3e-4), (1, 1e-3), (1, 3e-4)]
 
 
 def test_a_comma_inside_brackets_is_no_comma_list() -> None:
@@ -204,11 +179,8 @@ def test_a_comma_inside_brackets_is_no_comma_list() -> None:
 def test_task_all_is_every_task_and_no_task_is_the_list_of_the_settings() -> None:
     everything = sorted(task for model, task, _ in names("task=all") if model == "fcpe")
     assert everything == [task for task in TASKS if task != "manifest"]
-    assert [task for model, task, _ in names() if model == "fcpe"] == [
-        "nsynth_pitch",
-        "nsynth_instrument",
-        "giantsteps_key",
-    ]
+    small = [task for model, task, _ in names() if model == "fcpe"]
+    assert small == ["nsynth_pitch", "nsynth_instrument", "giantsteps_key"]
     assert {task for _, task, _ in names("tasks=[gtzan_genre]")} == {"gtzan_genre"}
 
 
@@ -333,130 +305,3 @@ def test_a_word_that_is_no_setting_is_refused(word: str) -> None:
 
 def test_a_word_without_equals_is_told_how_to_write_it() -> None:
     assert refusal("fcpe") == "'fcpe' is not a setting: write key=value, such as model=fcpe"
-
-
-# -- identity --------------------------------------------------------------------------------------
-
-BASE = ["task=giantsteps_key"]
-
-
-@pytest.fixture(scope="module")
-def base_hash() -> str:
-    return compose_cell(BASE).hash
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "model=fbank_chroma", "model.weights=random", "model.seed=1", "task=nsynth_pitch", "task.metric=accuracy",
-        "task.clip.seconds=15", "task.clip.tail_seconds=5", "protocol.lr=2e-3", "protocol.hidden=256", "protocol.dropout=0",
-        "protocol.patience=11", "protocol.standardize=false", "protocol.layer_weights_init=normal", "seed=1",
-        "data.root=/datasets", "data.scale=2", "data.exclude=[a]",
-    ],
-)  # fmt: skip
-def test_the_hash_changes_with_what_changes_results(override: str, base_hash: str) -> None:
-    assert compose_cell([*BASE, override]).hash != base_hash
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["paths.runs=/elsewhere", "paths.features=/elsewhere", "paths.data=/elsewhere"],
-        ["launcher.devices=2", "launcher.accelerator=cpu"],
-        ["logger=none", "logger.project=mine", "logger.mode=offline"],
-        [
-            "extract.batch_seconds=1",
-            "extract.n_workers=3",
-            "extract.shard_clips=7",
-            "extract.shard_seconds=1",
-        ],
-        ["task.label=Tonart", "model.card.note=hello", "baseline=null", "tasks=[gtzan_genre]"],
-        ["protocol.lr=0.001", "seed=0"],  # other spellings of the defaults
-    ],
-    ids=["paths", "launcher", "logger", "extract", "words", "defaults"],
-)
-def test_the_hash_does_not_change_with_what_only_changes_speed_or_place(
-    overrides: list[str], base_hash: str
-) -> None:
-    assert compose_cell([*BASE, *overrides]).hash == base_hash
-
-
-def test_the_hash_ignores_the_order_of_excluded_tracks_and_the_scale_of_an_unused_demo() -> None:
-    assert compose_cell(["data.exclude=[a,b]"]).hash == compose_cell(["data.exclude=[b,a]"]).hash
-    assert (
-        compose_cell(["data.root=/d", "data.scale=2"]).hash == compose_cell(["data.root=/d"]).hash
-    )
-
-
-def test_a_root_is_the_same_root_however_it_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    cells = [
-        compose_cell([f"data.root={root}"])
-        for root in ("d", "./d", f"{tmp_path}/d", f"{tmp_path}/d/")
-    ]
-    assert len({cell.hash for cell in cells}) == 1
-
-
-def test_the_folder_of_a_cell_names_model_task_protocol_seed_and_hash() -> None:
-    cell = compose_cell([*BASE, "paths.runs=/runs", "seed=3", "model.weights=random"])
-    assert cell.folder == Path(f"/runs/fcpe-random/giantsteps_key/mlp512-s3-{cell.hash}")
-    assert re.fullmatch("[0-9a-f]{12}", cell.hash)
-
-
-# -- cell files ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        [],
-        ["task=giantsteps_key", "data.exclude=[1224698,a.b,'1e3',true]", "data.root=/a folder"],
-        ["model=muq", "model.checkpoint=/weights/muq.pt", "launcher.devices=2", "protocol.lr=1e-9"],
-        ["logger=none", "baseline=null", "seed=4294967295"],
-    ],
-)
-def test_a_cell_file_gives_the_same_cell_again(tmp_path: Path, overrides: list[str]) -> None:
-    cell = compose_cell(overrides)
-    path = tmp_path / "config.yaml"
-    path.write_text(write_cell(cell), encoding="utf-8")
-    again = read_cell(path)
-    assert isinstance(again, Cell)
-    assert (again, again.hash) == (cell, cell.hash)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "- a\n",
-        "7\n",
-        "seed: 0\n",
-        "seed: x\n",
-        "sead: 0\n",
-        "model: fcpe\n",
-        "{{{",
-        "a: b: c",
-        "\x00",
-    ],
-)
-def test_a_file_that_is_no_cell_is_named_in_one_line(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text(text)
-    with pytest.raises(UserError, match=r"config\.yaml is not a cell file") as error:
-        read_cell(path)
-    assert "\n" not in str(error.value)
-
-
-def test_a_missing_cell_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nothing\.yaml is not a cell file .*No such file"):
-        read_cell(tmp_path / "nothing.yaml")
-
-
-def test_a_cell_file_is_checked_like_a_command_line(tmp_path: Path) -> None:
-    text = write_cell(compose_cell([]))
-    path = tmp_path / "config.yaml"
-    path.write_text(text.replace("max_epochs: 50", "max_epochs: 0"))
-    with pytest.raises(UserError, match=r"protocol\.max_epochs must be more than 0, found 0"):
-        read_cell(path)

@@ -1,6 +1,4 @@
-"""EmoMusic: the artist rule, targets standardised over train and val, and tables as they are
-distributed.
-"""
+"""EmoMusic: the artist rule, targets standardised over train and val, tables as distributed."""
 
 import csv
 import hashlib
@@ -23,15 +21,14 @@ from datamodules.errors import UserError
 from datamodules.tracks import Track, UnusableFile
 
 SONG_HEADER = [
-    *(
-        "song_id",
-        "file_name",
-        "Artist",
-        "Song title",
-        "start of the segment (min.sec)",
-        "end of the segment (min.sec)",
-    ),
-    *("Genre", "Mediaeval 2013 set"),
+    "song_id",
+    "file_name",
+    "Artist",
+    "Song title",
+    "start of the segment (min.sec)",
+    "end of the segment (min.sec)",
+    "Genre",
+    "Mediaeval 2013 set",
 ]
 RATING_HEADER = ["song_id", "mean_arousal", "std_arousal", "mean_valence", "std_valence"]
 SONGS: dict[str, tuple[str, str, float, float]] = {  # artist, set, arousal, valence
@@ -86,17 +83,11 @@ def write_tree(
         for song, (_, _, arousal, valence) in songs.items()
     ]
     write_csv(root / folder / "static_annotations.csv", RATING_HEADER, ratings)
-    for name in (
-        "valence_cont_average",
-        "valence_cont_std",
-        "arousal_cont_average",
-        "arousal_cont_std",
-    ):
-        write_csv(
-            root / folder / f"{name}.csv",
-            ["song_id", "sample_15000ms"],
-            [[song, 0.1] for song in songs],
-        )
+    moments = [[song, 0.1] for song in songs]  # ratings in time, which nothing reads
+    for dimension in ("valence", "arousal"):
+        for kind in ("average", "std"):
+            path = root / folder / f"{dimension}_cont_{kind}.csv"
+            write_csv(path, ["song_id", "sample_15000ms"], moments)
     (root / "clips_45seconds").mkdir(exist_ok=True)
     for song in songs:
         (root / "clips_45seconds" / f"{song}{suffix}").touch()
@@ -137,16 +128,8 @@ def bucket(name: str) -> int:
         ("Sinéad O\u2019Connor", "sinad oconnor", 9),
         ("blink-182", "blink", 0),
         ("AC/DC", "acdc", 0),
-        (
-            "cd\u00a0cd",
-            "cdcd",
-            9,
-        ),  # a blank that is not ASCII is dropped, with a blank it would be 6
-        (
-            "\u212aiss",
-            "kiss",
-            9,
-        ),  # the Kelvin sign is an ASCII k once it is lower-cased, without it would be 3
+        ("cd\u00a0cd", "cdcd", 9),  # a blank beyond ASCII is dropped, with a blank it would be 6
+        ("\u212aiss", "kiss", 9),  # the Kelvin sign becomes an ASCII k, without it would be 3
         ("東京事変", "", 5),
     ],
 )
@@ -198,9 +181,7 @@ def test_targets_are_standardised_over_train_and_val_only(root: Path) -> None:
 
 def test_ratings_of_test_songs_move_no_other_target(root: Path, tmp_path: Path) -> None:
     other = {
-        song: (artist, kind, 5.0, 5.0) if "evaluation" in kind else row
-        for song, row in SONGS.items()
-        for artist, kind, *_ in [row]
+        song: (*row[:2], 5.0, 5.0) if "evaluation" in row[1] else row for song, row in SONGS.items()
     }
     changed = tracks(write_tree(tmp_path / "other", other))
     assert {s: t.target for s, t in changed.items() if t.split != "test"} == {
@@ -290,27 +271,50 @@ def test_a_missing_table_is_named_with_both_places(root: Path, name: str) -> Non
 def test_a_missing_column_is_named(root: Path, name: str, column: str) -> None:
     path = root / name
     path.write_text(path.read_text(encoding="utf-8").replace(column, "Something"), encoding="utf-8")
-    assert (
-        f"{name} has no column {column}: expected a comma-separated table with song_id, "
-        in refusal(root)
-    )
+    found = refusal(root)
+    assert f"{name} has no column {column}, found song_id, " in found
+    assert ": expected a comma-separated table with song_id, " in found
+    assert found.endswith("; unpack annotations.tar.gz again")
 
 
-@pytest.mark.parametrize("text", ["", "song_id\tmean_arousal\tmean_valence\n2\t5\t5\n"])
-def test_an_empty_table_and_a_wrong_delimiter_lack_columns(root: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", "none"),
+        (
+            "song_id\tmean_arousal\tmean_valence\n2\t5\t5\n",
+            "song_id mean_arousal mean_valence",
+        ),
+    ],
+)
+def test_an_empty_table_and_a_wrong_delimiter_lack_columns(
+    root: Path, text: str, found: str
+) -> None:
     (root / "static_annotations.csv").write_text(text)
     assert (
-        "static_annotations.csv has no column song_id: expected a comma-separated table"
-        in refusal(root)
+        "static_annotations.csv has no column song_id, mean_arousal, mean_valence, "
+        f"found {found}: expected a comma-separated table" in refusal(root)
     )
 
 
-@pytest.mark.parametrize("row", ["2,5", "x,5,1,5,1", "-2,5,1,5,1", ",5,1,5,1"])
-def test_a_broken_row_is_named_by_its_number(root: Path, row: str) -> None:
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("2,5", "breaks off before its std_arousal"),
+        ("2,5,1,5,1,1", "has more cells than there are columns"),
+        ("x,5,1,5,1", "has the song_id 'x', expected a whole number"),
+        ("-2,5,1,5,1", "has the song_id '-2', expected a whole number"),
+        (",5,1,5,1", "has the song_id '', expected a whole number"),
+    ],
+)
+def test_a_broken_row_is_named_by_its_number(root: Path, row: str, problem: str) -> None:
     path = root / "static_annotations.csv"
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([*lines[:3], row, *lines[4:]]), encoding="utf-8")
-    assert "row 4 of " in refusal(root)
+    assert refusal(root) == (
+        f"1 of 11 rows of {path} cannot be used (first: line 4 {problem}): "
+        "unpack annotations.tar.gz again"
+    )
 
 
 def test_a_song_without_ratings_and_ratings_without_a_song_are_counted(
@@ -337,17 +341,18 @@ def test_a_song_without_ratings_and_ratings_without_a_song_are_counted(
 @pytest.mark.parametrize("value", ["", "high", "nan", "inf", "0.5", "9.5", "5,5"])
 def test_a_rating_that_is_no_number_from_1_to_9_is_named(tmp_path: Path, value: str) -> None:
     root = write_tree(tmp_path, {**SONGS, "7": ("The White Stripes", "development", 5.0, value)})
-    assert (
-        refusal(root)
-        == f"song 7 in static_annotations.csv has the mean_valence '{value}': expected a number from 1 to 9"
+    assert refusal(root) == (
+        f"1 of 11 rows of {root}/static_annotations.csv cannot be used (first: line 5 (song 7) "
+        f"has the mean_valence '{value}', expected a number from 1 to 9): "
+        "unpack annotations.tar.gz again"
     )
 
 
 def test_an_unknown_set_is_named(tmp_path: Path) -> None:
     root = write_tree(tmp_path, {**SONGS, "7": ("The White Stripes", "dev", 5.0, 5.0)})
-    assert (
-        refusal(root)
-        == "song 7 in songs_info.csv is of the set 'dev': expected development or evaluation"
+    assert refusal(root) == (
+        f"1 of 11 rows of {root}/songs_info.csv cannot be used (first: line 5 (song 7) "
+        "is of the set 'dev', expected development or evaluation): unpack annotations.tar.gz again"
     )
 
 

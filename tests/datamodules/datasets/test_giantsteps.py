@@ -16,8 +16,9 @@ HEADER = "ID\tARTIST\tSONG TITLE\tMIX\tLABEL\tBP GENRE\tBP BPM\tBP KEY\n"
 
 
 def artist(split: str, number: int = 0) -> str:
-    """The `number`-th name that is in `split` by itself: SHA-1 of the lower-cased name mod 116, val
-    from 100 (jukemir).
+    """The `number`-th name that is in `split` by itself.
+
+    It is in val if SHA-1 of the lower-cased name mod 116 is 100 or more (jukemir).
     """
     names = (f"DJ Number {n}" for n in count())
     hashes = (
@@ -27,10 +28,8 @@ def artist(split: str, number: int = 0) -> str:
     return next(islice(matching, number, None))
 
 
-TRAIN, TRAIN2, TRAIN3, TRAIN4, VAL = (
-    *(artist("train", number) for number in range(4)),
-    artist("val"),
-)
+TRAIN, TRAIN2, TRAIN3, TRAIN4 = (artist("train", number) for number in range(4))
+VAL = artist("val")
 
 MTG: list[tuple[str, str, str, str]] = [  # id, manual key, confidence, artists
     ("10089", "D# minor", "2", TRAIN),
@@ -192,11 +191,8 @@ def test_val_starts_with_the_hash_of_the_lower_cased_name() -> None:
 
 def test_val_spreads_over_two_hops_and_no_further_against_the_order_of_rows() -> None:
     rows = [[TRAIN3, TRAIN4], [TRAIN2, TRAIN3], [TRAIN, TRAIN2], [VAL, TRAIN]]
-    assert val_artists(rows) == {
-        VAL,
-        TRAIN,
-        TRAIN2,
-    }  # the first pass reaches TRAIN, the second TRAIN2
+    # The first pass reaches TRAIN, the second TRAIN2.
+    assert val_artists(rows) == {VAL, TRAIN, TRAIN2}
 
 
 def test_val_runs_along_the_order_of_rows_in_one_pass() -> None:
@@ -253,7 +249,7 @@ def test_folders_without_a_commit_in_their_name_are_read_too(root: Path) -> None
 def test_a_missing_table_is_named(root: Path, table: str) -> None:
     (mtg(root) / "annotations" / table).unlink()
     with pytest.raises(
-        UserError, match=rf"no GiantSteps MTG labels: .*{table} does not exist\. Unpack"
+        UserError, match=rf"no GiantSteps MTG labels: .*annotations has no {table}\. Unpack"
     ):
         tracks(root)
 
@@ -269,7 +265,11 @@ def test_a_bad_key_of_the_test_set_names_the_file_and_the_key(root: Path) -> Non
 
 def test_a_bad_key_of_the_mtg_set_names_the_file_and_the_key(root: Path) -> None:
     write_mtg(mtg(root), [*MTG, ("10099", "A-A# minor", "2", TRAIN)])
-    with pytest.raises(UserError, match=r"annotations\.txt has the key 'A-A# minor'"):
+    message = (
+        r"1 of 11 rows of .*annotations\.txt cannot be used \(first: line 12 has the key "
+        r"'A-A# minor', expected one tonic and major or minor\): unpack"
+    )
+    with pytest.raises(UserError, match=message):
         tracks(root)
 
 

@@ -1,6 +1,4 @@
-"""GTZAN: the fault-filtered split, the layouts it comes in, and the one file that is broken in most
-copies.
-"""
+"""GTZAN: the fault-filtered split, its layouts, and the one file that is broken in most copies."""
 
 from collections import Counter
 from pathlib import Path
@@ -17,9 +15,17 @@ from datamodules.errors import UserError
 from datamodules.tracks import SPLITS, UnusableFile
 
 PER_CLASS = {  # train, val, test: facts/tasks 1.2
-    "blues": (46, 23, 31), "classical": (48, 20, 31), "country": (45, 23, 30), "disco": (42, 22, 29), "hiphop": (47, 18, 27),
-    "jazz": (43, 17, 27), "metal": (44, 20, 27), "pop": (41, 13, 30), "reggae": (43, 17, 26), "rock": (44, 24, 32),
-}  # fmt: skip
+    "blues": (46, 23, 31),
+    "classical": (48, 20, 31),
+    "country": (45, 23, 30),
+    "disco": (42, 22, 29),
+    "hiphop": (47, 18, 27),
+    "jazz": (43, 17, 27),
+    "metal": (44, 20, 27),
+    "pop": (41, 13, 30),
+    "reggae": (43, 17, 26),
+    "rock": (44, 24, 32),
+}
 
 
 def make_tree(root: Path, folder: str = "genres", suffix: str = ".wav") -> Path:
@@ -29,9 +35,8 @@ def make_tree(root: Path, folder: str = "genres", suffix: str = ".wav") -> Path:
         where.mkdir(parents=True)
         for number in range(100):
             (where / f"{genre}.{number:05d}{suffix}").touch()
-    soundfile.write(
-        root / folder / "jazz" / f"jazz.00054{suffix}", np.zeros(100), 22050, subtype="PCM_16"
-    )
+    opened = root / folder / "jazz" / f"jazz.00054{suffix}"
+    soundfile.write(opened, np.zeros(100), 22050, subtype="PCM_16")
     return root
 
 
@@ -147,11 +152,8 @@ def test_a_folder_without_genres_says_where_to_unpack(tmp_path: Path) -> None:
 
 def test_missing_clips_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
     make_tree(tmp_path)
-    for name in (
-        "rock/rock.00099",
-        "blues/blues.00012",
-        "classical/classical.00042",
-    ):  # the last one is in no split
+    in_no_split = "classical/classical.00042"
+    for name in ("rock/rock.00099", "blues/blues.00012", in_no_split):
         (tmp_path / "genres" / f"{name}.wav").unlink()
     with pytest.raises(
         UserError,
@@ -195,9 +197,7 @@ def test_an_unused_clip_cannot_be_left_out_because_it_is_no_track(root: Path) ->
 
 def test_a_corrupt_header_is_reported_and_au_files_are_decoded(tmp_path: Path) -> None:
     make_tree(tmp_path)
-    (
-        tmp_path / "demo.json"
-    ).touch()  # a demo may be a part of the list: three clips are enough here
+    (tmp_path / "demo.json").touch()  # a demo may be a part of the list: three clips are enough
     wanted = {"blues.00029": ".au", "blues.00000": ".wav", "rock.00010": ".wav"}
     for track in GTZANGenre(tmp_path, ClipRule()).tracks():
         track.path.unlink()

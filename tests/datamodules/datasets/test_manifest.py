@@ -1,6 +1,4 @@
-"""Own data: what a table may look like, what follows from it, and what is said of one that cannot
-be used.
-"""
+"""Own data: what a table may look like, what follows from it, and what is said of a broken one."""
 
 import json
 import re
@@ -153,18 +151,22 @@ def test_audio_becomes_clips(folder: Path, table: Path) -> None:
 
 
 def marble(folder: Path, labels: dict[str, Any]) -> dict[str, str]:
-    """MARBLE v2's three files in data/X, with paths from the folder above data, and the keys of its
-    GTZAN.
-    """
+    """MARBLE v2's three files in data/X, with paths from the folder above, and its GTZAN's keys."""
     touch(folder / "data" / "X" / "clips")
     for split in SPLITS:
         rows = [
             {
-                "audio_path": f"data/X/clips/{name}.wav", "label": labels[name], "sample_rate": 22050, "num_samples": 661504,
-                "bit_depth": 16, "channels": 1, "duration": 30.0,
+                "audio_path": f"data/X/clips/{name}.wav",
+                "label": labels[name],
+                "sample_rate": 22050,
+                "num_samples": 661504,
+                "bit_depth": 16,
+                "channels": 1,
+                "duration": 30.0,
             }
-            for name in SIX if SPLIT[name] == split
-        ]  # fmt: skip
+            for name in SIX
+            if SPLIT[name] == split
+        ]
         write_jsonl(folder / "data" / "X" / f"X.{split}.jsonl", rows)
     return {split: str(folder / "data" / "X" / f"X.{split}.jsonl") for split in SPLITS}
 
@@ -315,7 +317,10 @@ def test_features_are_shared_by_tables_over_one_folder_only(
 
 def test_missing_audio_is_counted_and_can_be_left_out(folder: Path, table: Path) -> None:
     (folder / "audio" / "a.wav").unlink()
-    pattern = r"1 of 6 manifest-\w+ tracks have no audio under .* \(first: .*audio/a\.wav\)\..*data\.exclude=\[audio/a\.wav\]"
+    pattern = (
+        r"1 of 6 manifest-\w+ tracks have no audio under .* \(first: "
+        r".*audio/a\.wav\)\..*data\.exclude=\[audio/a\.wav\]"
+    )
     assert re.fullmatch(pattern, refusal(table))
     assert len(read(table, exclude=["audio/a.wav"]).tracks()) == 5
 
@@ -356,13 +361,15 @@ def test_quoted_cells_keep_commas_and_line_ends(folder: Path) -> None:
 def test_one_table_or_three_are_needed(options: dict[str, str], found: str) -> None:
     assert refusal(**options) == (
         "task=manifest reads task.options.file, or else task.options.train, val and test "
-        f"together; found {found}: "
-        "set task.options.file=TABLE.csv"
+        f"together; found {found}: set task.options.file=TABLE.csv"
     )
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:
-    pattern = r"cannot read .*/no\.csv \(No such file or directory\): put the table there or correct its path"
+    pattern = (
+        r"cannot read .*/no\.csv \(No such file or directory\): "
+        r"put the table there or correct its path"
+    )
     assert re.fullmatch(pattern, refusal(tmp_path / "no.csv"))
 
 
@@ -380,7 +387,8 @@ def test_a_table_that_is_no_text_is_named(table: Path) -> None:
     )
     table.write_text('path,label\n"a.wav,x\n')
     assert re.fullmatch(
-        r".*my\.csv is not a CSV table \(after line 1: unexpected end of data\): save it anew as CSV",
+        r".*my\.csv is not a comma-separated table \(after line 1: unexpected end of data\): "
+        "save it anew as CSV",
         refusal(table),
     )
 
@@ -391,17 +399,26 @@ def test_a_table_that_is_no_text_is_named(table: Path) -> None:
         (
             "file,label",
             {},
-            r"has no column path \(or audio_path\): found file, label\. Name the column of the audio files so",
+            (
+                r"has no column path \(or audio_path\): "
+                r"found file, label\. Name the column of the audio files so"
+            ),
         ),
         (
             "path,genre",
             {},
-            r"has neither label nor labels: found path, genre\. Keep label for .* or set task\.options\.targets=",
+            (
+                r"has neither label nor labels: found path, genre\. "
+                r"Keep label for .* or set task\.options\.targets="
+            ),
         ),
         (
             "path,label,labels",
             {},
-            r"has both label and labels: found path, label, labels\. Keep label for one class or .*",
+            (
+                r"has both label and labels: found path, label, labels\. "
+                r"Keep label for one class or .*"
+            ),
         ),
         ("path,label,label", {}, r"has two columns named 'label': keep one of them"),
         (
@@ -472,8 +489,12 @@ def test_tracks_may_be_parts_of_files(folder: Path) -> None:
         )
     )
     assert [track.track_id for track in data.tracks()] == [
-        "audio/a.wav@1-2", "audio/a.wav@3-", "audio/b.wav", "audio/c.wav@0.25-0.5", "audio/d.wav@2-3",
-    ]  # fmt: skip
+        "audio/a.wav@1-2",
+        "audio/a.wav@3-",
+        "audio/b.wav",
+        "audio/c.wav@0.25-0.5",
+        "audio/d.wav@2-3",
+    ]
     found = {track_of(item): item for item in items_of(data, 8000, min_samples=1)}
     for track, tone in (
         ("audio/a.wav@1-2", tones[1]),
@@ -502,7 +523,10 @@ def test_tracks_may_be_parts_of_files(folder: Path) -> None:
         ),
         (
             '{"path": "a.wav", "label": 0.5}',
-            r"has label=0\.5, which is no class: for regression set task\.options\.targets=\[label\]",
+            (
+                r"has label=0\.5, which is no class: "
+                r"for regression set task\.options\.targets=\[label\]"
+            ),
         ),
         ('{"path": "a.wav", "label": [0.5, NaN]}', r"has label=nan, which is not a number"),
         ('{"path": "a.wav", "label": ["x", 0.5]}', r"has label=0\.5, which is no class: .*"),
@@ -536,8 +560,9 @@ def test_a_class_that_train_lacks_is_named(table: Path) -> None:
         table.read_text().replace("jazz,val", "jass,val").replace("rock,test", "roc,test")
     )
     pattern = (
-        r"2 labels of .*my\.csv are in val or test but not in train \(first: 'jass'\): no probe can learn them\. Correct the "
-        r"spelling, the split, or set another task\.options\.split_seed"
+        r"2 labels of .*my\.csv are in val or test but not in train \(first: 'jass'\): "
+        r"no probe can learn them\. "
+        r"Correct the spelling, the split, or set another task\.options\.split_seed"
     )
     assert re.fullmatch(pattern, refusal(table))
 
@@ -558,7 +583,10 @@ def test_a_single_class_is_refused(folder: Path) -> None:
 
 def test_a_track_listed_twice_is_named_also_across_files(table: Path, tmp_path: Path) -> None:
     table.write_text(table.read_text() + "./audio/a.wav,jazz,test\n")
-    pattern = r"1 tracks are listed more than once in .*my\.csv \(first: audio/a\.wav\): keep one row of each"
+    pattern = (
+        r"1 tracks are listed more than once in .*my\.csv \(first: audio/a\.wav\): "
+        r"keep one row of each"
+    )
     assert re.fullmatch(pattern, refusal(table))
     files = marble(tmp_path, GENRES)
     files["test"] = files["train"]
@@ -582,7 +610,10 @@ def test_a_split_for_some_tracks_only_is_named(folder: Path) -> None:
         {"path": f"audio/{n}.wav", "label": GENRES[n]} | ({"split": SPLIT[n]} if n != "c" else {})
         for n in SIX
     ]
-    pattern = r"1 of 6 tracks in .*my\.jsonl have no split \(first: audio/c\.wav\): write it for all or for none"
+    pattern = (
+        r"1 of 6 tracks in .*my\.jsonl have no split \(first: audio/c\.wav\): "
+        r"write it for all or for none"
+    )
     assert re.fullmatch(pattern, refusal(write_jsonl(folder / "my.jsonl", rows)))
 
 
@@ -592,7 +623,8 @@ def test_labels_of_several_kinds_are_named(folder: Path) -> None:
         for n in SIX
     ]
     pattern = (
-        r"labels of several kinds in .*my\.jsonl: classification \(first: audio/a\.wav\), multilabel \(first: audio/c\.wav\)\. "
+        r"labels of several kinds in .*my\.jsonl: classification \(first: audio/a\.wav\), "
+        r"multilabel \(first: audio/c\.wav\)\. "
         r"Write all labels in one form"
     )
     assert re.fullmatch(pattern, refusal(write_jsonl(folder / "my.jsonl", rows)))

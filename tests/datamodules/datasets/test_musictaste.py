@@ -1,6 +1,4 @@
-"""Music Taste's stand-in: means on the thresholds, the drawn split, and what is said of ratings
-that cannot be used.
-"""
+"""Music Taste's stand-in: means on the thresholds, the drawn split, ratings that cannot be used."""
 
 import re
 from collections import Counter
@@ -34,10 +32,8 @@ GOLDEN: dict[str, list[tuple[str, str, str]]] = {
     "on_067": [*[("2", "1", "1")] * 67, *[("2", "0", "1")] * 33],  # 2, 67/100, 1
     "on_134": [*[("0", "2", "0")] * 34, *[("0", "1", "0")] * 66],  # 0, 134/100, 0
     "over_134": [*[("0", "2", "0")] * 35, *[("0", "1", "0")] * 65],  # 0, 135/100, 0
-    "decimals": [
-        ("1.1", "0.66", "0.4"),
-        ("0.9", "0.68", "0.6"),
-    ],  # 1, 0.67, 0.5, none of them exact in binary
+    # 1, 0.67, 0.5, and no score is exact in binary
+    "decimals": [("1.1", "0.66", "0.4"), ("0.9", "0.68", "0.6")],
 }
 N_TRACKS = 20  # the golden ones and fillers
 
@@ -295,13 +291,19 @@ def test_an_unreadable_file_is_reported_by_its_track(root: Path) -> None:
 
 def test_missing_ratings_are_named(root: Path) -> None:
     (root / "ratings.csv").unlink()
-    pattern = r"cannot read .*ratings\.csv \(No such file or directory\): put the table there or correct its path"
+    pattern = (
+        r"cannot read .*ratings\.csv \(No such file or directory\): "
+        r"put the table there or correct its path"
+    )
     assert re.fullmatch(pattern, refusal(root))
 
 
 def test_missing_columns_are_named_with_what_was_found(root: Path) -> None:
     write(root, ["a,r,1"], "track;rater,x,mpc")
-    pattern = r".*ratings\.csv has no column track, rater, rd, sqc, found track;rater, x, mpc: expected track, rater, mpc, rd, sqc"
+    pattern = (
+        r".*ratings\.csv has no column track, rater, rd, sqc, found track;rater, x, mpc: "
+        r"expected a comma-separated table with track, rater, mpc, rd, sqc"
+    )
     assert re.fullmatch(pattern, refusal(root))
     (root / "ratings.csv").write_text("")
     assert "has no column track, rater, mpc, rd, sqc, found none" in refusal(root)
@@ -326,13 +328,19 @@ def test_rows_that_cannot_be_used_are_counted_and_the_first_is_named(
     root: Path, line: str, why: str
 ) -> None:
     write(root, [*rows()[:3], line, line, *rows()[3:]])
-    pattern = rf"2 of {len(rows()) + 2} rows of .*ratings\.csv cannot be used \(first: line 5 {why}.*\): correct the file"
+    pattern = (
+        rf"2 of {len(rows()) + 2} rows of .*ratings\.csv cannot be used "
+        rf"\(first: line 5 {why}.*\): correct the file"
+    )
     assert re.fullmatch(pattern, refusal(root))
 
 
 def test_a_rater_who_rates_a_track_twice_is_named(root: Path) -> None:
     write(root, [*rows(), rows()[0], rows()[0], rows()[-1].replace("filler12", "filler12.wav")])
-    pattern = r"2 times a rater has rated a track more than once in .*\(first: rater r0, track on_one\): keep one row of each"
+    pattern = (
+        r"2 times a rater has rated a track more than once in .*"
+        r"\(first: rater r0, track on_one\): keep one row of each"
+    )
     assert re.fullmatch(pattern, refusal(root))
 
 
@@ -359,7 +367,10 @@ def test_rated_tracks_without_audio_are_counted_and_can_be_left_out(root: Path) 
 
 def test_audio_without_a_rating_is_counted(root: Path) -> None:
     write(root, [line for line in rows() if not line.startswith(("on_one", "filler03"))])
-    pattern = r"2 of 20 audio files under .*audio have no rating in ratings\.csv \(first: filler03\.wav\): add their ratings or .*"
+    pattern = (
+        r"2 of 20 audio files under .*audio have no rating in ratings\.csv "
+        r"\(first: filler03\.wav\): add their ratings or .*"
+    )
     assert re.fullmatch(pattern, refusal(root))
 
 

@@ -1,4 +1,4 @@
-"""NSynth: labels from the JSON, official splits by folder, and what is said of a broken download."""
+"""NSynth: labels from the JSON, official splits by folder, and what a broken download is told."""
 
 import json
 from pathlib import Path
@@ -93,12 +93,9 @@ def test_families_stand_in_the_official_order() -> None:
 
 def test_the_json_wins_over_the_file_name(root: Path) -> None:
     change(root, "bass_synthetic_009-010-025", instrument_family=5, pitch=99)
-    assert {t.track_id: t.target for t in NSynthInstrument(root, ClipRule()).tracks()}[
-        "bass_synthetic_009-010-025"
-    ] == 5
-    assert {t.track_id: t.target for t in NSynthPitch(root, ClipRule()).tracks()}[
-        "bass_synthetic_009-010-025"
-    ] == 98
+    for task, target in ((NSynthInstrument, 5), (NSynthPitch, 98)):
+        targets = {track.track_id: track.target for track in task(root, ClipRule()).tracks()}
+        assert targets["bass_synthetic_009-010-025"] == target
 
 
 def test_splits_are_the_official_folders(root: Path) -> None:
@@ -128,18 +125,18 @@ def test_a_note_without_audio_is_named(root: Path) -> None:
 
 
 def test_audio_without_an_entry_and_other_junk_are_no_tracks(root: Path) -> None:
-    for name in (
-        "guitar_acoustic_000-050-050.wav",
-        "._bass_synthetic_009-010-025.wav",
-        "notes.txt",
-    ):
+    junk = ("guitar_acoustic_000-050-050.wav", "._bass_synthetic_009-010-025.wav", "notes.txt")
+    for name in junk:
         (root / "nsynth-train" / "audio" / name).write_bytes(b"junk")
     assert len(NSynthPitch(root, ClipRule()).tracks()) == 6
 
 
 def test_missing_labels_are_named_with_what_to_unpack(root: Path) -> None:
     (root / "nsynth-valid" / "examples.json").unlink()
-    pattern = r"no NSynth labels: .*nsynth-valid/examples\.json does not exist\. Unpack nsynth-\*\.jsonwav\.tar\.gz into .*"
+    pattern = (
+        r"no NSynth labels: .*nsynth-valid has no examples\.json\. "
+        r"Unpack nsynth-\*\.jsonwav\.tar\.gz into .*"
+    )
     with pytest.raises(UserError, match=pattern):
         NSynthPitch(root, ClipRule()).tracks()
 
@@ -167,9 +164,11 @@ def test_an_entry_without_its_label_is_named(
     root: Path, task: type[NSynthPitch | NSynthInstrument], field: str
 ) -> None:
     write_examples(root, "nsynth-test", {"vocal_acoustic_000-120-127": {"velocity": 127}})
-    with pytest.raises(
-        UserError, match=rf"NSynth's entry 'vocal_acoustic_000-120-127' has no field '{field}'"
-    ):
+    pattern = (
+        r"nsynth-test/examples\.json has an entry 'vocal_acoustic_000-120-127' "
+        rf"without a field '{field}': download examples\.json again"
+    )
+    with pytest.raises(UserError, match=pattern):
         task(root, ClipRule()).tracks()
 
 

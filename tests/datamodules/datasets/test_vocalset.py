@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections import Counter
+from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,11 +15,10 @@ from feeding import items_of, track_of
 
 from datamodules.audio.clips import ClipRule
 from datamodules.datasets.vocalset import (
-    KNOWN_PROBLEMS,
+    KEPT_PROBLEMS,
     VocalSetSinger,
     VocalSetTechnique,
     deal,
-    known_problem,
     technique_split,
 )
 from datamodules.errors import UserError
@@ -82,16 +82,12 @@ REGULAR = {
 
 
 def make_tree(root: Path, folder: str = "FULL") -> Path:
-    """Each singer with each technique, the odd files, and the two lists; empty, for listing opens
-    no audio.
+    """Each singer with each technique, the odd files, and the two lists.
+
+    Files are empty, for listing opens no audio.
     """
-    for track_id in (
-        REGULAR
-        | set(ODD)
-        | set(ODD_OTHER)
-        | set(DUPLICATES)
-        | {f"{track_id}(1)" for track_id in DUPLICATES}
-    ):
+    doubles = {f"{track_id}(1)" for track_id in DUPLICATES}
+    for track_id in {*REGULAR, *ODD, *ODD_OTHER, *DUPLICATES, *doubles}:
         path = root / folder / f"{track_id}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -174,18 +170,22 @@ def test_trills_are_told_apart(root: Path) -> None:
 
 
 def test_duplicates_are_dropped_and_listed_with_the_reason(root: Path) -> None:
-    dropped = {
-        problem.tracks: problem.problem for problem in KNOWN_PROBLEMS if problem.action == "dropped"
-    }
-    assert dropped == {
-        f"{track_id}(1)": "same bytes as the file without (1)" for track_id in DUPLICATES
-    }
+    for task in (VocalSetSinger, VocalSetTechnique):
+        assert {bad.name: bad.reason for bad in task.known_bad} == {
+            f"{track_id}(1)": "same bytes as the file without (1)" for track_id in DUPLICATES
+        }
     assert not [track_id for track_id in singers(root) if "(1)" in track_id]
     assert set(DUPLICATES) <= set(singers(root))
 
 
-def test_known_flaws_are_found_by_track_and_regular_names_have_none() -> None:
-    assert not [track_id for track_id in REGULAR if known_problem(track_id)]
+def kept_problem(track_id: str) -> str | None:
+    matching = (pattern for pattern in KEPT_PROBLEMS if fnmatchcase(track_id, pattern))
+    return KEPT_PROBLEMS.get(next(matching, ""))
+
+
+def test_kept_flaws_are_found_by_track_and_regular_names_have_none() -> None:
+    assert kept_problem("female4/scales/straight/scales_straight_a") == "ten names lack the singer"
+    assert not [track_id for track_id in REGULAR if kept_problem(track_id)]
     fine = {
         "female1/arpeggios/belt/f1_arpeggios_belt_a",
         "male10/scales/trill/m10_scales_trill_e",
@@ -194,11 +194,10 @@ def test_known_flaws_are_found_by_track_and_regular_names_have_none() -> None:
     fine |= {"male11/excerpts/spoken/m11_row_spoken", "male9/excerpts/vibrato/m9_caro_vibrato"}
     fine |= {"female7/long_tones/trillo/f7_ long_trillo_a", "female1/long_tones/pp/f1_long_pp_a"}
     for track_id in {*ODD, *ODD_OTHER} - fine:
-        problem = known_problem(track_id)
-        assert problem is not None, track_id
-        assert problem.action == "kept"
-    assert not [track_id for track_id in fine if known_problem(track_id)]
-    assert known_problem("male10/excerpts/vibrato/m10_caro_vibrato") is None
+        assert kept_problem(track_id), track_id
+    assert not [track_id for track_id in fine if kept_problem(track_id)]
+    assert not [bad.name for bad in VocalSetSinger.known_bad if kept_problem(bad.name)]
+    assert kept_problem("male10/excerpts/vibrato/m10_caro_vibrato") is None
 
 
 # -- layouts ---------------------------------------------------------------------------------------
@@ -228,27 +227,19 @@ def test_paths_are_the_files(root: Path) -> None:
 def test_junk_is_ignored(own_root: Path) -> None:
     before = singers(own_root)
     for name in (
-        *(
-            "__MACOSX/FULL/female1/scales/belt/._f1_scales_belt_a.wav",
-            "__MACOSX/._x.wav",
-            "FULL/__MACOSX/a/b/x.wav",
-        ),
-        *(
-            "FULL/female1/scales/belt/._f1_scales_belt_a.wav",
-            "FULL/.DS_Store",
-            "FULL/female1/scales/belt/.DS_Store",
-        ),
-        *(
-            "FULL/female1/scales/._belt",
-            "FULL/._female1",
-            "readme-anon.txt",
-            "FULL/female1/notes.txt",
-        ),
-        *(
-            "FULL/female1/scales/f1_too_high.wav",
-            "FULL/female1/scales/belt/deeper/f1_too_deep.wav",
-            "FULL/x.wav",
-        ),
+        "__MACOSX/FULL/female1/scales/belt/._f1_scales_belt_a.wav",
+        "__MACOSX/._x.wav",
+        "FULL/__MACOSX/a/b/x.wav",
+        "FULL/female1/scales/belt/._f1_scales_belt_a.wav",
+        "FULL/.DS_Store",
+        "FULL/female1/scales/belt/.DS_Store",
+        "FULL/female1/scales/._belt",
+        "FULL/._female1",
+        "readme-anon.txt",
+        "FULL/female1/notes.txt",
+        "FULL/female1/scales/f1_too_high.wav",
+        "FULL/female1/scales/belt/deeper/f1_too_deep.wav",
+        "FULL/x.wav",
     ):
         (own_root / name).parent.mkdir(parents=True, exist_ok=True)
         (own_root / name).write_bytes(b"\x00\x05\x16\x07")
@@ -306,7 +297,10 @@ def test_another_list_of_test_singers_is_an_error_for_technique_only(own_root: P
     (own_root / "test_singers_technique.txt").write_text("female2\nmale1\n")
     with pytest.raises(
         UserError,
-        match=r"test_singers_technique\.txt lists female2, male1, but VocalSet's test singers are female2, .* unpack",
+        match=(
+            r"test_singers_technique\.txt lists female2, male1, "
+            r"but VocalSet's test singers are female2, .* unpack"
+        ),
     ):
         VocalSetTechnique(own_root, ClipRule()).tracks()
     assert VocalSetSinger(own_root, ClipRule()).tracks()
@@ -353,7 +347,10 @@ def test_a_folder_without_singers_says_where_to_unpack(
 ) -> None:
     with pytest.raises(
         UserError,
-        match=r"no VocalSet audio: .* has no folder FULL or data_by_singer\. Unpack VocalSet11\.zip",
+        match=(
+            r"no VocalSet audio: .* has no folder FULL or data_by_singer\. "
+            r"Unpack VocalSet11\.zip"
+        ),
     ):
         data(tmp_path, ClipRule()).tracks()
 
@@ -362,7 +359,10 @@ def test_an_unknown_singer_is_named_with_the_known_ones(own_root: Path) -> None:
     (own_root / "FULL/female10").mkdir()
     with pytest.raises(
         UserError,
-        match=r"1 folders of unknown singers \(first: female10\): .* known singers are female1, .*male11",
+        match=(
+            r"1 folders of unknown singers \(first: female10\): "
+            r".* known singers are female1, .*male11"
+        ),
     ):
         singers(own_root)
 
@@ -426,9 +426,7 @@ def test_a_clip_is_132000_samples_at_44100_hz() -> None:
 def test_recordings_are_cut_as_in_the_settings(
     own_root: Path, data: type[TaskDataModule], task: str, lengths: dict[str, list[float]]
 ) -> None:
-    """Short ones are one clip, stereo and other rates are read, what cannot be read is reported, a
-    file's clips stay together.
-    """
+    """Short ones are one clip, stereo and other rates are read, what is unreadable is reported."""
     folder = own_root / "FULL/male2/scales/belt"
     soundfile.write(folder / "short.wav", np.zeros(110250), 44100)
     soundfile.write(folder / "one.wav", np.zeros((66150, 2)), 22050)

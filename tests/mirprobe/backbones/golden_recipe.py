@@ -1,4 +1,4 @@
-"""The golden numbers' audio, sizes and files, as ../shared/golden/backbones/README.md states them."""
+"""Audio, sizes and files of the golden numbers: ../shared/golden/backbones/README.md."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mirprobe.backbones.conformer import Conformer, Variant
+from mirprobe.backbones.conformer import Conformer, ConformerVariant
 from mirprobe.backbones.conformer_state import ConformerSize, published_shapes
 from mirprobe.backbones.muq import MuQ
 from mirprobe.backbones.musicfm import FMA_STATISTICS, MusicFM
@@ -36,41 +36,47 @@ class SmallMuQ(MuQ):
 class SmallMusicFMFma(SmallMusicFM):
     """The recipe's weights behind FMA's statistics."""
 
-    variants: ClassVar[Mapping[str, Variant]] = {"random": Variant(None, *FMA_STATISTICS)}
+    variants: ClassVar[Mapping[str, ConformerVariant]] = {
+        "random": ConformerVariant(None, *FMA_STATISTICS)
+    }
 
 
 def waveform(name: str) -> Tensor:
     """(1, S) float32 at 24 kHz; every sample is a 16-bit PCM value."""
     t = np.arange(N_SAMPLES[name], dtype=np.float64) / 24_000
-    uniform = np.random.Generator(np.random.PCG64(zlib.crc32(f"wave/{name}".encode()))).random(
-        len(t)
-    )
+    generator = np.random.Generator(np.random.PCG64(zlib.crc32(f"wave/{name}".encode())))
+    uniform = generator.random(len(t))
+
     tau, ln10 = 2.0 * math.pi, math.log(10.0)
     tone_level = np.exp(-0.75 * ln10 * (1.0 - np.cos(tau * 2.1 * t)))
     noise_level = np.exp(-0.50 * ln10 * (1.0 - np.cos(tau * 3.3 * t + 1.0)))
+
     tones = 0.30 * np.sin(tau * 220.0 * t)
     tones = tones + 0.20 * np.sin(tau * 554.365 * t + 0.5)
     tones = tones + 0.15 * np.sin(tau * (300.0 * t + 450.0 * t * t))
+
     x = tone_level * tones + 0.1 * noise_level * (2.0 * uniform - 1.0)
     return torch.from_numpy((np.round(x * 32767.0) / 32768.0).astype(np.float32))[None]
 
 
 def golden_input(case: str) -> Tensor:
     """Audio of a golden case: (1, S)."""
-    padded = case.startswith("w1s_pad3s")
-    return (
-        torch.cat([waveform("w1s"), torch.zeros(1, 48_000)], dim=1)
-        if padded
-        else waveform(case[:3])
-    )
+    if case.startswith("w1s_pad3s"):
+        return torch.cat([waveform("w1s"), torch.zeros(1, 48_000)], dim=1)
+    return waveform(case[:3])
+
+
+def three_clips() -> Tensor:
+    """(3, S): two golden cases of one length, and the first of them backwards."""
+    music = golden_input("w3s")
+    return torch.cat([music, golden_input("w1s_pad3s"), music.flip(1)])
 
 
 def golden_states(tag: str, case: str) -> Tensor:
     """(1, L+1, T, D) that the published code returned."""
     with np.load(DATA / f"{tag}_reduced.npz") as arrays:
-        return torch.from_numpy(
-            np.stack([arrays[f"{case}/h{layer}"] for layer in range(REDUCED.n_layers + 1)])
-        )[None]
+        layers = [arrays[f"{case}/h{layer}"] for layer in range(REDUCED.n_layers + 1)]
+    return torch.from_numpy(np.stack(layers))[None]
 
 
 def checksums() -> dict[str, Any]:
@@ -80,38 +86,30 @@ def checksums() -> dict[str, Any]:
 
 
 def published_checkpoint(backbone: Conformer, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All that a published file holds, used or not: the keys of `state`, computed ones and those to
-    be ignored.
-    """
+    """All that a published file holds: the keys of `state`, and more that are not read."""
     own = {key: state[key] for key in published_shapes(backbone.size)}
     own["conformer.embed_positions.inv_freq"] = backbone.inv_freq
-    own["cls_token"], own["linear.weight"], own["linear.bias"] = (
-        torch.zeros(128),
-        torch.zeros(64, 128),
-        torch.zeros(64),
-    )
-    own |= {
-        key.replace("running_mean", "num_batches_tracked"): torch.tensor(95489)
-        for key in own
-        if "running_mean" in key
-    }
+
+    own["cls_token"] = torch.zeros(128)
+    own["linear.weight"] = torch.zeros(64, 128)
+    own["linear.bias"] = torch.zeros(64)
+    for key in [key for key in own if key.endswith("running_mean")]:
+        own[key.replace("running_mean", "num_batches_tracked")] = torch.tensor(95489)
+
     position = "conformer.pos_conv_embed.conv"
-    own |= {
-        f"{position}.bias": torch.zeros(128),
-        f"{position}.parametrizations.weight.original0": torch.zeros(1, 1, 128),
-    }
+    own[f"{position}.bias"] = torch.zeros(128)
+    own[f"{position}.parametrizations.weight.original0"] = torch.zeros(1, 1, 128)
     own[f"{position}.parametrizations.weight.original1"] = torch.zeros(128, 8, 128)
+
     if isinstance(backbone, MusicFM):
-        own["preprocessor_melspec_2048.mel_stft.spectrogram.window"] = (
-            backbone.mel.spectrogram.window
-        )
-        own["preprocessor_melspec_2048.mel_stft.mel_scale.fb"] = backbone.mel.mel_scale.fb
+        mel = "preprocessor_melspec_2048.mel_stft"
+        own[f"{mel}.spectrogram.window"] = backbone.mel.spectrogram.window
+        own[f"{mel}.mel_scale.fb"] = backbone.mel.mel_scale.fb
         own["quantizer_melspec_2048_0.codebook"] = torch.zeros(64, 16)
     else:
-        own["rvq.quantizers.0.in_proj.weight_g"] = torch.zeros(16, 1, 1)
-        own["rvq.quantizers.7.out_proj.parametrizations.weight.original1"] = torch.zeros(64, 16, 1)
-        own["rvq.quantizers.7.codebook.weight"], own["rvq.quantizers.7.stale_counter"] = (
-            torch.zeros(64, 16),
-            torch.zeros(64),
-        )
+        quantizers = "rvq.quantizers"
+        own[f"{quantizers}.0.in_proj.weight_g"] = torch.zeros(16, 1, 1)
+        own[f"{quantizers}.7.out_proj.parametrizations.weight.original1"] = torch.zeros(64, 16, 1)
+        own[f"{quantizers}.7.codebook.weight"] = torch.zeros(64, 16)
+        own[f"{quantizers}.7.stale_counter"] = torch.zeros(64)
     return {f"model.{key}": tensor.clone() for key, tensor in own.items()}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from golden_recipe import waveform
 
+from datamodules.errors import UserError
 from mirprobe.backbones.fbank_chroma import FbankChroma
 
 GOLDEN = np.load(Path(__file__).parents[2] / "data" / "baseline.npz")
@@ -16,20 +17,18 @@ GOLDEN = np.load(Path(__file__).parents[2] / "data" / "baseline.npz")
 def test_golden_numbers(name: str, n_frames: int) -> None:
     states = FbankChroma()(waveform(name))
     assert states.shape == (1, 1, n_frames, 92)
-    feature = states[0, 0].numpy()
-    np.testing.assert_allclose(feature[:, :80], GOLDEN[f"{name}/fbank_nosnip"], atol=3e-4, rtol=0)
-    np.testing.assert_allclose(
-        feature[:, 80:], GOLDEN[f"{name}/chroma"][:n_frames], atol=1e-5, rtol=0
-    )
+
+    fbank, chroma = states[0, 0, :, :80].numpy(), states[0, 0, :, 80:].numpy()
+    np.testing.assert_allclose(fbank, GOLDEN[f"{name}/fbank_nosnip"], atol=3e-4, rtol=0)
+    np.testing.assert_allclose(chroma, GOLDEN[f"{name}/chroma"][:n_frames], atol=1e-5, rtol=0)
 
 
 def test_batch_of_two_equals_two_batches_of_one() -> None:
     backbone, audio = FbankChroma(), torch.cat([waveform("w1s"), waveform("w1s").flip(1)])
     both = backbone(audio)
     for clip in range(2):
-        torch.testing.assert_close(
-            backbone(audio[clip : clip + 1])[0], both[clip], atol=1e-6, rtol=0
-        )
+        alone = backbone(audio[clip : clip + 1])[0]
+        torch.testing.assert_close(alone, both[clip], atol=1e-6, rtol=0)
 
 
 def test_literal_overlap_of_the_paper_is_a_shift_of_15_ms() -> None:
@@ -37,6 +36,13 @@ def test_literal_overlap_of_the_paper_is_a_shift_of_15_ms() -> None:
     assert backbone.hop == 0.015
     assert backbone(waveform("w1s")).shape == (1, 1, 67, 92)
     assert backbone.fingerprint() != FbankChroma().fingerprint()
+
+
+@pytest.mark.parametrize("shift", [0, 20, -5, 12.3, "10", None])
+def test_any_other_shift_is_refused(shift: object) -> None:
+    with pytest.raises(UserError) as caught:
+        FbankChroma(frame_shift_ms=shift)  # type: ignore[arg-type]
+    assert str(caught.value) == f"unknown model.frame_shift_ms={shift}: set it to one of 10, 15"
 
 
 def test_silence_is_finite() -> None:

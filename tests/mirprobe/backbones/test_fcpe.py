@@ -11,7 +11,7 @@ from mirprobe.backbones.fcpe import FCPE, find_weights
 
 @pytest.fixture(scope="module")
 def fcpe() -> FCPE:
-    return FCPE()
+    return FCPE().freeze()
 
 
 def chirp(n_samples: int) -> torch.Tensor:
@@ -26,10 +26,10 @@ def test_all_layers_agree_with_the_package(fcpe: FCPE) -> None:
     audio = chirp(2 * 16000)
     states = fcpe(audio)
     with torch.no_grad():
-        mel = package.wav2mel(audio[..., None], 16000)[
-            :, : states.shape[2]
-        ]  # the package pads one frame more
+        mel = package.wav2mel(audio[..., None], 16000)
+        mel = mel[:, : states.shape[2]]  # the package pads one frame more
         torch.testing.assert_close(fcpe.log_mel(audio).transpose(1, 2), mel, atol=1e-5, rtol=0)
+
         x = package.model.input_stack(mel.transpose(1, 2)).transpose(1, 2)
         torch.testing.assert_close(states[:, 0], x, atol=1e-5, rtol=0)
         for layer, block in enumerate(package.model.net.encoder_layers, start=1):
@@ -60,11 +60,18 @@ def test_random_weights_are_seeded_and_another_backbone(fcpe: FCPE) -> None:
 def test_wrong_weight_files_are_refused_in_one_line(tmp_path: Path) -> None:
     truncated = tmp_path / "fcpe_c_v001.pt"
     truncated.write_bytes(find_weights().read_bytes()[:1000])
-    with pytest.raises(
-        UserError,
-        match=r"is not FCPE's published weight file: it has 1000 bytes \(expected 43363260\)",
-    ):
+    with pytest.raises(UserError) as caught:
         FCPE(checkpoint=str(truncated))
+    assert str(caught.value) == (
+        f"{truncated} is not the published file: it has 1,000 bytes instead of 43,363,260. "
+        "Reinstall it: pip install --force-reinstall torchfcpe==0.0.4"
+    )
+
+    changed = tmp_path / "other.pt"
+    changed.write_bytes(bytes(43363260))
+    with pytest.raises(UserError, match=r"its SHA-256 is not b9aeaeb67343\.\.\. Reinstall it: pip"):
+        FCPE(checkpoint=str(changed))
+
     with pytest.raises(UserError, match="does not exist"):
         FCPE(checkpoint=str(tmp_path / "none.pt"))
 
@@ -72,9 +79,10 @@ def test_wrong_weight_files_are_refused_in_one_line(tmp_path: Path) -> None:
 def test_frozen_in_eval_mode_for_good(fcpe: FCPE) -> None:
     assert not fcpe.train().training
     assert not any(parameter.requires_grad for parameter in fcpe.parameters())
-    before = fcpe.fingerprint()
+
+    before = {key: tensor.clone() for key, tensor in fcpe.state_dict().items()}
     fcpe(chirp(8000))
-    assert fcpe.fingerprint() == before
+    assert all(torch.equal(tensor, before[key]) for key, tensor in fcpe.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -56,10 +56,8 @@ def test_missing_file_names_the_command(cache):
 
 def test_offline_fetch_says_what_to_check(cache, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(
-        UserError,
-        match=r"cannot download pretrained_msd.pt of minzwon/MusicFM at 4513b38bc25a: .*HF_HUB_OFF",
-    ):
+    problem = r"cannot download pretrained_msd.pt of minzwon/MusicFM at 4513b38bc25a: .*HF_HUB_OFF"
+    with pytest.raises(UserError, match=problem):
         fetch(FILE)
 
 
@@ -70,7 +68,7 @@ def test_offline_fetch_returns_what_is_cached(cache, monkeypatch):
 
 
 class Hub:
-    """Stands for hf_hub_download: returns the cached file, or what the server sends where it must."""
+    """A stand-in for hf_hub_download: the cached file, or what the server sends where it must."""
 
     def __init__(self, path: Path, sent: bytes) -> None:
         self.path, self.sent, self.forced = path, sent, []
@@ -88,15 +86,16 @@ def test_fetch_replaces_a_damaged_copy(tmp_path, monkeypatch):
     path.write_bytes(b"weight")
     server = Hub(path, CONTENT)
     monkeypatch.setattr(hub, "hf_hub_download", server)
+
     assert fetch(FILE).read_bytes() == CONTENT
     assert server.forced == [False, True]
+
     assert fetch(FILE) == path
     assert server.forced == [False, True, False]
 
 
 def test_fetch_refuses_another_file(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "hf_hub_download", Hub(tmp_path / FILE.name, b"WEIGHTS"))
-    with pytest.raises(
-        UserError, match=r"is not the published file: its SHA-256 is not .*Try again"
-    ):
+    problem = r"is not the published file: its SHA-256 is not .*Try again"
+    with pytest.raises(UserError, match=problem):
         fetch(FILE)

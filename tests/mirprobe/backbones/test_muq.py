@@ -17,17 +17,14 @@ def test_config_holds_the_arguments_and_nothing_else():
     assert set(config) == {"name", "_target_", "card", *arguments}
     assert config["_target_"] == "mirprobe.backbones.muq.MuQ"
     assert MSD_ITER.model == config["name"] == "muq"
-    assert {key: config[key] for key in arguments} == {
-        key: value.default for key, value in arguments.items()
-    }
+    for key, argument in arguments.items():
+        assert config[key] == argument.default
 
 
 def test_missing_weights_name_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        UserError,
-        match=r"model.safetensors of OpenMuQ/MuQ-large-msd-iter .* mirprobe fetch model=muq",
-    ):
+    problem = r"model.safetensors of OpenMuQ/MuQ-large-msd-iter .* mirprobe fetch model=muq"
+    with pytest.raises(UserError, match=problem):
         MuQ()
 
 

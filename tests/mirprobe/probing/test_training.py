@@ -16,7 +16,7 @@ from datamodules.tracks import Track
 from mirprobe.cell import ProtocolConfig
 from mirprobe.probing.bank import BankSize, Head, ProbeBank, all_heads
 from mirprobe.probing.training import ProbeModule, TrainedBank, train_bank
-from mirprobe.scoring.metrics import METRICS, predict, score_once
+from mirprobe.scoring.metrics import METRICS, predictions, score_once
 from mirprobe.settings import compose_cell
 
 N_LAYERS, DIM, CLASSES = 3, 8, 3
@@ -201,6 +201,6 @@ def test_values_and_tags_are_learnt_from_the_layer_that_shows_them(
     bank = ProbeBank(all_heads(N_LAYERS), replace(SIZE, n_outputs=len(data.classes)), seed=0)
     longer = replace(protocol, max_epochs=40, patience=10)
     trained = train_bank(bank, data, METRICS[metric], longer, accelerator="cpu")
-    predicted = predict(METRICS[metric].kind, trained.said["test"])
+    predicted = predictions(METRICS[metric].kind, trained.said["test"])
     scores = score_once(METRICS[metric], predicted, data.split("test").track_target)
     assert scores[2] > at_least and scores.argmax() in (2, 4) and scores[0] < at_least - 0.3

@@ -1,6 +1,4 @@
-"""W&B without a server: what is in the run on disk, where it lies, and that nothing waits for a
-network.
-"""
+"""W&B without a server: what is in the run on disk, where it lies, and that nothing waits."""
 
 import json
 import os
@@ -9,10 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from toy_rows import make_rows
 from wandb_reader import OfflineRun, read_offline_runs
 
 from datamodules.errors import UserError
@@ -32,31 +30,9 @@ VAL, TEST = (0.5, 0.9, 0.7), (0.4, 0.625, 0.75)
 START, END = (0.5, 0.5), (0.3, 0.7)
 
 
-def make_rows(cell: Cell) -> list[Row]:
+def rows_of(cell: Cell) -> list[Row]:
     """Layers 0..2, layer 1 best on val and layer 2 on test, and a weighted sum."""
-    first = Row(
-        model=cell.model_name, task=cell.task.name, metric=cell.task.metric, head="", layer=0, split="val", seed=cell.seed,
-        protocol=cell.protocol.name, value=0.0, ci_low=0.0, ci_high=0.0, n_tracks=24, n_expected=24, majority=0.125, epoch=1,
-        selected_by="val/accuracy", weights_start=None, weights_end=None, demo=cell.is_demo, config_hash=cell.hash,
-        store_hash="ba9876543210", versions={"torch": "2.11.0"},
-    )  # fmt: skip
-    rows = [
-        replace(
-            first,
-            head=f"layer_{layer:02d}",
-            layer=layer,
-            split=split,
-            value=value,
-            ci_low=value - 0.1,
-            ci_high=value + 0.1,
-        )
-        for split, values in (("val", VAL), ("test", TEST))
-        for layer, value in enumerate(values)
-    ]
-    weighted = replace(
-        first, head="weighted", layer=None, weights_start=list(START), weights_end=list(END)
-    )
-    return [*rows, replace(weighted, value=0.8), replace(weighted, split="test", value=0.7)]
+    return make_rows(cell, VAL, TEST, weighted=0.7, weights=END)
 
 
 def clean(environment: dict[str, str]) -> dict[str, str]:
@@ -101,11 +77,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OfflineRun]:
     places = [f"paths.runs={folder}/runs", "logger.mode=offline", "logger.project=probing"]
     for overrides in (["task=nsynth_pitch"], ["task=gtzan_genre", "data.root=/datasets", "seed=3"]):
         cell = compose_cell([*places, *overrides])
-        assert push(cell, make_rows(cell)) == "offline"
-        assert json.loads((cell.folder / "wandb.json").read_text()) == {
-            "run": cell.hash,
-            "mode": "offline",
-        }
+        assert push(cell, rows_of(cell)) == "offline"
+        written = json.loads((cell.folder / "wandb.json").read_text())
+        assert written == {"run": cell.hash, "mode": "offline"}
     os.environ.clear()
     os.environ.update(before)
     return {run.config["task"]: run for run in read_offline_runs(folder / "runs" / "wandb")}
@@ -122,11 +96,8 @@ def test_two_cells_make_two_finished_runs(runs: dict[str, OfflineRun]) -> None:
 def test_a_run_is_named_grouped_and_tagged_by_its_cell(runs: dict[str, OfflineRun]) -> None:
     pitch, genre = runs["nsynth_pitch"], runs["gtzan_genre"]
     assert (pitch.name, genre.name) == ("fcpe.nsynth_pitch.s0", "fcpe.gtzan_genre.s3")
-    assert (pitch.group, pitch.job_type, pitch.project) == (
-        "fcpe/nsynth_pitch/mlp512",
-        "probe",
-        "probing",
-    )
+    assert pitch.group == "fcpe/nsynth_pitch/mlp512"
+    assert (pitch.job_type, pitch.project) == ("probe", "probing")
     assert sorted(pitch.tags) == ["demo", "fcpe", "mlp512", "nsynth_pitch"]
     assert sorted(genre.tags) == ["fcpe", "gtzan_genre", "mlp512"]
 
@@ -135,17 +106,9 @@ def test_the_config_holds_names_hashes_versions_and_all_settings(
     runs: dict[str, OfflineRun],
 ) -> None:
     config = runs["gtzan_genre"].config
-    assert (config["model"], config["task"], config["protocol"], config["seed"]) == (
-        "fcpe",
-        "gtzan_genre",
-        "mlp512",
-        3,
-    )
-    assert (config["metric"], config["demo"], config["store_hash"]) == (
-        "accuracy",
-        False,
-        "ba9876543210",
-    )
+    names = ("model", "task", "protocol", "seed", "metric")
+    assert [config[name] for name in names] == ["fcpe", "gtzan_genre", "mlp512", 3, "accuracy"]
+    assert (config["demo"], config["store_hash"]) == (False, "ba9876543210")
     assert config["versions"] == {"torch": "2.11.0"}
     assert config["settings"]["protocol"]["hidden"] == 512
     assert config["settings"]["data"]["root"] == "/datasets"
@@ -171,10 +134,9 @@ def test_layer_is_the_step_metric_of_every_series(runs: dict[str, OfflineRun]) -
     for run in runs.values():
         assert "layer" in run.steps
         assert (run.steps["probe/*"], run.steps["weights/*"]) == ("layer", "layer")
-        logged = {name for point in run.history for name in point if not name.startswith("_")} - {
-            "layer"
-        }
-        assert all(name.startswith(("probe/", "weights/")) for name in logged)
+        for point in run.history:
+            series = [name for name in point if not name.startswith("_") and name != "layer"]
+            assert all(name.startswith(("probe/", "weights/")) for name in series)
 
 
 def test_the_summary_holds_the_chosen_layer_the_oracle_and_the_weighted_sum(
@@ -190,23 +152,20 @@ def test_a_run_can_be_written_again_under_the_same_id(
     cell: Callable[..., Cell], tmp_path: Path
 ) -> None:
     pitch = cell("logger.mode=offline")
-    push(pitch, make_rows(pitch))
+    push(pitch, rows_of(pitch))
     time.sleep(1.1)  # folders are named by the second
-    push(pitch, make_rows(pitch))
+    push(pitch, rows_of(pitch))
     runs = read_offline_runs(tmp_path / "runs" / "wandb")
     assert [run.run_id for run in runs] == [pitch.hash] * 2
-    assert (
-        runs[0].series("probe/test_accuracy")
-        == runs[1].series("probe/test_accuracy")
-        == dict(enumerate(TEST))
-    )
+    for run in runs:
+        assert run.series("probe/test_accuracy") == dict(enumerate(TEST))
 
 
 # -- pure parts ------------------------------------------------------------------------------------
 
 
 def test_a_point_per_layer_in_order_whatever_the_order_of_rows(cell: Callable[..., Cell]) -> None:
-    rows = make_rows(cell())
+    rows = rows_of(cell())
     points = layer_points(rows[::-1])
     assert points == layer_points(rows)
     assert [point["layer"] for point in points] == [0, 1, 2]
@@ -215,16 +174,22 @@ def test_a_point_per_layer_in_order_whatever_the_order_of_rows(cell: Callable[..
 
 def test_a_backbone_of_one_layer_has_one_point_and_no_weights(cell: Callable[..., Cell]) -> None:
     baseline = cell("model=fbank_chroma")
-    rows = [row for row in make_rows(baseline) if row.layer == 0]
-    assert layer_points(rows) == [
-        {"layer": 0, "probe/val_accuracy": 0.5, "probe/val_accuracy_low": 0.4, "probe/val_accuracy_high": 0.6,
-         "probe/test_accuracy": 0.4, "probe/test_accuracy_low": pytest.approx(0.3), "probe/test_accuracy_high": 0.5}
-    ]  # fmt: skip
+    (point,) = layer_points(make_rows(baseline, [0.5], [0.4]))
+    assert point == {
+        "layer": 0,
+        "probe/val_accuracy": 0.5,
+        "probe/val_accuracy_low": 0.4,
+        "probe/val_accuracy_high": 0.6,
+        "probe/test_accuracy": 0.4,
+        "probe/test_accuracy_low": pytest.approx(0.3),
+        "probe/test_accuracy_high": 0.5,
+    }
+    rows = make_rows(baseline, [0.5], [0.4])
     assert run_summary(rows)["best/layer"] == 0
 
 
 def test_config_and_summary_are_plain_json(cell: Callable[..., Cell]) -> None:
-    rows = make_rows(cell())
+    rows = rows_of(cell())
     assert json.loads(json.dumps(run_config(cell(), rows)))["seed"] == 0
     assert json.loads(json.dumps(dict(run_summary(rows))))["best/layer"] == 1
 
@@ -266,16 +231,15 @@ def test_wandb_mode_in_the_environment_wins(cell: Callable[..., Cell]) -> None:
 
 def test_an_unknown_mode_lists_the_known_ones(cell: Callable[..., Cell]) -> None:
     os.environ["WANDB_MODE"] = "onlin"
-    with pytest.raises(
-        UserError, match=r"unknown .*'onlin'\. Known: auto, online, offline, disabled"
-    ):
+    expected = r"unknown .*'onlin'\. Known: auto, online, offline, disabled"
+    with pytest.raises(UserError, match=expected):
         choose_mode(cell())
 
 
 def test_disabled_writes_nothing(cell: Callable[..., Cell], tmp_path: Path) -> None:
     silent = cell("logger=none")
     assert is_tracked(silent)
-    assert push(silent, make_rows(silent)) == "disabled"
+    assert push(silent, rows_of(silent)) == "disabled"
     assert not (tmp_path / "runs").exists()
 
 
@@ -330,13 +294,12 @@ def test_a_run_that_cannot_go_online_is_kept_offline_in_a_few_seconds_and_outsid
 ) -> None:
     settings = [f"logger.mode={mode}", "logger.timeout_s=2"]
     pitch = cell(*settings)
-    write_rows(pitch.folder, make_rows(pitch))
+    write_rows(pitch.folder, rows_of(pitch))
     (tmp_path / "home").mkdir()
     where = {"WANDB_BASE_URL": silent_server if server == "silent" else server} if server else {}
     command = [sys.executable, "-c", PUSH, f"paths.runs={tmp_path}/runs", *settings]
-    with (tmp_path / "out").open(
-        "w+"
-    ) as out:  # no pipe: W&B's own process may outlive this one and keep it open
+    # No pipe: W&B's own process may outlive this one and keep it open.
+    with (tmp_path / "out").open("w+") as out:
         done = subprocess.run(
             command,
             env={**os.environ, **key, **where},

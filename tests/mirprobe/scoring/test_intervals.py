@@ -9,8 +9,8 @@ from torch import Tensor
 from mirprobe.scoring.intervals import bootstrap
 
 
-def accuracy(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    return (predicted == target).double() @ weights.T / weights.sum(dim=1)
+def accuracy(predicted: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+    return (predicted == target).double() @ counts.T / counts.sum(dim=1)
 
 
 def answers(n_right: int, n_tracks: int) -> tuple[Tensor, Tensor]:
@@ -93,9 +93,9 @@ def test_an_interval_does_not_depend_on_the_other_heads() -> None:
 def test_every_resample_has_as_many_tracks_as_the_split() -> None:
     sizes = set()
 
-    def score(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-        sizes.update(weights.sum(dim=1).tolist())
-        return accuracy(predicted, target, weights)
+    def score(predicted: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+        sizes.update(counts.sum(dim=1).tolist())
+        return accuracy(predicted, target, counts)
 
     bootstrap(
         score, torch.zeros(2, 37, dtype=torch.int64), torch.zeros(37, dtype=torch.int64), seed=0

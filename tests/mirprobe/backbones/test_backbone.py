@@ -1,0 +1,134 @@
+"""What every backbone shares: how it is frozen, what identifies it, which weights it can have."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+import yaml
+from hydra.utils import get_class
+from torch import Tensor, nn
+
+from datamodules.errors import UserError
+from mirprobe.assembly import make_backbone
+from mirprobe.backbones.backbone import Backbone, Variant
+from mirprobe.settings import compose_cell
+
+CONF = Path(__file__).parents[3] / "conf" / "model"
+MODELS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONF.glob("*.yaml"))}
+WITH_WEIGHTS = [name for name, config in MODELS.items() if "weights" in config]
+
+
+class Toy(Backbone):
+    """A backbone that forgets nothing but to freeze itself; counts how often its state is read."""
+
+    sample_rate = 100
+    hop = 0.01
+    n_layers = 0
+    dim = 1
+    min_samples = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Linear(1, 1)
+        self.dropout = nn.Dropout(0.5)
+        self.n_reads = 0
+
+    def states(self, audio: Tensor) -> Tensor:
+        return self.dropout(self.gain(audio[:, None, :, None]))
+
+    def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:
+        self.n_reads += 1
+        return super().state_dict(*args, **kwargs)
+
+
+class Choosy(Toy):
+    variants: ClassVar[Mapping[str, Variant]] = {"good": Variant(None), "bad": Variant(None)}
+
+    def __init__(self, weights: str) -> None:
+        Backbone.__init__(self, weights)
+
+
+def test_frozen_is_for_good() -> None:
+    toy = Toy().freeze()
+    assert toy.train() is toy
+    assert not any(module.training for module in toy.modules())
+    assert not any(parameter.requires_grad for parameter in toy.parameters())
+    assert not toy(torch.ones(2, 5)).requires_grad
+
+
+def test_before_it_is_frozen_a_backbone_is_an_ordinary_module() -> None:
+    toy = Toy().eval()
+    assert not toy.dropout.training
+    assert toy.train().dropout.training
+
+
+@pytest.mark.parametrize("settings", [["model=fcpe", "model.weights=random"], ["model=fcpe"]])
+def test_what_a_cell_names_is_built_frozen(settings: list[str]) -> None:
+    backbone = make_backbone(compose_cell(settings))
+    assert not any(module.training for module in backbone.train().modules())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+
+
+def test_fingerprint_of_a_frozen_backbone_is_taken_once() -> None:
+    toy = Toy().freeze()
+    first = toy.fingerprint()
+    assert [toy.fingerprint() for _ in range(3)] == [first] * 3
+    assert toy.n_reads == 1
+
+
+def test_fingerprint_before_freezing_follows_the_weights() -> None:
+    toy = Toy()
+    before = toy.fingerprint()
+    nn.init.constant_(toy.gain.bias, 2.0)
+    after = toy.fingerprint()
+    assert after != before
+    assert toy.freeze().fingerprint() == after
+
+
+def test_fingerprint_knows_the_front_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = Toy()
+    before = toy.fingerprint()
+    monkeypatch.setattr(Toy, "front_end", {"window": "Hann"})
+    assert toy.fingerprint() != before
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_every_model_refuses_unknown_weights_and_names_the_known(name: str) -> None:
+    cell = compose_cell([f"model={name}", "model.weights=traind"])
+    with pytest.raises(UserError, match=r"^unknown model\.weights=traind: set it to one of ") as no:
+        make_backbone(cell)
+    assert MODELS[name]["weights"] in str(no.value)
+    assert "random" in str(no.value)
+
+
+def test_fcpe_names_its_two_weights() -> None:
+    with pytest.raises(UserError) as caught:
+        make_backbone(compose_cell(["model=fcpe", "model.weights=traind"]))
+    assert str(caught.value) == "unknown model.weights=traind: set it to one of trained, random"
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_a_model_has_weights_to_choose_if_its_class_has_variants(name: str) -> None:
+    backbone = get_class(MODELS[name]["_target_"])
+    assert ("weights" in MODELS[name]) == bool(backbone.variants)
+    assert MODELS[name].get("weights") in (*backbone.variants, None)
+
+
+def test_a_backbone_with_variants_cannot_forget_to_check_them() -> None:
+    assert Choosy.variant_named("good") == Variant(None)
+    with pytest.raises(UserError, match=r"unknown model\.weights=god: set it to one of good, bad"):
+        Choosy("god")
+
+    class Forgetful(Choosy):
+        def __init__(self) -> None:
+            Toy.__init__(self)
+
+    with pytest.raises(UserError, match=r"unknown model\.weights=None: set it to one of good, bad"):
+        Forgetful()
+
+
+def test_a_backbone_without_variants_has_none_of_any_name() -> None:
+    assert Toy.variant_named(None) is None
+    assert Toy.variant_named("anything") is None

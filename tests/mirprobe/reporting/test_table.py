@@ -1,0 +1,261 @@
+"""Table 1, from rows made by hand."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from toy_rows import save_rows
+
+from mirprobe.cell import Cell
+from mirprobe.reporting.table import make_table, make_table_rows, notes, table_columns
+
+Compose = Callable[..., list[Cell]]
+
+
+def print_table(cells: Sequence[Cell], width: int = 300) -> list[str]:
+    """The lines that a terminal of `width` columns shows."""
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(make_table(make_table_rows(cells)))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def read_table(lines: Sequence[str], joined_by: str = " ") -> list[dict[str, str]]:
+    """The cells of a printed table by their headings; several lines of a cell are joined."""
+    blocks: list[list[list[str]]] = [[]]
+    for line in lines:
+        if line.startswith(("┃", "│")):
+            blocks[-1].append([word.strip() for word in re.split("[┃│]", line[1:-1])])
+        elif blocks[-1]:
+            blocks.append([])
+
+    texts: list[list[str]] = []
+    for block in blocks[:-1]:
+        texts.append([joined_by.join(words).strip() for words in zip(*block, strict=True)])
+    headings, *rows = texts
+    return [dict(zip(headings, row, strict=True)) for row in rows]
+
+
+def printed(cells: Sequence[Cell]) -> list[dict[str, str]]:
+    """The cells of Table 1 as a reader sees them."""
+    return read_table(print_table(cells)[1:])
+
+
+# -- one line --------------------------------------------------------------------------------------
+
+
+def test_a_line_shows_baseline_chosen_layer_oracle_and_weighted_sum(pitch: list[Cell]) -> None:
+    assert printed(pitch) == [
+        {
+            "Task": "Pitch",
+            "Metric": "accuracy",
+            "n": "24",
+            "Majority": "12.5",
+            "fbank_chroma": "45.0 [35.0, 55.0]",
+            "Model": "fcpe",
+            "Best layer (by val)": "62.5 (1) [52.5, 72.5]",
+            "Test oracle": "70.8 (2) [60.8, 80.8]",
+            "Weighted sum": "66.7 (2) [61.7, 71.7]",
+        }
+    ]
+
+
+def test_an_incomplete_split_shows_found_and_expected(compose: Compose) -> None:
+    cells = compose("task=gtzan_genre", "baseline=null", "data.root=/datasets")
+    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], n_tracks=289, n_expected=290)
+    assert printed(cells)[0]["n"] == "289/290"
+
+
+def test_a_task_without_classes_has_no_majority(compose: Compose) -> None:
+    cells = compose("task=magnatagatune_tags", "baseline=null")
+    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], majority=None)
+    assert printed(cells)[0]["Majority"] == "-"
+
+
+def test_demo_numbers_are_labelled_in_the_title_and_the_notes(
+    compose: Compose, pitch: list[Cell]
+) -> None:
+    assert print_table(pitch)[0].strip() == "Table 1: test scores in % (demo data)"
+    demo_notes = notes(make_table_rows(pitch))
+    assert any("Demo data: rendered or synthesised" in note for note in demo_notes)
+
+    real = compose("task=nsynth_pitch", "data.root=/datasets", "baseline=null")
+    save_rows(real[0], [0.5, 0.6], [0.5, 0.6])
+    assert print_table(real)[0].strip() == "Table 1: test scores in %"
+    assert not any("emo data" in note for note in notes(make_table_rows(real)))
+
+
+def test_notes_say_how_layers_were_chosen_and_what_the_backbone_is(pitch: list[Cell]) -> None:
+    text = "\n".join(notes(make_table_rows(pitch)))
+    for words in ("chosen on val", "95 %", "optimistic", "; seed 0; protocol mlp512; "):
+        assert words in text
+    assert "trained on singing pitch" in text and "licence MIT" in text
+
+
+# -- several lines ---------------------------------------------------------------------------------
+
+
+def test_every_task_is_a_line_beside_its_own_baseline(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch,nsynth_instrument")
+    for cell in cells:
+        value = 0.3 if cell.task.name == "nsynth_pitch" else 0.6
+        if cell.is_baseline:
+            save_rows(cell, [value], [value - 0.1])
+        else:
+            save_rows(cell, [value, value], [value, value])
+
+    pitch, instrument = printed(cells)
+    assert (pitch["Task"], instrument["Task"]) == ("Pitch", "Instrument")
+    assert pitch["fbank_chroma"].startswith("20.0 [")
+    assert pitch["Test oracle"].startswith("30.0 (0)")
+    assert instrument["fbank_chroma"].startswith("50.0 [")
+    assert instrument["Test oracle"].startswith("60.0 (0)")
+
+
+def test_every_metric_of_a_task_is_a_line(compose: Compose) -> None:
+    cells = compose("task=emomusic_emotion", "baseline=null")
+    first, second = cells[0].metrics
+    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], metric=first)
+    path = cells[0].folder / "rows.jsonl"
+    text = path.read_text()
+    path.write_text(text + text.replace(first, second).replace("0.6", "0.7"))
+    lines = [(row["Metric"], row["Best layer (by val)"][:8]) for row in printed(cells)]
+    assert lines == [(first, "60.0 (1)"), (second, "70.0 (1)")]
+
+
+def test_every_seed_is_a_line_beside_the_baseline_of_its_seed(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch", "seed=0,1,10,2")
+    for cell in cells:
+        value = 0.2 + 0.01 * cell.seed
+        if cell.is_baseline:
+            save_rows(cell, [value], [value])
+        else:
+            save_rows(cell, [0.5, 0.6], [0.5, 0.6 + value])
+
+    rows = printed(cells)
+    assert [row["Seed"] for row in rows] == ["0", "1", "10", "2"]
+    assert [row["fbank_chroma"][:4] for row in rows] == ["20.0", "21.0", "30.0", "22.0"]
+    assert [row["Best layer (by val)"][:4] for row in rows] == ["80.0", "81.0", "90.0", "82.0"]
+    assert "Setting" not in rows[0]
+    assert "; seed 0, 1, 2, 10; " in notes(make_table_rows(cells))[0]
+
+
+def test_cells_without_rows_make_no_line_and_a_missing_baseline_is_a_dash(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch,nsynth_instrument,giantsteps_key")
+    by_name = {(cell.model_name, cell.task.name): cell for cell in cells}
+    save_rows(by_name["fcpe", "nsynth_pitch"], [0.5, 0.6], [0.5, 0.6])
+    save_rows(by_name["fcpe", "nsynth_instrument"], [0.5, 0.6], [0.5, 0.6])
+    save_rows(by_name["fbank_chroma", "nsynth_instrument"], [0.4], [0.4])
+
+    pitch, instrument = printed(cells)
+    assert (pitch["Task"], pitch["fbank_chroma"]) == ("Pitch", "-")
+    assert (instrument["Task"], instrument["fbank_chroma"]) == ("Instrument", "40.0 [30.0, 50.0]")
+    assert pitch["Weighted sum"] == "-"
+
+
+def test_the_baseline_alone_is_a_line_of_its_own(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch", "model=fbank_chroma")
+    save_rows(cells[0], [0.4], [0.45])
+    (row,) = printed(cells)
+    assert (row["Model"], row["Best layer (by val)"]) == ("fbank_chroma", "45.0 (0) [35.0, 55.0]")
+
+
+def test_a_random_network_is_a_line_of_its_own(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch", "model.weights=trained,random", "baseline=null")
+    for cell in cells:
+        save_rows(cell, [0.5, 0.6], [0.5, 0.6])
+    assert [row["Model"] for row in printed(cells)] == ["fcpe", "fcpe-random"]
+    assert "fcpe-random: random weights, the control; " in "\n".join(notes(make_table_rows(cells)))
+
+
+# -- what lines differ in --------------------------------------------------------------------------
+
+
+def test_lines_that_differ_in_the_protocol_say_in_what(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch", "protocol.lr=1e-3,3e-4")
+    for cell in cells:
+        if cell.is_baseline:
+            save_rows(cell, [10 * cell.protocol.lr], [100 * cell.protocol.lr])
+        else:
+            save_rows(cell, [0.5, 0.6], [0.5, 0.6])
+
+    rows = printed(cells)
+    assert [row["Setting"] for row in rows] == ["lr=0.001", "lr=0.0003"]
+    assert [row["fbank_chroma"].split()[0] for row in rows] == ["10.0", "3.0"]
+    first_note = notes(make_table_rows(cells))[0]
+    assert "; protocols mlp512 lr=0.001, mlp512 lr=0.0003; " in first_note
+
+
+def test_a_sweep_of_two_settings_names_both(compose: Compose) -> None:
+    cells = compose(
+        "task=nsynth_pitch",
+        "protocol.layer_weights_init=zeros,normal",
+        "data.exclude=[],[a]",
+        "baseline=null",
+    )
+    for cell in cells:
+        save_rows(cell, [0.5, 0.6], [0.5, 0.6])
+    assert [row["Setting"] for row in printed(cells)] == [
+        "exclude=[] layer_weights_init=zeros",
+        "exclude=[a] layer_weights_init=zeros",
+        "exclude=[] layer_weights_init=normal",
+        "exclude=[a] layer_weights_init=normal",
+    ]
+
+
+def test_a_variant_of_the_baseline_stands_beside_the_baseline(compose: Compose) -> None:
+    """The literal reading of the paper, a shift of 15 ms, against the default of 10 ms."""
+    cells = compose("task=nsynth_pitch", "model=fbank_chroma", "model.frame_shift_ms=15")
+    assert len(cells) == 2
+    save_rows(cells[0], [0.4], [0.4])
+    save_rows(cells[1], [0.7], [0.7])
+    (row,) = printed(cells)
+    assert row["fbank_chroma"].startswith("40.0 ")
+    assert row["Best layer (by val)"].startswith("70.0 ")
+    assert row["Setting"] == "frame_shift_ms=15"
+
+
+def test_two_tables_of_ones_own_are_told_apart_by_their_files(
+    compose: Compose, tmp_path: Path
+) -> None:
+    mine, yours = tmp_path / "mine.csv", tmp_path / "yours.csv"
+    mine.write_text("path,label\n")
+    yours.write_text("path,label\n")  # the same content: still two tables
+    cells = compose("task=manifest", f"task.options.file={mine},{yours}", "baseline=null")
+    for cell in cells:
+        save_rows(cell, [0.5, 0.6], [0.5, 0.6])
+    assert [row["Setting"] for row in printed(cells)] == ["file=mine.csv", "file=yours.csv"]
+
+
+# -- plain text ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["[x]", "[/x]", "[bold]x[/bold]", "a\\[b]", ":smile:"])
+def test_names_from_users_appear_as_they_are(compose: Compose, name: str) -> None:
+    (cell,) = compose("task=nsynth_pitch", f"task.label='{name}'", "baseline=null")
+    save_rows(cell, [0.5, 0.6], [0.5, 0.6])
+    assert printed([cell])[0]["Task"] == cell.task.label
+
+
+def test_columns_say_the_same_in_plain_text(pitch: list[Cell]) -> None:
+    """What Markdown, CSV and HTML are made of holds no markup of a terminal."""
+    (row,) = make_table_rows(pitch)
+    texts = {column.heading: column.text(row) for column in table_columns([row])}
+    assert texts["Best layer\n(by val)"] == "62.5 (1)\n[52.5, 72.5]"
+    assert texts["fbank_chroma"] == "45.0\n[35.0, 55.0]"
+    assert [heading for heading, text in texts.items() if "\\" in text] == []
+
+
+def test_nothing_is_cut_off_in_a_narrow_terminal(compose: Compose) -> None:
+    cells = compose(
+        "task=nsynth_pitch", "protocol.layer_weights_init=zeros,normal", "seed=0,1", "baseline=null"
+    )
+    for cell in cells:
+        save_rows(cell, [0.5, 0.6], [0.5, 0.6], weighted=0.7)
+    rows = read_table(print_table(cells, width=90)[1:], joined_by="")
+    settings = ["layer_weights_init=zeros"] * 2 + ["layer_weights_init=normal"] * 2
+    assert sorted(row["Setting"] for row in rows) == sorted(settings)
+    assert {row["Weightedsum"].replace(" ", "") for row in rows} == {"70.0(1)[65.0,75.0]"}

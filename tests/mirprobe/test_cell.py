@@ -1,0 +1,145 @@
+"""The cell: what identifies it, where its results go, and its file."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from datamodules.errors import UserError
+from mirprobe.cell import Cell, read_cell, write_cell
+from mirprobe.settings import compose_cell
+
+# -- identity --------------------------------------------------------------------------------------
+
+BASE = ["task=giantsteps_key"]
+
+
+@pytest.fixture(scope="module")
+def base_hash() -> str:
+    return compose_cell(BASE).hash
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model=fbank_chroma",
+        "model.weights=random",
+        "model.seed=1",
+        "task=nsynth_pitch",
+        "task.select_by=accuracy",
+        "task.clip.seconds=15",
+        "task.clip.tail_seconds=5",
+        "protocol.lr=2e-3",
+        "protocol.hidden=256",
+        "protocol.dropout=0",
+        "protocol.patience=11",
+        "protocol.standardize=false",
+        "protocol.layer_weights_init=normal",
+        "seed=1",
+        "data.root=/datasets",
+        "data.scale=2",
+        "data.exclude=[a]",
+    ],
+)
+def test_the_hash_changes_with_what_changes_results(override: str, base_hash: str) -> None:
+    assert compose_cell([*BASE, override]).hash != base_hash
+
+
+PATHS = ["paths.runs=/elsewhere", "paths.features=/elsewhere", "paths.data=/elsewhere"]
+EXTRACT = ["extract.batch_seconds=1", "extract.n_workers=3"]
+SHARDS = ["extract.shard_clips=7", "extract.shard_seconds=1"]
+WORDS = ["task.label=Tonart", "model.card.note=hello", "baseline=null", "tasks=[gtzan_genre]"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(PATHS, id="paths"),
+        pytest.param(["launcher.devices=2", "launcher.accelerator=cpu"], id="launcher"),
+        pytest.param(["logger=none", "logger.project=mine", "logger.mode=offline"], id="logger"),
+        pytest.param([*EXTRACT, *SHARDS], id="extract"),
+        pytest.param(WORDS, id="words"),
+        pytest.param(["protocol.lr=0.001", "seed=0"], id="defaults written differently"),
+    ],
+)
+def test_the_hash_does_not_change_with_what_only_changes_speed_or_place(
+    overrides: list[str], base_hash: str
+) -> None:
+    assert compose_cell([*BASE, *overrides]).hash == base_hash
+
+
+def test_the_hash_ignores_the_order_of_excluded_tracks_and_the_scale_of_an_unused_demo() -> None:
+    assert compose_cell(["data.exclude=[a,b]"]).hash == compose_cell(["data.exclude=[b,a]"]).hash
+    real = "data.root=/d"
+    assert compose_cell([real, "data.scale=2"]).hash == compose_cell([real]).hash
+
+
+def test_a_root_is_the_same_root_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    roots = ("d", "./d", f"{tmp_path}/d", f"{tmp_path}/d/")
+    assert len({compose_cell([f"data.root={root}"]).hash for root in roots}) == 1
+
+
+def test_the_folder_of_a_cell_names_model_task_protocol_seed_and_hash() -> None:
+    cell = compose_cell([*BASE, "paths.runs=/runs", "seed=3", "model.weights=random"])
+    assert cell.folder == Path(f"/runs/fcpe-random/giantsteps_key/mlp512-s3-{cell.hash}")
+    assert re.fullmatch("[0-9a-f]{12}", cell.hash)
+
+
+# -- cell files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["task=giantsteps_key", "data.exclude=[1224698,a.b,'1e3',true]", "data.root=/a folder"],
+        ["model=muq", "model.checkpoint=/weights/muq.pt", "launcher.devices=2", "protocol.lr=1e-9"],
+        ["logger=none", "baseline=null", "seed=4294967295"],
+    ],
+)
+def test_a_cell_file_gives_the_same_cell_again(tmp_path: Path, overrides: list[str]) -> None:
+    cell = compose_cell(overrides)
+    path = tmp_path / "config.yaml"
+    path.write_text(write_cell(cell), encoding="utf-8")
+    again = read_cell(path)
+    assert isinstance(again, Cell)
+    assert (again, again.hash) == (cell, cell.hash)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "- a\n",
+        "7\n",
+        "seed: 0\n",
+        "seed: x\n",
+        "sead: 0\n",
+        "model: fcpe\n",
+        "{{{",
+        "a: b: c",
+        "\x00",
+    ],
+)
+def test_a_file_that_is_no_cell_is_named_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml is not a cell file") as error:
+        read_cell(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_cell_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing\.yaml is not a cell file .*No such file"):
+        read_cell(tmp_path / "nothing.yaml")
+
+
+def test_a_cell_file_is_checked_like_a_command_line(tmp_path: Path) -> None:
+    text = write_cell(compose_cell([]))
+    path = tmp_path / "config.yaml"
+    path.write_text(text.replace("max_epochs: 50", "max_epochs: 0"))
+    with pytest.raises(UserError, match=r"protocol\.max_epochs must be more than 0, found 0"):
+        read_cell(path)

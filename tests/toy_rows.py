@@ -1,0 +1,91 @@
+"""Result rows made by hand, for tests of everything that is made of rows."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mirprobe.cell import Cell
+from mirprobe.results import Row, write_rows
+
+ROW = Row(
+    model="fcpe",
+    task="nsynth_pitch",
+    metric="accuracy",
+    head="layer_00",
+    layer=0,
+    split="test",
+    seed=0,
+    protocol="mlp512",
+    value=0.5,
+    ci_low=0.4,
+    ci_high=0.6,
+    n_tracks=24,
+    n_expected=24,
+    majority=0.125,
+    epoch=3,
+    selected_by="val/accuracy",
+    weights_start=None,
+    weights_end=None,
+    demo=False,
+    config_hash="0123456789ab",
+    store_hash="ba9876543210",
+    versions={"torch": "2.11.0"},
+)
+WEIGHTED = replace(
+    ROW, head="weighted", layer=None, weights_start=[1 / 3] * 3, weights_end=[0.1, 0.2, 0.7]
+)
+
+
+def layer_rows(split: str, *values: float, like: Row = ROW) -> list[Row]:
+    """A row for each layer, whose interval is 10 points wide to each side."""
+    rows = []
+    for layer, value in enumerate(values):
+        where = replace(like, head=f"layer_{layer:02d}", layer=layer, split=split, epoch=layer + 1)
+        rows.append(replace(where, value=value, ci_low=value - 0.1, ci_high=value + 0.1))
+    return rows
+
+
+def make_rows(
+    cell: Cell,
+    val: Sequence[float],
+    test: Sequence[float],
+    *,
+    weighted: float | None = None,
+    weights: Sequence[float] | None = None,
+    **changes: object,
+) -> list[Row]:
+    """Rows of a cell: its layers, and a weighted sum if `weighted`, its score, is given.
+
+    Args:
+        cell: that they are of.
+        val: score of every layer on val.
+        test: score of every layer on test.
+        weighted: score of the weighted sum, whose interval is 5 points wide to each side.
+        weights: of layers 1..L at the end of training; without, the last has the largest.
+        **changes: fields of `Row` that are the same in all rows.
+    """
+    names = {"model": cell.model_name, "task": cell.task.name, "metric": cell.metrics[0]}
+    source = {"seed": cell.seed, "protocol": cell.protocol.name, "config_hash": cell.hash}
+    like = replace(ROW, **{**names, **source, "demo": cell.is_demo, **changes})  # type: ignore[arg-type]
+
+    rows = [*layer_rows("val", *val, like=like), *layer_rows("test", *test, like=like)]
+    if weighted is not None:
+        n_layers = len(test) - 1
+        end = list(weights or range(1, n_layers + 1))
+        total = replace(like, head="weighted", layer=None, value=weighted)
+        total = replace(total, ci_low=weighted - 0.05, ci_high=weighted + 0.05)
+        total = replace(total, weights_start=[1 / n_layers] * n_layers)
+        total = replace(total, weights_end=[weight / sum(end) for weight in end])
+        rows += [replace(total, split="val"), total]
+    return rows
+
+
+def save_rows(
+    cell: Cell,
+    val: Sequence[float],
+    test: Sequence[float],
+    *,
+    weighted: float | None = None,
+    **changes: object,
+) -> None:
+    """Writes `make_rows` to the cell's folder, so that it is done."""
+    write_rows(cell.folder, make_rows(cell, val, test, weighted=weighted, **changes))
