@@ -50,13 +50,21 @@ class Shard:
         track_ids: of its n clips.
         clips: (n,) records: `clip` and `n_clips` (place in the track, and how many it gives),
             `start_s`, `file_bytes`, and `row` and `n_rows` (where in each layer).
-        layers: (rows, D) float16 for each of layers 0..L, mapped from the file.
+        places: offset in the file, in bytes, and shape (rows, D) of each of layers 0..L.
     """
 
     path: Path
     track_ids: Sequence[str]
     clips: NDArray[np.void]
-    layers: Sequence[NDArray[np.float16]]
+    places: Sequence[tuple[int, tuple[int, int]]]
+
+    def layers(self) -> list[NDArray[np.float16]]:
+        """(rows, D) float16 for each of layers 0..L, mapped from the file.
+
+        A map keeps its file open, and a process may open 1024: it goes with the last of its arrays.
+        """
+        image = np.memmap(self.path, mode="r")
+        return [np.ndarray(shape, np.float16, image, offset) for offset, shape in self.places]
 
 
 def write_shard(folder: Path, store: Mapping[str, str], clips: Sequence[ClipFeatures]) -> Shard:
@@ -158,7 +166,7 @@ def _stored_identity(content: bytes) -> str:
 
 
 def _parse(path: Path, content: bytes) -> Shard:
-    """The list of clips out of a shard's bytes, and its layers mapped from the file."""
+    """The list of clips out of a shard's bytes, and where its layers are."""
     with h5py.File.in_memory(content) as file:
         clips = np.empty(len(file["clip"]), _CLIP)
         for name in ("clip", "n_clips", "file_bytes", "n_rows", "start_s"):
@@ -169,9 +177,7 @@ def _parse(path: Path, content: bytes) -> Shard:
         names = sorted(name for name in file if name.startswith("layer_"))
         places = [(file[name].id.get_offset(), file[name].shape) for name in names]
 
-    image = np.memmap(path, mode="r")
-    layers = [np.ndarray(shape, np.float16, image, offset) for offset, shape in places]
-    return Shard(path, track_ids, clips, layers)
+    return Shard(path, track_ids, clips, places)
 
 
 def _digest(content: bytes) -> str:

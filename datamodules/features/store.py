@@ -195,8 +195,8 @@ class StoredClips:
         self.track: NDArray[np.int64] = clips["track"]
         self.start_s: NDArray[np.float64] = clips["start_s"]
         self.n_rows: NDArray[np.int64] = clips["n_rows"]
-        layers = shards[0].layers
-        self.shape = (len(layers), layers[0].shape[1])
+        _, (_, dim) = shards[0].places[0]
+        self.shape = (len(shards[0].places), dim)
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -205,7 +205,7 @@ class StoredClips:
         """All layers of one clip: (L+1, n_rows, D) float16."""
         place = self._clips[clip]
         rows = slice(place["row"], place["row"] + place["n_rows"])
-        return np.stack([layer[rows] for layer in self._shards[place["shard"]].layers])
+        return np.stack([layer[rows] for layer in self._shards[place["shard"]].layers()])
 
     def read_all(self) -> NDArray[np.float16]:
         """All layers of all clips, of which each has one row: (L+1, N, D) float16."""
@@ -214,7 +214,7 @@ class StoredClips:
         for number, shard in enumerate(self._shards):
             here = np.flatnonzero(self._clips["shard"] == number)
             rows = self._clips["row"][here]
-            for layer, of_layer in enumerate(shard.layers):
+            for layer, of_layer in enumerate(shard.layers()):
                 values[layer, here] = of_layer[rows]
         return values
 
