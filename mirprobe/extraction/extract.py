@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -92,9 +93,7 @@ def fill_store(
         UserError: files that cannot be used (all of them are named), changed audio, a broken shard,
             no space left, another process that writes the same store.
     """
-    stored = store.inventory()
-    _check_unchanged(tracks, stored, store.id.dataset)
-    if not _waiting(tracks, stored):
+    if not waiting_tracks(store, tracks):
         return
 
     runner = L.Trainer(
@@ -112,7 +111,7 @@ def fill_store(
         if first:
             store.prepare()
         stored = store.inventory()  # again, since another run may just have ended
-        waiting = _waiting(tracks, stored)
+        waiting = _not_complete(tracks, stored)
         _check_space(store.folder, waiting, data.frame_rate, backbone)
         data.audio = _loader(runner, backbone, data, waiting, stored, settings)
 
@@ -125,6 +124,8 @@ def fill_store(
             module = ExtractModule(backbone, data.audio.batch_seconds, data.frame_rate)
             unusable = _predict(runner, module, data, writer)
 
+    if unusable and not first:
+        sys.exit(2)  # the first rank says what is wrong, once
     if unusable:
         raise UserError(_complain(unusable, len(tracks)))
     if first:
@@ -132,7 +133,18 @@ def fill_store(
         assert not left, f"{len(left)} tracks were not stored (first: {left[0].track_id})"
 
 
-def _waiting(tracks: Sequence[Track], stored: Mapping[str, StoredTrack]) -> list[Track]:
+def waiting_tracks(store: FeatureStore, tracks: Sequence[Track]) -> list[Track]:
+    """The tracks that the store lacks, once it is sure that it holds features of these files.
+
+    Raises:
+        UserError: changed audio, or a broken shard.
+    """
+    stored = store.inventory()
+    _check_unchanged(tracks, stored, store.id.dataset)
+    return _not_complete(tracks, stored)
+
+
+def _not_complete(tracks: Sequence[Track], stored: Mapping[str, StoredTrack]) -> list[Track]:
     """The tracks whose clips are not all stored."""
     done = {track_id for track_id, track in stored.items() if track.complete}
     return [track for track in tracks if track.track_id not in done]
