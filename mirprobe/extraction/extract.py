@@ -112,7 +112,8 @@ def fill_store(
             store.prepare()
         stored = store.inventory()  # again, since another run may just have ended
         waiting = _not_complete(tracks, stored)
-        _check_space(store.folder, waiting, data.frame_rate, backbone)
+        if first:
+            _check_space(store.folder, waiting, data.frame_rate, backbone)
         data.audio = _loader(runner, backbone, data, waiting, stored, settings)
 
         what = f"{store.id.backbone} over {store.id.dataset}"
