@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -159,9 +160,7 @@ def refuse_forward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Statistics, "states", never)
 
 
-def test_second_run_reads_no_audio(
-    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_run_reads_no_audio(extraction: Extraction, monkeypatch: pytest.MonkeyPatch) -> None:
     extraction.run()
     refuse_forward_passes(monkeypatch)
     monkeypatch.setattr(soundfile, "SoundFile", lambda *_, **__: pytest.fail("audio was opened"))
@@ -317,6 +316,24 @@ def test_full_disk_is_said_before_and_during(
     assert not list(extraction.folder.glob(".*.tmp"))
 
 
+def test_a_store_may_have_more_shards_than_a_process_may_open_files(
+    extraction: Extraction,
+) -> None:
+    """A day of extraction at a shard a minute gives 1440; the usual limit is 1024."""
+    settings = replace(extraction.cell.extract, batch_seconds=0.25, shard_clips=1)
+    many = replace(extraction, cell=replace(extraction.cell, extract=settings))
+    n_open = len(list(Path("/proc/self/fd").iterdir()))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n_open + 40, limits[1]))
+    try:
+        store = many.run()
+        clips = store.read([track.track_id for track in many.data.tracks()])
+        assert len(many.shards()) == 72
+        assert clips.read_all().shape == (N_LAYERS + 1, N_CLIPS * 72, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_batch_is_halved_where_memory_runs_out(
     extraction: Extraction,
     monkeypatch: pytest.MonkeyPatch,
@@ -427,7 +444,7 @@ def kill_sweep_after_first_shard(arguments: list[str], folder: Path) -> None:
 
 
 def drop_last_clip(path: Path) -> None:
-    """Puts a shard without its last clip in the place of a shard: one track is left for two ranks."""
+    """Puts a shard without its last clip in its place: one track is left for two ranks."""
     with h5py.File(path, "r+") as shard:
         columns = {name: shard[name][:-1] for name in shard}
         for name, values in columns.items():

@@ -1,4 +1,4 @@
-"""Training: lone runs equal the bank, scores do not depend on the batch size, best epochs are kept."""
+"""Training: lone runs equal the bank, batch sizes change no score, best epochs are kept."""
 
 from dataclasses import replace
 from pathlib import Path
