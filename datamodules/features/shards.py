@@ -50,21 +50,32 @@ class Shard:
         track_ids: of its n clips.
         clips: (n,) records: `clip` and `n_clips` (place in the track, and how many it gives),
             `start_s`, `file_bytes`, and `row` and `n_rows` (where in each layer).
-        places: offset in the file, in bytes, and shape (rows, D) of each of layers 0..L.
+        layer_starts: where each of layers 0..L begins in the file, in bytes.
+        layer_shape: (rows, D) of each layer.
     """
 
     path: Path
     track_ids: Sequence[str]
     clips: NDArray[np.void]
-    places: Sequence[tuple[int, tuple[int, int]]]
+    layer_starts: Sequence[int]
+    layer_shape: tuple[int, int]
 
     def layers(self) -> list[NDArray[np.float16]]:
-        """(rows, D) float16 for each of layers 0..L, mapped from the file.
+        """Maps layers 0..L from the file: (rows, D) float16 each.
 
-        A map keeps its file open, and a process may open 1024: it goes with the last of its arrays.
+        The file is open as long as these arrays live, since a store may have more shards than a
+        process may open files.
+
+        Raises:
+            UserError: the file cannot be read any more.
         """
-        image = np.memmap(self.path, mode="r")
-        return [np.ndarray(shape, np.float16, image, offset) for offset, shape in self.places]
+        try:
+            image = np.memmap(self.path, mode="r")
+        except OSError as error:
+            raise UserError(_unreadable(self.path, error)) from error
+        return [
+            np.ndarray(self.layer_shape, np.float16, image, start) for start in self.layer_starts
+        ]
 
 
 def write_shard(folder: Path, store: Mapping[str, str], clips: Sequence[ClipFeatures]) -> Shard:
@@ -97,9 +108,7 @@ def read_shard(path: Path, store: Mapping[str, str]) -> Shard:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(
-            f"cannot read the shard {path} ({error.strerror}): check its permissions and its disk"
-        ) from error
+        raise UserError(_unreadable(path, error)) from error
 
     # HDF5 may crash or hang on bytes that are not those it wrote.
     if path.stem != f"part-{_digest(content)}":
@@ -175,13 +184,18 @@ def _parse(path: Path, content: bytes) -> Shard:
 
         track_ids = file["track_id"].asstr()[:].tolist()
         names = sorted(name for name in file if name.startswith("layer_"))
-        places = [(file[name].id.get_offset(), file[name].shape) for name in names]
+        starts = [file[name].id.get_offset() for name in names]
+        shape = file[names[0]].shape
 
-    return Shard(path, track_ids, clips, places)
+    return Shard(path, track_ids, clips, starts, shape)
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"cannot read the shard {path} ({error.strerror}): check its permissions and its disk"
 
 
 def _broken(path: Path, why: str) -> str:

@@ -195,8 +195,7 @@ class StoredClips:
         self.track: NDArray[np.int64] = clips["track"]
         self.start_s: NDArray[np.float64] = clips["start_s"]
         self.n_rows: NDArray[np.int64] = clips["n_rows"]
-        _, (_, dim) = shards[0].places[0]
-        self.shape = (len(shards[0].places), dim)
+        self.shape = (len(shards[0].layer_starts), shards[0].layer_shape[1])
 
     def __len__(self) -> int:
         return len(self._clips)
