@@ -42,8 +42,6 @@ class Backbone(nn.Module, ABC):
     keys_matched: int | None = None
     keys_ignored: int | None = None
     front_end: ClassVar[Mapping[str, object]] = {}
-    _is_frozen = False
-    _fingerprint: str | None = None
 
     @abstractmethod
     def states(self, audio: Tensor) -> Tensor:
@@ -90,7 +88,6 @@ class Backbone(nn.Module, ABC):
         """Switches off gradients, dropout and running statistics, for good: later calls of `train`
         change nothing.
         """
-        self._is_frozen = True
         self.requires_grad_(False)
         super().train(False)
         return self
@@ -101,10 +98,8 @@ class Backbone(nn.Module, ABC):
 
     def fingerprint(self) -> str:
         """16 hex digits that identify weights and front end: class, its constants, and every tensor
-        of the state dict. A frozen backbone is hashed once.
+        of the state dict.
         """
-        if self._fingerprint is not None:
-            return self._fingerprint
         digest = hashlib.sha256(
             json.dumps([type(self).__name__, dict(self.front_end)], sort_keys=True).encode()
         )
@@ -113,7 +108,4 @@ class Backbone(nn.Module, ABC):
             digest.update(
                 tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
             )
-        fingerprint = digest.hexdigest()[:16]
-        if self._is_frozen:
-            self._fingerprint = fingerprint
-        return fingerprint
+        return digest.hexdigest()[:16]
