@@ -7,6 +7,7 @@ both beside the forward pass.
 
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -89,9 +90,7 @@ def fill_store(
         UserError: files that cannot be used (all of them are named), changed audio, a broken shard,
             no space left, another process that writes the same store.
     """
-    stored = store.inventory()
-    _check_unchanged(tracks, stored, store.id.dataset)
-    if not _waiting(tracks, stored):
+    if not waiting_tracks(store, tracks):
         return
 
     runner = L.Trainer(
@@ -109,8 +108,9 @@ def fill_store(
         if first:
             store.prepare()
         stored = store.inventory()  # again, since another run may just have ended
-        waiting = _waiting(tracks, stored)
-        _check_space(store.folder, waiting, data.frame_rate, backbone)
+        waiting = _not_complete(tracks, stored)
+        if first:
+            _check_space(store.folder, waiting, data.frame_rate, backbone)
         data.audio = _loader(runner, backbone, data, waiting, stored, settings)
 
         what = f"{store.id.backbone} over {store.id.dataset}"
@@ -122,6 +122,8 @@ def fill_store(
             module = ExtractModule(backbone, data.audio.batch_seconds, data.frame_rate)
             unusable = _predict(runner, module, data, writer)
 
+    if unusable and not first:
+        sys.exit(2)  # the first rank says what is wrong, once
     if unusable:
         raise UserError(_complain(unusable, len(tracks)))
     if first:
@@ -135,7 +137,18 @@ def _only_writer(folder: Path) -> AbstractContextManager[None]:
     return lock(folder / ".lock", wait=False)
 
 
-def _waiting(tracks: Sequence[Track], stored: Mapping[str, StoredTrack]) -> list[Track]:
+def waiting_tracks(store: FeatureStore, tracks: Sequence[Track]) -> list[Track]:
+    """The tracks that the store lacks, once it is sure that it holds features of these files.
+
+    Raises:
+        UserError: changed audio, or a broken shard.
+    """
+    stored = store.inventory()
+    _check_unchanged(tracks, stored, store.id.dataset)
+    return _not_complete(tracks, stored)
+
+
+def _not_complete(tracks: Sequence[Track], stored: Mapping[str, StoredTrack]) -> list[Track]:
     """The tracks whose clips are not all stored."""
     done = {track_id for track_id, track in stored.items() if track.complete}
     return [track for track in tracks if track.track_id not in done]

@@ -14,7 +14,7 @@ from datamodules.workers import end_with_parent
 from mirprobe.assembly import Job, make_backbone, make_demo_data, n_devices
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import SETTINGS, Cell, write_cell
-from mirprobe.extraction.extract import extract, name_store
+from mirprobe.extraction.extract import extract, name_store, waiting_tracks
 from mirprobe.probing.probe import open_store, probe
 from mirprobe.progress import console, quiet_lightning
 from mirprobe.results import Row
@@ -106,7 +106,7 @@ def _extract(job: Job, backbone: Backbone, devices: int) -> FeatureStore:
         return extract(job, backbone)
 
     store = job.store(backbone)
-    if store.missing(job.tracks()):
+    if waiting_tracks(store, job.tracks()):
         run_on_all_devices([cell.folder / SETTINGS for cell in job.cells])
     name_store(job, store)
     return store
