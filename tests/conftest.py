@@ -91,5 +91,5 @@ def settings(tmp_path: Path, notes_root: Path) -> Callable[..., list[str]]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that the processes of the suite end together."""
     items.sort(
-        key=lambda item: item.path.name not in ("test_sweep.py", "test_extract.py", "test_build.py")
+        key=lambda item: item.path.name not in ("test_run.py", "test_extract.py", "test_build.py")
     )

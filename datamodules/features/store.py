@@ -232,7 +232,7 @@ class StoredClips:
 
 
 def store_id_text(id: StoreId) -> str:
-    """A store's id as JSON, from which `read_store_id` makes an equal one."""
+    """A store's id as JSON, from which `parse_store_id` makes an equal one."""
     return json.dumps(asdict(id), indent=1, sort_keys=True) + "\n"
 
 

@@ -7,6 +7,7 @@ both beside the forward pass.
 
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -117,7 +118,8 @@ def fill_store(
             store.prepare()
         stored = store.inventory()  # again, since another run may just have ended
         waiting = store.missing(tracks)
-        _check_space(store.folder, waiting, data.frame_rate, backbone)
+        if first:
+            _check_space(store.folder, waiting, data.frame_rate, backbone)
         data.audio = _loader(runner, backbone, data, waiting, stored, settings)
 
         what = f"{store.id.backbone} over {store.id.dataset}"
@@ -128,6 +130,9 @@ def fill_store(
             writer = StoreWriter(shards, digests, progress, backbone.sample_rate)
             module = ExtractModule(backbone, data.audio.batch_seconds, data.frame_rate)
             unusable = _predict(runner, module, data, writer)
+
+    if unusable and not first:
+        sys.exit(2)  # the first rank says what is wrong, once
     if unusable:
         raise UserError(_complain(unusable, len(tracks)))
     digests.load()  # what other ranks have read

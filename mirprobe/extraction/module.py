@@ -73,10 +73,11 @@ class ExtractModule(L.LightningModule):
 
     def _equal_groups(self, clips: Sequence[Clip]) -> Iterator[list[Clip]]:
         """Clips of one length that one forward pass takes, from clips in order of length."""
-        most_samples = self.batch_seconds * self.backbone.sample_rate
         group: list[Clip] = []
         for clip in clips:
             n_samples = len(clip.audio)
+            # Read for each clip: `_extract` may have halved it since the last one.
+            most_samples = self.batch_seconds * self.backbone.sample_rate
             is_full = len(group) * n_samples >= most_samples
             if group and (is_full or len(group[0].audio) != n_samples):
                 yield group

@@ -142,7 +142,8 @@ def _rows(
 
     n_tracks = len(target)
     n_expected = n_tracks if data.is_demo else data.expected.get(split, n_tracks)
-    majority = KINDS[data.kind].majority
+    score_majority = KINDS[data.kind].majority
+    majority = None if score_majority is None else score_majority(metric, target)
     versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
 
     rows = []
@@ -162,7 +163,7 @@ def _rows(
             ci_high=high[h].item(),
             n_tracks=n_tracks,
             n_expected=n_expected,
-            majority=None if majority is None else majority(metric, target),
+            majority=majority,
             epoch=int(trained.epoch[h]),
             selected_by=f"val/{cell.task.select_by}",
             weights_start=start,

@@ -32,7 +32,7 @@ def test_random_weights_are_the_recipe(tag):
     assert digest_of(tag, REDUCED) == expected["sha256"]
 
 
-@pytest.mark.slow
+@pytest.mark.trial
 def test_random_weights_in_full_size_are_the_recipe_and_quick(tag):
     start = time.perf_counter()
     assert digest_of(tag, ConformerSize()) == checksums()[f"weights/{tag}/full"]["sha256"]

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import resource
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -17,81 +18,92 @@ import soundfile
 import torch
 from conftest import RATE, write_notes
 from torch import Tensor
+from toy_backbone import N_LAYERS, Statistics
 
 from datamodules.audio.clips import ClipRule
 from datamodules.datasets.nsynth import NSynthPitch
 from datamodules.errors import UserError
-from datamodules.features.store import read_features
-from datamodules.task import FrameTask
+from datamodules.features.frames import open_features
+from datamodules.features.shards import PATTERN
+from datamodules.features.store import FeatureStore, parse_store_id
+from datamodules.task import FrameTask, TaskDataModule
 from datamodules.tracks import Segment, Split, Track
-from mirprobe.assembly import make_backbone, make_data, store_key, store_key_of
-from mirprobe.backbones.backbone import Backbone
-from mirprobe.cell import ExtractConfig, write_cell
+from mirprobe.assembly import Job, make_backbone, make_data
+from mirprobe.cell import STORE, Cell, write_cell
 from mirprobe.extraction.extract import extract
 from mirprobe.settings import compose_cell
 
-SETTINGS = ExtractConfig(batch_seconds=1.0, n_workers=0, shard_clips=16, shard_seconds=60.0)
+N_CLIPS = 3  # of a note of 0.25 s: two of 0.1 s and a rest of 0.05 s
 
 
-class Statistics(Backbone):
-    """A backbone whose states say what it heard: layer l holds mean square and length, times l + 1."""
+@dataclass(frozen=True)
+class Extraction:
+    """A job of one cell with a toy backbone; every run sees the store as a new process does."""
 
-    sample_rate, hop, n_layers, dim, min_samples = RATE, 0.01, 2, 2, 160
-
-    def __init__(self, gain: float = 1.0) -> None:
-        super().__init__()
-        self.register_buffer("gain", torch.tensor(gain))
-        self.freeze()
-
-    def states(self, audio: Tensor) -> Tensor:
-        frames = audio.unfold(1, 160, 160)
-        power = frames.square().mean(dim=2) * self.get_buffer("gain")
-        state = torch.stack([power, torch.full_like(power, audio.shape[1] / RATE)], dim=2)
-        return torch.stack([state * (layer + 1) for layer in range(3)], dim=1)
-
-
-class Job(NamedTuple):
-    data: NSynthPitch
+    cell: Cell
+    data: TaskDataModule
     backbone: Statistics
-    folder: Path
 
-    def run(self) -> None:
-        key = store_key(self.backbone, "statistics", self.data)
-        extract(self.backbone, key, self.data, self.folder, SETTINGS, accelerator="cpu", devices=1)
+    @property
+    def job(self) -> Job:
+        return Job((self.cell,), (self.data,))
+
+    @property
+    def folder(self) -> Path:
+        return self.job.store(self.backbone).folder
+
+    def run(self) -> FeatureStore:
+        return extract(self.job, self.backbone)
+
+    def shards(self) -> list[Path]:
+        return sorted(self.folder.glob(PATTERN))
 
     def stored(self) -> list[tuple[str, int]]:
-        found = []
-        for path in sorted(self.folder.glob("part-*.h5")):
-            with h5py.File(path) as shard:
-                found += list(
-                    zip(shard["track_id"].asstr()[:], shard["clip"][:].tolist(), strict=True)
-                )
-        return found
+        """Track and place of every clip in every shard, read with nothing of ours."""
+        return [clip for path in self.shards() for clip in clips_in(path)]
+
+
+def clips_in(shard: Path) -> list[tuple[str, int]]:
+    with h5py.File(shard) as file:
+        return list(zip(file["track_id"].asstr()[:], file["clip"][:].tolist(), strict=True))
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def cell(settings: Callable[..., list[str]]) -> Cell:
+    quick = ("extract.batch_seconds=1.0", "extract.shard_clips=16", "extract.shard_seconds=60")
+    return replace(compose_cell(settings("task=nsynth_pitch", *quick)), model={"name": "toy"})
+
+
+@pytest.fixture
+def extraction(cell: Cell, tmp_path: Path) -> Extraction:
     root = write_notes(tmp_path / "data", per_pitch={"train": 1, "valid": 1, "test": 1})
-    return Job(
-        NSynthPitch(root / "NSynth", ClipRule(seconds=0.1, tail_seconds=0.02)),
-        Statistics(),
-        tmp_path / "store",
-    )
+    data = NSynthPitch(root / "NSynth", ClipRule(seconds=0.1, tail_seconds=0.02))
+    return Extraction(cell, data, Statistics())
 
 
-def test_every_clip_once_and_its_numbers(job: Job) -> None:
-    job.run()
-    tracks = job.data.tracks()
-    assert sorted(job.stored()) == [(track.track_id, clip) for track in tracks for clip in range(3)]
-    features = read_features(
-        job.folder, store_key(job.backbone, "statistics", job.data), [t.track_id for t in tracks]
-    )
-    for row, index in enumerate(features.track):
+def test_every_clip_once_and_its_numbers(extraction: Extraction) -> None:
+    store = extraction.run()
+    tracks = extraction.data.tracks()
+    assert sorted(extraction.stored()) == [
+        (track.track_id, clip) for track in tracks for clip in range(N_CLIPS)
+    ]
+
+    clips = store.read([track.track_id for track in tracks])
+    values = clips.read_all()
+    assert values.shape == (N_LAYERS + 1, N_CLIPS * len(tracks), 2)
+    for row, index in enumerate(clips.track):
         audio, _ = soundfile.read(tracks[index].path, dtype="float32")
-        clip = row % 3
-        piece = audio[1600 * clip : 1600 * (clip + 1)]
-        assert features.values[0, row, 0] == pytest.approx(np.mean(piece**2), rel=1e-3)
-        assert features.values[2, row, 1] == pytest.approx(3 * len(piece) / RATE, rel=1e-3)
+        start = 1600 * (row % N_CLIPS)
+        piece = audio[start : start + 1600]
+        assert values[0, row, 0] == pytest.approx(np.mean(piece**2), rel=1e-3)
+        assert values[2, row, 1] == pytest.approx(3 * len(piece) / RATE, rel=1e-3)
+
+
+def test_the_id_of_the_store_lies_in_the_folder_of_the_cell(extraction: Extraction) -> None:
+    store = extraction.run()
+    written = (extraction.cell.folder / STORE).read_text()
+    assert parse_store_id(written) == store.id
+    assert json.loads((store.folder / "store.json").read_text()) == json.loads(written)
 
 
 class Steps(FrameTask):
@@ -109,211 +121,223 @@ class Steps(FrameTask):
 
 
 @pytest.mark.parametrize("rate", [10.0, 40.0, 100.0, 200.0])
-def test_features_of_frames_line_up_with_their_labels(tmp_path: Path, rate: float) -> None:
+def test_features_of_frames_line_up_with_their_labels(
+    cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float
+) -> None:
     """Every frame of the grid says how loud its own time is, across clips and at the joined rest,
     also above the hop's rate.
     """
     levels = np.repeat([0.1, 0.2, 0.4], RATE).astype(np.float32)
+    audio = levels[: round(2.9 * RATE)]  # a rest of 0.1 s
     for number in range(6):
-        soundfile.write(
-            tmp_path / f"{number}.wav", levels[: round(2.9 * RATE)], RATE
-        )  # a rest of 0.1 s
-    data = Steps(tmp_path, ClipRule(seconds=0.8, tail_seconds=0.6, join_rest=True), frame_rate=rate)
-    key = store_key(Statistics(), "statistics", data)
-    assert key.pooling == f"{rate:g}Hz" and f"{rate:g}Hz" in key.folder
-    extract(Statistics(), key, data, tmp_path / "store", SETTINGS, accelerator="cpu", devices=1)
-    data.load_features(tmp_path / "store", key, batch_size=64, seed=0)
+        soundfile.write(tmp_path / f"{number}.wav", audio, RATE)
+    rule = ClipRule(seconds=0.8, tail_seconds=0.6, join_rest=True)
+    data = Steps(tmp_path, rule, frame_rate=rate)
+
+    extraction = Extraction(cell, data, Statistics())
+    store = extraction.run()
+    assert store.id.pooling == f"{rate:g}Hz" and f"{rate:g}Hz" in store.id.folder
+
+    data.features = open_features(
+        store, data.tracks(), n_classes=3, frame_rate=rate, batch_size=64, seed=0
+    )
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         batches = list(loader)
         power = torch.cat([batch["features"][0, :, 0] for batch in batches]).float()
         target = torch.cat([batch["target"] for batch in batches])
         assert len(target) == 2 * round(2.9 * rate)
-        torch.testing.assert_close(
-            power, torch.tensor([0.01, 0.04, 0.16])[target], rtol=2e-3, atol=0
-        )
-    extract(Statistics(), key, data, tmp_path / "store", SETTINGS, accelerator="cpu", devices=1)
-    assert data.n_waiting == 0
+        expected = torch.tensor([0.01, 0.04, 0.16])[target]
+        torch.testing.assert_close(power, expected, rtol=2e-3, atol=0)
+
+    refuse_forward_passes(monkeypatch)
+    extraction.run()
 
 
-def test_second_run_reads_no_audio(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    job.run()
-    monkeypatch.setattr(
-        Statistics, "states", lambda self, audio: pytest.fail("a stored clip was computed again")
-    )
-    job.run()
+def refuse_forward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(_self: Statistics, _audio: Tensor) -> Tensor:
+        pytest.fail("a stored clip was computed again")
+
+    monkeypatch.setattr(Statistics, "states", never)
+
+
+def test_second_run_reads_no_audio(extraction: Extraction, monkeypatch: pytest.MonkeyPatch) -> None:
+    extraction.run()
+    refuse_forward_passes(monkeypatch)
+    monkeypatch.setattr(soundfile, "SoundFile", lambda *_, **__: pytest.fail("audio was opened"))
+    extraction.run()
 
 
 def test_lost_shard_is_the_only_thing_computed_again(
-    job: Job, monkeypatch: pytest.MonkeyPatch
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job.run()
-    lost = sorted(job.folder.glob("part-*.h5"))[0]
-    with h5py.File(lost) as shard:
-        n_lost = len(shard["clip"])
+    extraction.run()
+    lost = extraction.shards()[0]
+    n_lost = len(clips_in(lost))
     lost.unlink()
-    seen: list[int] = []
-    states = Statistics.states
-    monkeypatch.setattr(
-        Statistics, "states", lambda self, audio: seen.append(len(audio)) or states(self, audio)
-    )
-    job.run()
+
+    states, seen = Statistics.states, []
+
+    def count(self: Statistics, audio: Tensor) -> Tensor:
+        seen.append(len(audio))
+        return states(self, audio)
+
+    monkeypatch.setattr(Statistics, "states", count)
+    extraction.run()
     assert sum(seen) == n_lost
-    assert len(job.stored()) == len(set(job.stored())) == 3 * len(job.data.tracks())
+    stored = extraction.stored()
+    assert len(stored) == len(set(stored)) == N_CLIPS * len(extraction.data.tracks())
 
 
-def test_unusable_files_are_all_named_and_the_rest_is_stored(job: Job) -> None:
-    tracks = job.data.tracks()
+def test_unusable_files_are_all_named_and_the_rest_is_stored(extraction: Extraction) -> None:
+    tracks = extraction.data.tracks()
     tracks[0].path.write_bytes(b"not audio at all")
     tracks[1].path.write_bytes(b"")
     soundfile.write(tracks[2].path, np.full(4000, np.nan), RATE, subtype="FLOAT")
     soundfile.write(tracks[3].path, np.zeros(100), RATE)
+    reasons = ("cannot be decoded", "is empty (0 bytes)", "NaN or infinite", "too short (100 sampl")
+
     with pytest.raises(UserError) as caught:
-        job.run()
+        extraction.run()
     text = str(caught.value)
     assert text.startswith("4 of 72 audio files cannot be used: ") and "\n" not in text
-    for track, reason in zip(
-        tracks,
-        ("cannot be decoded", "is empty (0 bytes)", "NaN or infinite", "too short (100 samples"),
-        strict=False,
-    ):
-        assert f"{track.path} {reason}" in text or (str(track.path) in text and reason in text)
+    for track, reason in zip(tracks[:4], reasons, strict=True):
+        assert str(track.path) in text and reason in text
+
     names = sorted(track.track_id for track in tracks[:4])
     assert f"data.exclude=[{','.join(names)}]" in text
-    assert len(job.stored()) == 3 * 68
-    kept = NSynthPitch(job.data.root, job.data.clip, exclude=names)
-    job._replace(data=kept).run()
+    assert len(extraction.stored()) == N_CLIPS * 68
+    assert not (extraction.cell.folder / STORE).exists(), "the store is not complete"
+
+    kept = NSynthPitch(extraction.data.root, extraction.data.clip, exclude=names)
+    replace(extraction, data=kept).run()
 
 
 @pytest.mark.parametrize("gain", [float("nan"), float("inf"), 1e9])
-def test_values_that_do_not_fit_stop_the_run_with_the_track(job: Job, gain: float) -> None:
-    with pytest.raises(
-        UserError,
-        match=r"not finite, or beyond 65504, for track (train|valid|test)\d_synthetic_\d{3}-\d{3}-000",
-    ):
-        job._replace(backbone=Statistics(gain)).run()
+def test_values_that_do_not_fit_stop_the_run_with_the_track(
+    extraction: Extraction, gain: float
+) -> None:
+    name = r"(train|valid|test)\d_synthetic_\d{3}-\d{3}-000"
+    with pytest.raises(UserError, match=rf"not finite, or beyond 65504, for track {name}"):
+        replace(extraction, backbone=Statistics(gain)).run()
 
 
-def test_changed_audio_is_noticed(job: Job) -> None:
-    job.run()
-    soundfile.write(job.data.tracks()[5].path, np.zeros(5000), RATE)
+def test_changed_audio_is_noticed(extraction: Extraction) -> None:
+    extraction.run()
+    soundfile.write(extraction.data.tracks()[5].path, np.zeros(5000), RATE)
     with pytest.raises(
         UserError, match=r"1 nsynth files are not those that the stored features were made of"
     ):
-        job.run()
+        extraction.run()
 
 
-def test_store_of_another_backbone_is_refused(job: Job) -> None:
-    job.run()
+def test_store_of_another_backbone_is_refused(extraction: Extraction) -> None:
+    """Somebody has moved a folder: its name says one backbone, its content another."""
+    extraction.run()
+    other = replace(extraction, backbone=Statistics(2.0))
+    extraction.folder.rename(other.folder)
+    with pytest.raises(
+        UserError, match=r"part-\w+.h5 was written by another configuration \(fingerprint is"
+    ):
+        other.run()
+
+    for shard in other.shards():
+        shard.unlink()
     with pytest.raises(
         UserError, match=r"store.json was written by another configuration \(fingerprint is"
     ):
-        job._replace(backbone=Statistics(2.0)).run()
+        other.run()
 
 
-def test_truncated_shard_is_named_with_the_way_out(job: Job) -> None:
-    job.run()
-    shard = sorted(job.folder.glob("part-*.h5"))[0]
+def test_truncated_shard_is_named_with_the_way_out(extraction: Extraction) -> None:
+    extraction.run()
+    shard = extraction.shards()[0]
     shard.write_bytes(shard.read_bytes()[:700])
     with pytest.raises(
         UserError,
         match=rf"shard {shard} is broken: .* Delete this file and run the same command again",
     ):
-        job.run()
+        extraction.run()
     shard.unlink()
-    job.run()
+    extraction.run()
 
 
-def test_full_disk_is_said_before_and_during(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_another_process_writes_is_left_alone(extraction: Extraction) -> None:
+    from mirprobe.extraction.extract import _only_writer
+
+    with (
+        _only_writer(extraction.folder),
+        pytest.raises(UserError, match=r"is being written by process \d+ on .*: wait for it"),
+    ):
+        extraction.run()
+    extraction.run()
+
+
+def test_what_a_killed_writer_left_is_cleared(extraction: Extraction) -> None:
+    left = extraction.folder / ".part-0123456789abcdef.h5.deadbeef.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half a shard")
+    extraction.run()
+    assert not left.exists()
+
+
+def test_full_disk_is_said_before_and_during(
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
     with pytest.raises(
         UserError, match=r"no space for the features: .* GB needed at least, 0.00 GB free under"
     ):
-        job.run()
+        extraction.run()
     monkeypatch.undo()
+
     program = (
         "import resource, sys; sys.path[:0] = sys.argv[1:3]\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "from pathlib import Path; import numpy as np\n"
-        "from datamodules.audio.clips import Clip; from datamodules.features.store import "
-        "StoreKey\n"
+        "from datamodules.tracks import ClipPlace\n"
         "from datamodules.features.shards import ClipFeatures, write_shard\n"
         "from datamodules.errors import UserError\n"
-        "clip = ClipFeatures(Clip('t', 0, 1, 0.0, np.zeros(1, np.float32), 1), 1, np.zeros((3, 1, "
-        "50000), np.float16))\n"
-        "try: write_shard(Path(sys.argv[3]), StoreKey(*'abcdefg'), [clip])\n"
+        "place = ClipPlace('t', 0, 1, 0.0, 1)\n"
+        "clip = ClipFeatures(place, np.zeros((3, 1, 50000), np.float16))\n"
+        "try: write_shard(Path(sys.argv[3]), {'backbone': 'toy'}, [clip])\n"
         "except UserError as error: print(error)\n"
     )
     here = [str(Path(__file__).parents[2]), str(Path(__file__).parents[3])]
     ran = subprocess.run(
-        [sys.executable, "-c", program, *here, str(job.folder)],
+        [sys.executable, "-c", program, *here, str(extraction.folder)],
         capture_output=True,
         text=True,
         check=False,
     )
     assert "no space left while writing" in ran.stdout, ran.stderr
-    assert not list(job.folder.glob("*.h5")) and not list(job.folder.glob(".*.tmp"))
+    assert not list(extraction.folder.glob("*.h5"))
+    assert not list(extraction.folder.glob(".*.tmp"))
 
 
-def test_two_processes_store_every_clip_once(
-    settings: Callable[..., list[str]], tmp_path: Path
+def test_a_store_may_have_more_shards_than_a_process_may_open_files(
+    extraction: Extraction,
 ) -> None:
-    """Real processes under Lightning's DDP (gloo): killed once, then to the end, then with fewer
-    tracks left than ranks.
-    """
-    quick = ("launcher.devices=2", "extract.batch_seconds=0.5", "extract.shard_clips=6")
-    cell = compose_cell(settings(*quick))
-    file = tmp_path / "cell.yaml"
-    file.write_text(write_cell(cell))
-    key, tracks = store_key_of(cell, make_backbone(cell)), make_data(cell).tracks()
-    job = Job(make_data(cell), Statistics(), Path(cell.paths.features) / key.folder)  # type: ignore[arg-type]
-    everything = [(track.track_id, 0) for track in tracks]
-    kill_sweep_after_first_shard(settings("task=nsynth_pitch", "baseline=null", *quick), job.folder)
-    assert 0 < len(job.stored()) < len(everything)
-    extract_here = [sys.executable, "-m", "mirprobe", "extract", "--cell", str(file)]
-    subprocess.run(extract_here, check=True, timeout=120)
-    assert sorted(job.stored()) == everything
-    drop_last_clip(sorted(job.folder.glob("part-*.h5"))[0])
-    assert len(job.stored()) == len(everything) - 1
-    subprocess.run(extract_here, check=True, timeout=120)
-    assert sorted(job.stored()) == everything
-    assert json.loads((job.folder / "store.json").read_text())["dataset"] == "nsynth"
-
-
-def kill_sweep_after_first_shard(arguments: list[str], folder: Path) -> None:
-    """kill -9 for the sweep alone; its two extracting processes have to end by themselves."""
-    process = subprocess.Popen([sys.executable, "-m", "mirprobe", "sweep", *arguments])
-    deadline = time.monotonic() + 90
-    while not list(folder.glob("part-*.h5")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    process.kill()
-    process.wait()
-    while (
-        subprocess.run(
-            ["pgrep", "-f", str(folder.parents[1])], capture_output=True, check=False
-        ).returncode
-        == 0
-    ):
-        assert time.monotonic() < deadline, "the ranks outlive the sweep"
-        time.sleep(0.1)
-
-
-def drop_last_clip(path: Path) -> None:
-    """Puts a shard without its last clip in the place of a shard, so that one track is left for two
-    ranks.
-    """
-    with h5py.File(path, "r+") as shard:
-        columns = {name: shard[name][:-1] for name in shard}
-        for name, values in columns.items():
-            del shard[name]
-            shard[name] = values
-    path.rename(path.with_name(f"part-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.h5"))
+    """A day of extraction at a shard a minute gives 1440; the usual limit is 1024."""
+    settings = replace(extraction.cell.extract, batch_seconds=0.25, shard_clips=1)
+    many = replace(extraction, cell=replace(extraction.cell, extract=settings))
+    n_open = len(list(Path("/proc/self/fd").iterdir()))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n_open + 40, limits[1]))
+    try:
+        store = many.run()
+        clips = store.read([track.track_id for track in many.data.tracks()])
+        assert len(many.shards()) == 72
+        assert clips.read_all().shape == (N_LAYERS + 1, N_CLIPS * 72, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_batch_is_halved_where_memory_runs_out(
-    job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    extraction: Extraction,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     states, sizes = Statistics.states, []
 
@@ -324,38 +348,152 @@ def test_batch_is_halved_where_memory_runs_out(
         return states(self, audio)
 
     monkeypatch.setattr(Statistics, "states", small)
-    job.run()
-    assert len(job.stored()) == len(set(job.stored())) == 3 * len(job.data.tracks())
-    assert sizes.count(4) == 1 and max(sizes[1:]) <= 3, (
-        "the batch stays small after the first failure"
-    )
-    assert (
-        "out of memory at 4 clips a batch: going on with 0.1 s of audio a batch"
-        in capsys.readouterr().out
-    )
+    extraction.run()
+    stored = extraction.stored()
+    assert len(stored) == len(set(stored)) == N_CLIPS * len(extraction.data.tracks())
+    assert sizes.count(4) == 1 and max(sizes[1:]) <= 3, "small after the first failure"
+    said = "out of memory at 4 clips a batch: going on with 0.1 s of audio a batch"
+    assert said in capsys.readouterr().out
 
 
-def test_single_clip_that_does_not_fit_is_said(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_clip_that_does_not_fit_is_said(
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def never(self: Statistics, audio: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Statistics, "states", never)
     with pytest.raises(UserError, match=r"out of memory on a single clip of 0\.(1|05) s"):
-        job.run()
+        extraction.run()
 
 
 def test_inside_a_slurm_job_the_launcher_still_decides(
-    job: Job, monkeypatch: pytest.MonkeyPatch
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lightning's SLURM environment would count the job's tasks, and wait for ranks that nobody
     starts.
     """
-    for name, value in {
-        "SLURM_NTASKS": "4",
-        "SLURM_JOB_NAME": "sweep",
-        "SLURM_JOB_ID": "7",
-        "SLURM_PROCID": "1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    job.run()
-    assert len(job.stored()) == 3 * len(job.data.tracks())
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_JOB_NAME", "sweep")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    extraction.run()
+    assert len(extraction.stored()) == N_CLIPS * len(extraction.data.tracks())
+
+
+# -- several processes -----------------------------------------------------------------------------
+
+
+def extract_in_processes(*cells: Cell) -> subprocess.CompletedProcess[str]:
+    """`mirprobe extract --cell FILE --cell ...`, to its end."""
+    files = []
+    for cell in cells:
+        file = cell.folder / "config.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(write_cell(cell))
+        files.append(f"--cell={file}")
+    return subprocess.run(
+        [sys.executable, "-m", "mirprobe", "extract", *files],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.trial
+def test_two_processes_store_every_clip_once(settings: Callable[..., list[str]]) -> None:
+    """Real processes under Lightning's DDP (gloo): killed once, then to the end, then with fewer
+    tracks left than ranks.
+    """
+    quick = ("launcher.devices=2", "extract.batch_seconds=0.5", "extract.shard_clips=6")
+    arguments = settings("task=nsynth_pitch", "baseline=null", *quick)
+    cell = compose_cell(arguments)
+    extraction = Extraction(cell, make_data(cell), make_backbone(cell))  # type: ignore[arg-type]
+    everything = [(track.track_id, 0) for track in extraction.data.tracks()]
+
+    kill_sweep_after_first_shard(arguments, extraction.folder)
+    assert 0 < len(extraction.stored()) < len(everything)
+    ran = extract_in_processes(cell)
+    assert ran.returncode == 0, ran.stderr
+    assert sorted(extraction.stored()) == everything
+
+    drop_last_clip(extraction.shards()[0])
+    assert len(extraction.stored()) == len(everything) - 1
+    ran = extract_in_processes(cell)
+    assert ran.returncode == 0, ran.stderr
+    assert sorted(extraction.stored()) == everything
+    assert json.loads((extraction.folder / "store.json").read_text())["dataset"] == "nsynth"
+
+
+def kill_sweep_after_first_shard(arguments: list[str], folder: Path) -> None:
+    """kill -9 for the sweep alone; its two extracting processes have to end by themselves."""
+    process = subprocess.Popen([sys.executable, "-m", "mirprobe", "sweep", *arguments])
+    deadline = time.monotonic() + 90
+    while not list(folder.glob(PATTERN)):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+
+    # The ranks are known by their settings, in which this test's own folder stands.
+    find_ranks = ["pgrep", "-f", str(folder.parents[1])]
+    while subprocess.run(find_ranks, capture_output=True, check=False).returncode == 0:
+        assert time.monotonic() < deadline, "the ranks outlive the sweep"
+        time.sleep(0.1)
+
+
+def drop_last_clip(path: Path) -> None:
+    """Puts a shard without its last clip in its place: one track is left for two ranks."""
+    with h5py.File(path, "r+") as shard:
+        columns = {name: shard[name][:-1] for name in shard}
+        for name, values in columns.items():
+            del shard[name]
+            shard[name] = values
+    path.rename(path.with_name(f"part-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.h5"))
+
+
+@pytest.mark.trial
+def test_several_cells_are_extracted_in_one_process_group(
+    settings: Callable[..., list[str]],
+) -> None:
+    """Two tasks on one store and a third on another, by the same two ranks one after the other."""
+    quick = ("launcher.devices=2", "extract.batch_seconds=0.5", "extract.shard_clips=6")
+    pitch, instrument, pieces = (
+        compose_cell(settings(*overrides, *quick))
+        for overrides in (
+            ["task=nsynth_pitch"],
+            ["task=nsynth_instrument"],
+            ["task=nsynth_pitch", "task.clip.seconds=0.1"],
+        )
+    )
+    ran = extract_in_processes(pitch, instrument, pieces)
+    assert ran.returncode == 0, ran.stderr
+
+    ids = [parse_store_id((cell.folder / STORE).read_text()) for cell in (pitch, instrument)]
+    assert ids[0] == ids[1]
+    other = parse_store_id((pieces.folder / STORE).read_text())
+    assert (ids[0].clip_rule, other.clip_rule) == ("whole", "0.1s")
+
+    tracks = make_data(pitch).tracks()
+    for store_id in (ids[0], other):
+        store = FeatureStore(Path(pitch.paths.features), store_id)
+        assert not store.missing(tracks)
+        assert len({path.name for path in store.folder.glob(PATTERN)}) > 1
+    assert len(list(Path(pitch.paths.features).iterdir())) == 2
+
+
+@pytest.mark.trial
+def test_unusable_files_of_two_ranks_are_said_once(
+    settings: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    root = write_notes(tmp_path / "bad", per_pitch={"train": 1, "valid": 1, "test": 1})
+    overrides = [f"data.root={root}", "launcher.devices=2"]
+    cell = compose_cell([*settings("task=nsynth_pitch"), *overrides])
+    for track in make_data(cell).tracks()[:2]:  # one of each rank
+        track.path.write_bytes(b"not audio at all")
+
+    ran = extract_in_processes(cell)
+    assert ran.returncode == 2
+    assert ran.stderr.count("mirprobe: ") == 1 and "Traceback" not in ran.stderr
+    assert "2 of 72 audio files cannot be used: " in ran.stderr

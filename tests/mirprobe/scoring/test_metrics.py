@@ -1,4 +1,4 @@
-"""Scores against independent oracles, and logits per track whatever the batches."""
+"""Scores against independent oracles."""
 
 import mir_eval
 import pytest
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import UserError
-from mirprobe.probing.outputs import TrackConfusion, TrackLogits
+from mirprobe.probing.outputs import TrackConfusion
 from mirprobe.scoring.metrics import METRICS, key_table, metric_named, score_once
 
 TONICS = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
@@ -160,20 +160,6 @@ def test_frame_scores_equal_scikit_learns_over_all_frames() -> None:
         assert once("frame_accuracy_macro", counts, classes)[head] == pytest.approx(macro, abs=1e-6)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_frames_are_counted_once_whatever_the_batches(batch_size: int) -> None:
-    predicted, target, track = frames()
-    counts, classes = confusion(predicted, target, track, batch_size)
-    assert torch.equal(counts, confusion(predicted, target, track)[0])
-    assert counts.sum(dim=(1, 2, 3)).tolist() == [len(track)] * 2
-    for one in (0, 7, 29):
-        expected = sklearn.metrics.confusion_matrix(
-            target[track == one], predicted[1, track == one], labels=range(5)
-        )
-        assert counts[1, one].tolist() == expected.tolist()
-        assert classes[one].tolist() == target[track == one].bincount(minlength=5).tolist()
-
-
 def test_a_class_without_frames_is_left_out_of_the_macro_mean() -> None:
     predicted, target, track = frames()
     counts, classes = confusion(predicted, target.where(target != 3, 0), track)
@@ -231,95 +217,3 @@ def test_every_metric_is_one_for_right_answers_and_takes_any_number_of_heads() -
 def test_an_unknown_metric_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"unknown metric 'acuracy'.*Known: accuracy, key_weighted"):
         metric_named("acuracy")
-
-
-# -- logits per track ------------------------------------------------------------------------------
-
-H, N, C = 3, 4, 5
-TRACK = torch.tensor([0, 0, 0, 1, 2, 2, 3, 3, 3, 3])  # 3, 1, 2 and 4 clips
-LOGITS = torch.randn(H, len(TRACK), C, generator=torch.Generator().manual_seed(0)) * 10
-
-
-def collected(rows: Tensor, batch_size: int) -> TrackLogits:
-    metric = TrackLogits(H, N, C)
-    for batch in rows.split(batch_size):
-        metric.update(LOGITS[:, batch], TRACK[batch])
-    return metric
-
-
-def test_logits_of_a_track_are_the_mean_over_its_clips_however_many() -> None:
-    result = collected(torch.arange(10), 10).compute()
-    assert result.shape == (H, N, C)
-    assert result.dtype == torch.float32
-    for track in range(N):
-        torch.testing.assert_close(
-            result[:, track], LOGITS[:, track == TRACK].mean(dim=1), rtol=1e-6, atol=1e-6
-        )
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 10])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_logits_do_not_depend_on_batch_size_and_order(batch_size: int, seed: int) -> None:
-    order = torch.randperm(10, generator=torch.Generator().manual_seed(seed))
-    torch.testing.assert_close(
-        collected(order, batch_size).compute(),
-        collected(torch.arange(10), 10).compute(),
-        rtol=1e-6,
-        atol=1e-6,
-    )
-
-
-def test_one_loud_clip_outvotes_two_quiet_ones() -> None:
-    """Logits are averaged, not votes and not probabilities: the three rules disagree here."""
-    metric = TrackLogits(1, 1, 2)
-    metric.update(torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 9.0]]]), torch.tensor([0, 0, 0]))
-    torch.testing.assert_close(metric.compute(), torch.tensor([[[2 / 3, 3.0]]]))
-
-
-def test_probabilities_are_averaged_on_request() -> None:
-    """The loud clip wins by its logits; by probabilities the two quiet ones do."""
-    clips, track = torch.tensor([[[1.2, 0.0], [1.2, 0.0], [0.0, 3.0]]]), torch.tensor([0, 0, 0])
-    logits, probabilities = TrackLogits(1, 1, 2), TrackLogits(1, 1, 2, averages="classification")
-    logits.update(clips, track)
-    probabilities.update(clips, track)
-    assert logits.compute().argmax() == 1 and probabilities.compute().argmax() == 0
-    torch.testing.assert_close(
-        probabilities.compute()[0, 0].exp(), clips[0].softmax(dim=1).mean(dim=0)
-    )
-    tags = TrackLogits(1, 1, 2, averages="multilabel")
-    tags.update(clips, track)
-    torch.testing.assert_close(tags.compute()[0, 0].sigmoid(), clips[0].sigmoid().mean(dim=0))
-
-
-def test_half_precision_logits_are_summed_exactly_enough() -> None:
-    metric = TrackLogits(1, 1, 1)
-    for _ in range(3000):
-        metric.update(torch.ones(1, 1, 1, dtype=torch.float16), torch.tensor([0]))
-    assert metric.compute().item() == 1.0
-
-
-def test_reset_forgets_the_epoch_before() -> None:
-    metric = collected(torch.arange(10), 4)
-    metric.reset()
-    metric.update(LOGITS, TRACK)
-    torch.testing.assert_close(metric.compute(), collected(torch.arange(10), 10).compute())
-
-
-def test_two_ranks_sum_to_the_same_logits_as_one_process() -> None:
-    """What torchmetrics does under DDP, with a gather that hands over the other rank's state."""
-    whole = collected(torch.arange(10), 10).compute()
-    ranks = [
-        collected(rows, 3)
-        for rows in (torch.tensor([0, 3, 4, 9, 6]), torch.tensor([1, 2, 5, 7, 8]))
-    ]
-    for mine, other in (ranks, ranks[::-1]):
-        states = {3: other.total.clone(), 1: other.count.clone()}
-
-        def gather(
-            value: Tensor, group: object = None, states: dict[int, Tensor] = states
-        ) -> list[Tensor]:
-            return [value, states[value.dim()]]
-
-        mine.dist_sync_fn, mine.distributed_available_fn = gather, lambda: True
-        torch.testing.assert_close(mine.compute(), whole, rtol=1e-6, atol=1e-6)
-        mine.distributed_available_fn = lambda: False

@@ -12,8 +12,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from mirprobe.__main__ import main
+from mirprobe.assembly import make_data
+from mirprobe.cell import Cell
+from mirprobe.probing.probe import open_store
 from mirprobe.results import read_rows
 from mirprobe.scoring.selection import best_layer
 from mirprobe.settings import compose_cells
@@ -36,46 +40,47 @@ def test_sweep_from_nothing_to_table_and_figures(
     assert main(["sweep", *arguments]) == 0
     printed = capsys.readouterr().out
     assert "Table 1" in printed and "Pitch" in printed and "Instrument" in printed
+
     cells = compose_cells(arguments)
     assert [cell.model_name for cell in cells] == ["fbank_chroma", "fcpe"] * 2
     rows = read_rows(cells[1].folder)
-    assert [(row.head, row.split) for row in rows[:8]] == [
-        (f"layer_{n:02d}", "val") for n in range(7)
-    ] + [("weighted", "val")]
-    assert {row.n_tracks for row in rows} == {24} and {row.n_expected for row in rows} == {
-        12678,
-        4096,
-    }
+    layers = [(f"layer_{n:02d}", "val") for n in range(7)]
+    assert [(row.head, row.split) for row in rows[:8]] == [*layers, ("weighted", "val")]
+    assert {row.n_tracks for row in rows} == {24}
+    assert {row.n_expected for row in rows} == {12678, 4096}
     assert best_layer(rows, "val").value > 0.6, "pitch of clean tones is easy"
     assert all(row.ci_low <= row.value <= row.ci_high for row in rows)
+
     weighted = next(row for row in rows if row.head == "weighted")
-    assert weighted.weights_start == pytest.approx([1 / 6] * 6) and sum(
-        weighted.weights_end or []
-    ) == pytest.approx(1)
+    assert weighted.weights_start == pytest.approx([1 / 6] * 6)
+    assert sum(weighted.weights_end or []) == pytest.approx(1)
     with np.load(cells[1].folder / "predictions.npz") as stored:
         right = stored["test_logits"].argmax(axis=2) == stored["test_target"]
-    assert [row.value for row in rows if row.split == "test"] == pytest.approx(
-        right.mean(axis=1).tolist()
-    )
+    on_test = [row.value for row in rows if row.split == "test"]
+    assert on_test == pytest.approx(right.mean(axis=1).tolist())
+
+    figures = ("figure2", "layer_weights")
     assert {path.name for path in (tmp_path / "runs" / "report").iterdir()} == {
-        "figure2.png", "figure2.pdf", "layer_weights.png", "layer_weights.pdf",
-    }  # fmt: skip
-    assert len(list((tmp_path / "runs" / "wandb").glob("offline-run-*/*.wandb"))) == 4
-    before = {
-        path: path.stat().st_mtime_ns
-        for path in tmp_path.rglob("*")
-        if "report" not in path.parts and path.is_file()
+        f"{name}.{ending}" for name in figures for ending in ("png", "pdf")
     }
+    assert len(list((tmp_path / "runs" / "wandb").glob("offline-run-*/*.wandb"))) == 4
+
+    before = times_of_files(tmp_path)
     assert main(["sweep", *arguments]) == 0
     assert "Table 1" in capsys.readouterr().out
-    after = {
+    assert times_of_files(tmp_path) == before, "a second sweep writes nothing but the report"
+
+
+def times_of_files(folder: Path) -> dict[Path, int]:
+    """When each file was written, but for the report."""
+    return {
         path: path.stat().st_mtime_ns
-        for path in tmp_path.rglob("*")
+        for path in folder.rglob("*")
         if "report" not in path.parts and path.is_file()
     }
-    assert after == before, "a second sweep writes nothing but the report"
 
 
+@pytest.mark.trial
 def test_same_seed_gives_identical_rows(settings: Callable[..., list[str]], tmp_path: Path) -> None:
     runs = [settings("task=nsynth_instrument", out=tmp_path / name) for name in ("one", "two")]
     for arguments in runs:
@@ -98,14 +103,14 @@ def wait_for(pattern: str, folder: Path, process: subprocess.Popen[bytes], n: in
     """Waits until n files are there; fails if the process ends before."""
     deadline = time.monotonic() + 90
     while len(list(folder.glob(pattern))) < n:
-        assert process.poll() is None, (
-            f"ended too early: {process.communicate()[0].decode()[-2000:]}"
-        )
+        ended = process.poll() is not None
+        assert not ended, f"ended too early: {process.communicate()[0].decode()[-2000:]}"
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
-def shards(folder: Path) -> list[str]:
+def stored_tracks(folder: Path) -> list[str]:
+    """Track of every clip in every shard, read with nothing of ours."""
     found: list[str] = []
     for path in folder.glob("features/*/part-*.h5"):
         with h5py.File(path) as shard:
@@ -113,56 +118,80 @@ def shards(folder: Path) -> list[str]:
     return found
 
 
+def features_of(cell: Cell) -> NDArray[np.float16]:
+    """(L+1, N, D) features of the cell's tracks, clip after clip, in the order of their ids."""
+    track_ids = [track.track_id for track in make_data(cell).tracks()]
+    return open_store(cell).read(track_ids).read_all()
+
+
+@pytest.mark.trial
 def test_killed_sweep_goes_on_and_loses_at_most_the_open_shard(
     settings: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     """kill -9, SIGTERM and Ctrl-C during extraction, kill -9 during probing; then the same command
     ends the job.
     """
+    killed = tmp_path / "killed"
     slow = ["extract.batch_seconds=0.5", "extract.shard_clips=4", "extract.n_workers=1"]
-    arguments = settings(
-        TASKS, "baseline=null", "protocol.max_epochs=40", *slow, out=tmp_path / "killed"
-    )
+    longer = [TASKS, "baseline=null", "protocol.max_epochs=40"]
+    arguments = settings(*longer, *slow, out=killed)
+
     n_before = 0
     for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
         process = start(arguments)
-        wait_for("features/*/part-*.h5", tmp_path / "killed", process, n_before // 4 + 3)
+        wait_for("features/*/part-*.h5", killed, process, n_before // 4 + 3)
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
         out = process.communicate(timeout=30)[0].decode()
         assert process.returncode == code, out[-2000:]
         assert "Traceback" not in out
-        stored = shards(tmp_path / "killed")
+        stored = stored_tracks(killed)
         assert len(stored) == len(set(stored)) >= n_before + 8
         n_before = len(stored)
     assert n_before < 96
+
     process = start(arguments)
-    wait_for("runs/fcpe/nsynth_pitch/*/rows.jsonl", tmp_path / "killed", process)
+    wait_for("runs/fcpe/nsynth_pitch/*/rows.jsonl", killed, process)
     process.kill()
     process.communicate(timeout=30)
-    assert not list((tmp_path / "killed").glob("runs/fcpe/nsynth_instrument/*/rows.jsonl")), (
-        "killed too late to be a test"
-    )
+    instrument = "runs/fcpe/nsynth_instrument/*/rows.jsonl"
+    assert not list(killed.glob(instrument)), "killed too late to be a test"
+
     assert main(["sweep", *arguments]) == 0
-    stored = shards(tmp_path / "killed")
+    stored = stored_tracks(killed)
     assert len(stored) == len(set(stored)) == 96
-    assert not list((tmp_path / "killed").glob("features/*/.*.tmp"))
+    assert not list(killed.glob("features/*/.*.tmp"))
+
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):  # in the middle of training
-        endless = [
-            *arguments,
-            f"seed={code}",
-            "protocol.max_epochs=1000000",
-            "protocol.patience=1000000",
-        ]
-        process = start(endless)
-        wait_for(f"runs/fcpe/nsynth_pitch/*s{code}*/config.yaml", tmp_path / "killed", process)
+        endless = ["protocol.max_epochs=1000000", "protocol.patience=1000000"]
+        process = start([*arguments, f"seed={code}", *endless])
+        wait_for(f"runs/fcpe/nsynth_pitch/*s{code}*/config.yaml", killed, process)
         time.sleep(2)
         process.send_signal(number)
         out = process.communicate(timeout=30)[0].decode()
         assert process.returncode == code, out[-2000:]
         assert "stopped; run the same command to go on" in out and "Traceback" not in out
-    whole = settings(TASKS, "baseline=null", "protocol.max_epochs=40", out=tmp_path / "whole")
+
+    whole = settings(*longer, *slow, out=tmp_path / "whole")
     assert main(["sweep", *whole]) == 0
-    for killed, undisturbed in zip(rows_of(arguments), rows_of(whole), strict=True):
-        assert killed["value"] == pytest.approx(
-            undisturbed["value"], abs=1.5 / 24
-        )  # one track: batches differ, so last bits do
+    compare_with_undisturbed(arguments, whole)
+
+
+def compare_with_undisturbed(killed: list[str], whole: list[str]) -> None:
+    """Features and scores of two sweeps, of which one was interrupted.
+
+    A kill changes which clips share a forward pass, and FCPE's convolutions sum in another order at
+    another batch size: of its float16 states one in 300 differs by a last bit or two, which is 2e-3
+    of a value at most (measured; the baseline's are equal). A clip that took another's place would
+    be off by its whole size. Last bits may carry one track of 24 over a boundary.
+    """
+    for one, other in zip(compose_cells(killed), compose_cells(whole), strict=True):
+        assert one.folder.relative_to(one.paths.runs) == other.folder.relative_to(other.paths.runs)
+        found, expected = features_of(one), features_of(other)
+        assert found.shape == expected.shape == (7, 96, 512)
+        np.testing.assert_allclose(
+            found.astype(np.float32), expected.astype(np.float32), rtol=2e-3, atol=2e-3
+        )
+        assert (found == expected).mean() > 0.99
+
+    for interrupted, undisturbed in zip(rows_of(killed), rows_of(whole), strict=True):
+        assert interrupted["value"] == pytest.approx(undisturbed["value"], abs=1.01 / 24)

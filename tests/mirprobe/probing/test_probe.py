@@ -1,0 +1,162 @@
+"""Probes of one cell: stored features into files and rows."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy_backbone import N_LAYERS, Statistics
+
+from datamodules.errors import UserError
+from datamodules.features.store import FeatureStore, store_id_text
+from datamodules.task import TaskDataModule
+from mirprobe.assembly import Job, make_data
+from mirprobe.cell import STORE, Cell, read_cell
+from mirprobe.extraction.extract import extract
+from mirprobe.probing.bank import WEIGHTED
+from mirprobe.probing.probe import open_store, probe
+from mirprobe.results import Row, is_done, read_rows
+from mirprobe.settings import compose_cell
+
+HEADS = [f"layer_{layer:02d}" for layer in range(N_LAYERS + 1)] + [WEIGHTED]
+
+
+@pytest.fixture(scope="module")
+def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("probe")
+
+
+@pytest.fixture
+def cell(settings: Callable[..., list[str]], store_folder: Path) -> Cell:
+    composed = compose_cell(settings("task=nsynth_instrument", out=store_folder))
+    return replace(composed, model={"name": "toy"})
+
+
+@pytest.fixture
+def data(cell: Cell) -> TaskDataModule:
+    return make_data(cell)
+
+
+@pytest.fixture
+def store(cell: Cell, data: TaskDataModule) -> FeatureStore:
+    return extract(Job((cell,), (data,)), Statistics())
+
+
+@pytest.fixture
+def rows(cell: Cell, data: TaskDataModule, store: FeatureStore) -> list[Row]:
+    return probe(cell, data, store)
+
+
+def test_every_head_has_a_row_for_val_and_test(rows: list[Row], cell: Cell) -> None:
+    assert [(row.split, row.head) for row in rows] == [
+        (split, head) for split in ("val", "test") for head in HEADS
+    ]
+    assert read_rows(cell.folder) == rows
+    for row in rows:
+        assert row.ci_low <= row.value <= row.ci_high
+        assert (row.model, row.task, row.seed) == ("toy", "nsynth_instrument", 0)
+        assert (row.n_tracks, row.majority, row.demo) == (24, pytest.approx(1 / 3), False)
+        assert row.config_hash == cell.hash
+        assert 1 <= row.epoch <= cell.protocol.max_epochs
+
+
+def test_a_row_names_the_store_it_was_made_of(rows: list[Row], store: FeatureStore) -> None:
+    assert {row.store_hash for row in rows} == {store.id.hash}
+
+
+def test_only_the_weighted_head_has_layer_weights(rows: list[Row]) -> None:
+    for row in rows:
+        if row.head == WEIGHTED:
+            assert row.layer is None
+            assert row.weights_start == pytest.approx([1 / N_LAYERS] * N_LAYERS)
+            assert sum(row.weights_end or []) == pytest.approx(1)
+            assert row.weights_end != row.weights_start
+        else:
+            assert row.layer == HEADS.index(row.head)
+            assert row.weights_start is None and row.weights_end is None
+
+
+def test_scores_follow_from_the_outputs_that_are_kept(rows: list[Row], cell: Cell) -> None:
+    with np.load(cell.folder / "predictions.npz") as kept:
+        assert kept["heads"].tolist() == HEADS
+        for split in ("val", "test"):
+            logits, target = kept[f"{split}_logits"], kept[f"{split}_target"]
+            assert logits.shape[:2] == (len(HEADS), len(target))
+            assert kept[f"{split}_track_ids"].shape == target.shape
+            right = (logits.argmax(axis=2) == target).mean(axis=1)
+            values = [row.value for row in rows if row.split == split]
+            assert values == pytest.approx(right.tolist())
+
+
+def test_the_probes_and_the_settings_are_kept(rows: list[Row], cell: Cell) -> None:
+    probes = torch.load(cell.folder / "probes.pt", weights_only=True)
+    assert probes["hidden_weight"].shape == (len(HEADS), 2, cell.protocol.hidden)
+    assert probes["layer_weights"].shape == (1, N_LAYERS)
+    assert read_cell(cell.folder / "config.yaml") == cell
+
+
+def test_features_leave_the_memory_with_the_probes(
+    cell: Cell, data: TaskDataModule, store: FeatureStore
+) -> None:
+    probe(cell, data, store)
+    assert "features" not in vars(data)
+
+
+def test_a_cell_is_not_done_before_its_other_files(
+    cell: Cell, data: TaskDataModule, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise UserError("no space left while writing probes.pt")
+
+    other = replace(cell, seed=1)
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="no space left"):
+        probe(other, data, store)
+    assert not is_done(other.folder)
+
+
+def test_features_that_are_missing_are_said_for_all_splits_at_once(
+    cell: Cell, data: TaskDataModule, tmp_path: Path, store: FeatureStore
+) -> None:
+    with pytest.raises(UserError, match=r"96 of 96 tracks have no features in .*mirprobe extract"):
+        probe(replace(cell, seed=2), data, FeatureStore(tmp_path, store.id))
+
+
+# -- the store of a cell ---------------------------------------------------------------------------
+
+
+def test_the_store_is_found_by_what_extraction_left(cell: Cell, store: FeatureStore) -> None:
+    found = open_store(cell)
+    assert (found.id, found.folder) == (store.id, store.folder)
+
+
+def test_a_store_that_is_open_is_taken_if_it_is_the_one(cell: Cell, store: FeatureStore) -> None:
+    assert open_store(cell, store) is store
+    other = FeatureStore(store.folder.parent, replace(store.id, fingerprint="another"))
+    assert open_store(cell, other) is not other
+
+
+def test_probes_before_extraction_are_told_what_to_run(cell: Cell) -> None:
+    with pytest.raises(
+        UserError,
+        match=r"no features of toy for nsynth_instrument yet: run `mirprobe extract` with the same",
+    ):
+        open_store(replace(cell, seed=3))
+
+
+@pytest.mark.parametrize("text", ["", "{oops", "[]", '{"backbone": "toy"}', '{"backbone": 1}'])
+def test_a_file_that_names_no_store_is_named(cell: Cell, text: str) -> None:
+    other = replace(cell, seed=4)
+    other.folder.mkdir(parents=True, exist_ok=True)
+    (other.folder / STORE).write_text(text)
+    with pytest.raises(UserError, match=r"features\.json does not name a feature store \(.*run "):
+        open_store(other)
+
+
+def test_a_stores_id_survives_its_file(cell: Cell, store: FeatureStore) -> None:
+    other = replace(cell, seed=5)
+    other.folder.mkdir(parents=True, exist_ok=True)
+    (other.folder / STORE).write_text(store_id_text(store.id))
+    assert open_store(other).id == store.id

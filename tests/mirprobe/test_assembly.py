@@ -1,0 +1,174 @@
+"""What a cell names, built: tasks, backbones, devices, and the tracks and store of a job."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.accelerators import CUDAAccelerator
+from toy_backbone import Statistics
+
+from datamodules.audio.decode import RESAMPLER
+from datamodules.datasets.nsynth import NSynthPitch
+from datamodules.errors import UserError
+from datamodules.features.store import StoreId
+from datamodules.tracks import MARKER
+from mirprobe.assembly import Job, data_root, make_backbone, make_data, n_devices, probe_accelerator
+from mirprobe.cell import Cell
+from mirprobe.settings import compose_cell, compose_cells
+
+Settings = Callable[..., list[str]]
+
+
+def job_of(*arguments: str) -> Job:
+    cells = compose_cells([*arguments, "baseline=null"])
+    return Job(tuple(cells), tuple(make_data(cell) for cell in cells))
+
+
+# -- tasks and backbones ---------------------------------------------------------------------------
+
+
+def test_a_task_is_built_with_its_folder_rule_and_exclusions(notes_root: Path) -> None:
+    overrides = ["task.clip.seconds=0.1", "data.exclude=[a]", f"data.root={notes_root}"]
+    data = make_data(compose_cell(["task=nsynth_pitch", *overrides]))
+    assert isinstance(data, NSynthPitch)
+    assert data.root == notes_root / "NSynth"
+    assert (data.clip.seconds, data.exclude) == (0.1, {"a"})
+
+
+def test_without_a_root_the_data_is_the_demo_of_that_size(tmp_path: Path) -> None:
+    cell = compose_cell([f"paths.data={tmp_path}", "data.scale=0.5"])
+    assert data_root(cell).parent == tmp_path
+    assert data_root(cell) != data_root(compose_cell([f"paths.data={tmp_path}"]))
+    assert data_root(compose_cell(["data.root=/datasets"])) == Path("/datasets")
+
+
+def test_options_that_a_task_does_not_know_are_said_in_one_line() -> None:
+    with pytest.raises(UserError, match="NSynthPitch does not take these settings: ") as caught:
+        make_data(compose_cell(["task=nsynth_pitch", "+task.options.colour=red"]))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_task_says_is_wrong_with_its_settings_comes_through() -> None:
+    with pytest.raises(UserError, match=r"frame_rate must be above 0 Hz, found 0"):
+        make_data(compose_cell(["task=harmonix_structure", "task.options.frame_rate=0"]))
+
+
+def test_a_backbone_is_frozen_and_on_the_cpu() -> None:
+    backbone = make_backbone(compose_cell(["model=fbank_chroma"]))
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    assert not backbone.training
+    assert {value.device.type for value in backbone.state_dict().values()} <= {"cpu"}
+
+
+# -- devices ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n_gpus", "accelerator", "devices", "expected"),
+    [
+        (0, "auto", "auto", 1),
+        (0, "cpu", "auto", 1),
+        (0, "cpu", "3", 3),
+        (4, "auto", "auto", 4),
+        (4, "gpu", "auto", 4),
+        (4, "gpu", "2", 2),
+        (4, "cpu", "auto", 1),
+        (2, "cpu", "3", 3),
+    ],
+)
+def test_a_job_is_extracted_by_every_gpu_or_as_asked(
+    monkeypatch: pytest.MonkeyPatch, n_gpus: int, accelerator: str, devices: str, expected: int
+) -> None:
+    monkeypatch.setattr(CUDAAccelerator, "auto_device_count", lambda: n_gpus)
+    overrides = [f"launcher.accelerator={accelerator}", f"launcher.devices={devices}"]
+    assert n_devices(compose_cell(overrides)) == expected
+
+
+@pytest.mark.parametrize(
+    ("n_gpus", "accelerator", "devices", "message"),
+    [
+        (0, "gpu", "auto", "launcher.accelerator=gpu, but this machine has none: set auto or cpu"),
+        (2, "auto", "3", "launcher.devices=3, but this machine has 2 GPUs: set a smaller number"),
+        (0, "cpu", "0", "launcher.devices must be auto or a number of processes, found 0"),
+        (0, "cpu", "all", "launcher.devices must be auto or a number of processes, found 'all'"),
+        (0, "tpu", "auto", "unknown launcher.accelerator 'tpu'. Known: auto, cpu, gpu, mps"),
+    ],
+)
+def test_devices_that_are_not_there_are_refused(
+    monkeypatch: pytest.MonkeyPatch, n_gpus: int, accelerator: str, devices: str, message: str
+) -> None:
+    monkeypatch.setattr(CUDAAccelerator, "auto_device_count", lambda: n_gpus)
+    overrides = [f"launcher.accelerator={accelerator}", f"launcher.devices={devices}"]
+    with pytest.raises(UserError) as caught:
+        n_devices(compose_cell(overrides))
+    assert message in str(caught.value)
+
+
+def test_a_mac_trains_probes_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its GPU has no float64."""
+    cell = compose_cell(["launcher.accelerator=auto"])
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert probe_accelerator(cell) == "auto"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert probe_accelerator(cell) == "cpu"
+
+
+# -- jobs ------------------------------------------------------------------------------------------
+
+
+def test_tracks_of_a_job_are_those_of_all_its_cells_once_by_id(settings: Settings) -> None:
+    names = [f"train{family}_synthetic_{family:03d}-048-000" for family in (0, 1)]
+    job = job_of(*settings("task=nsynth_pitch", f"data.exclude=[{names[0]}],[{names[1]}]"))
+    track_ids = [track.track_id for track in job.tracks()]
+    assert len(track_ids) == 96 and track_ids == sorted(set(track_ids))
+    for data, name in zip(job.tasks, names, strict=True):
+        assert set(track_ids) - {track.track_id for track in data.tracks()} == {name}
+
+
+def test_a_job_whose_data_is_missing_says_so(tmp_path: Path) -> None:
+    job = job_of("task=nsynth_pitch", f"data.root={tmp_path / 'nowhere'}")
+    with pytest.raises(UserError, match=r"no nsynth data: .*nowhere/NSynth is not a folder"):
+        job.tracks()
+
+
+@pytest.fixture
+def cell(settings: Settings) -> Cell:
+    return replace(compose_cell(settings("task=nsynth_pitch")), model={"name": "toy"})
+
+
+def test_a_store_is_named_by_all_that_its_features_follow_from(cell: Cell, tmp_path: Path) -> None:
+    backbone = Statistics()
+    store = Job((cell,), (make_data(cell),)).store(backbone)
+    assert store.id == StoreId(
+        backbone="toy",
+        fingerprint=backbone.fingerprint(),
+        dataset="nsynth",
+        clip_rule="whole",
+        pooling="mean",
+        resampler=RESAMPLER,
+        precision="float32",
+    )
+    assert store.folder == tmp_path / "features" / store.id.folder
+    assert not store.folder.exists()
+
+
+def test_features_of_a_demo_are_not_taken_for_those_of_the_dataset(
+    cell: Cell, tmp_path: Path
+) -> None:
+    (tmp_path / "NSynth").mkdir()
+    (tmp_path / "NSynth" / MARKER).write_text("{}")
+    placed = replace(cell, data=replace(cell.data, root=str(tmp_path)))
+    store = Job((placed,), (make_data(placed),)).store(Statistics())
+    assert store.id.dataset == "nsynth-demo"
+
+
+def test_a_label_grid_is_part_of_a_stores_name(tmp_path: Path) -> None:
+    job = job_of("task=harmonix_structure", f"data.root={tmp_path}", "task.options.frame_rate=4")
+    assert job.store(Statistics()).id.pooling == "4Hz"
+
+
+def test_other_weights_have_another_store(cell: Cell) -> None:
+    job = Job((cell,), (make_data(cell),))
+    assert job.store(Statistics(1.0)).folder != job.store(Statistics(2.0)).folder
