@@ -1,7 +1,7 @@
 """The labelled list: tracks with their splits and targets as text, to hash and to compare.
 
-Conventions: a line is `track_id<tab>split<tab>target`, and with audio a fourth column, the id of the
-audio's content. Numbers have six decimals, which hides in which order a machine adds. Lines are
+Conventions: a line is `track_id<tab>split<tab>target`, and with audio a fourth column, the id of
+the audio's content. Numbers have six decimals, which hides in which order a machine adds. Lines are
 sorted, so that two people with the same list have the same text.
 """
 
@@ -73,4 +73,5 @@ def _target_text(track: Track) -> str:
     numbers: list[float] = []
     for part in track.target:
         numbers += part if isinstance(part, Segment) else (part,)
+    # + 0.0 makes 0.0 of -0.0
     return " ".join(f"{round(number, 6) + 0.0:.6f}" for number in numbers)

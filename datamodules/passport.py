@@ -8,7 +8,7 @@ to each. Reading and hashing run in threads: most of the time goes to the disk.
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from datamodules.audio.decode import AudioError, AudioInfo, audio_info
 from datamodules.card import Card
 from datamodules.errors import UserError
 from datamodules.files import sha256_of
+from datamodules.listing import hash_list
 from datamodules.task import TaskDataModule
 from datamodules.tracks import SPLITS, BadFile, Kind, Segment, Split, Track, UnusableFile
 
@@ -141,38 +142,6 @@ class Passport:
             f"{', '.join(names)}. Replace them, or leave them out with "
             f"data.exclude=[{','.join(names)}] (tables will say so)"
         )
-
-
-def hash_list(tracks: Sequence[Track]) -> str:
-    """16 hex digits that two people share if their tracks have the same ids, splits and targets.
-
-    The start of the SHA-256 over the sorted lines `track_id<tab>split<tab>target`; numbers have six
-    decimals, which hides in which order a machine adds.
-
-    >>> one = Track("a", Path("a.wav"), "train", 0)
-    >>> other = Track("b", Path("b.wav"), "test", (0.5, 1.0))
-    >>> hash_list([one, other]), hash_list([one, other]) == hash_list([other, one])
-    ('3a9438398b552a9d', True)
-    """
-    lines = sorted(f"{track.track_id}\t{track.split}\t{_target_text(track)}" for track in tracks)
-    text = "".join(f"{line}\n" for line in lines)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _target_text(track: Track) -> str:
-    if isinstance(track.target, int):
-        return str(track.target)
-    # + 0.0 makes 0.0 of -0.0
-    return " ".join(f"{round(number, 6) + 0.0:.6f}" for number in _numbers(track.target))
-
-
-def _numbers(target: tuple[float, ...] | tuple[Segment, ...]) -> Iterator[float]:
-    """The numbers of a target, those of a segment one after the other."""
-    for part in target:
-        if isinstance(part, Segment):
-            yield from part
-        else:
-            yield part
 
 
 def read_passport(

@@ -96,30 +96,27 @@ class Stamps:
 
 def _walk(path: str) -> Iterator[tuple[str, int, int]]:
     """Name, size and time of change of a file, or of every file below a folder but hidden ones."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return
-    if not os.path.isdir(path):
+    found = Path(path)
+    if found.is_dir():
+        yield from _walk_folder(path)
+    elif found.exists():
+        status = found.stat()
         yield path, status.st_size, status.st_mtime_ns
-        return
 
-    with os.scandir(path) as entries:
+
+def _walk_folder(folder: str) -> Iterator[tuple[str, int, int]]:
+    with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from _walk(entry.path)
-            else:
-                yield from _walk_file(entry)
-
-
-def _walk_file(entry: "os.DirEntry[str]") -> Iterator[tuple[str, int, int]]:
-    try:
-        status = entry.stat()
-    except OSError:
-        return
-    yield entry.path, status.st_size, status.st_mtime_ns
+                yield from _walk_folder(entry.path)
+                continue
+            try:
+                status = entry.stat()
+            except FileNotFoundError:  # a link to nowhere
+                continue
+            yield entry.path, status.st_size, status.st_mtime_ns
 
 
 def current_result(cell: Cell, stamps: Stamps) -> Result | None:

@@ -21,7 +21,8 @@ from datamodules.datasets.musictaste import MusicTasteRap
 from datamodules.datasets.nsynth import NSynthInstrument
 from datamodules.datasets.vocalset import SINGER_FOLDERS, VocalSetSinger, VocalSetTechnique
 from datamodules.errors import UserError
-from datamodules.passport import Values, hash_list, read_passport
+from datamodules.listing import hash_list
+from datamodules.passport import Values, read_passport
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Segment, Split, Track
 
