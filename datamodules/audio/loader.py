@@ -90,7 +90,7 @@ class ClipLoader:
             status = tracks[0].path.stat()
             found.digest = _digest_once(tracks[0].path, status.st_size, status.st_mtime_ns)
         except OSError as error:
-            reason = _why_unreadable(tracks[0].path, error)
+            reason = _why_unreadable(error)
             found.unusable = [UnusableFile(t.track_id, t.path, reason) for t in tracks]
             return found
 
@@ -160,8 +160,10 @@ def lengths_s(tracks: Sequence[Track]) -> list[float]:
     return lengths
 
 
-def _why_unreadable(path: Path, error: OSError) -> str:
-    return "does not exist" if not path.exists() else f"cannot be read ({error.strerror})"
+def _why_unreadable(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "does not exist"
+    return f"cannot be read ({error.strerror})"
 
 
 def _start_worker(parent: int, _index: int) -> None:
