@@ -79,7 +79,7 @@ def _flat_settings(cell: Cell) -> dict[str, Any]:
     options = {"options": dict(cell.task.options)}
     identity = cell.identity()
     identity["task"] = identity["task"] | options
-    identity["data"] = identity["data"] | {"root": cell.data.root}
+    identity["data"] = {"root": cell.data.root} | identity["data"]
     identity["model"] = identity["model"] | {"checkpoint": cell.model.get("checkpoint")}
     return _flatten(identity)
 
