@@ -4,6 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mirprobe.cell import Cell
+from mirprobe.provenance import (
+    Inputs,
+    MadeOf,
+    Result,
+    Stamps,
+    note_result,
+    note_stamp,
+    result_of,
+)
 from mirprobe.results import Row, write_rows
 
 ROW = Row(
@@ -28,8 +37,12 @@ ROW = Row(
     demo=False,
     config_hash="0123456789ab",
     store_hash="ba9876543210",
+    weights="0123456789abcdef",
+    tracks_hash="fedcba9876543210",
     versions={"torch": "2.11.0"},
 )
+MADE_OF = MadeOf(ROW.weights, ROW.tracks_hash, ROW.store_hash)
+INPUTS = Inputs((), ())  # no file: such a result is always current
 WEIGHTED = replace(
     ROW, head="weighted", layer=None, weights_start=[1 / 3] * 3, weights_end=[0.1, 0.2, 0.7]
 )
@@ -85,7 +98,21 @@ def save_rows(
     test: Sequence[float],
     *,
     weighted: float | None = None,
+    current: bool = True,
     **changes: object,
-) -> None:
-    """Writes `make_rows` to the cell's folder, so that it is done."""
-    write_rows(cell.folder, make_rows(cell, val, test, weighted=weighted, **changes))
+) -> Result:
+    """Writes `make_rows` as a result of the cell, so that it is done.
+
+    Args:
+        cell: that the rows are of.
+        val: score of every layer on val.
+        test: score of every layer on test.
+        weighted: as in `make_rows`.
+        current: whether the files that it was made of are still the same.
+        **changes: as in `make_rows`.
+    """
+    result = result_of(cell, MADE_OF)
+    write_rows(result.folder, make_rows(cell, val, test, weighted=weighted, **changes))
+    note_result(cell, result, "t0\ttrain\t0\tsound\n")
+    note_stamp(cell, result, INPUTS, Stamps().take(INPUTS) if current else "other files")
+    return result

@@ -250,7 +250,7 @@ def test_flaws_are_printed_before_the_error(
     unreadable = "1 files, cannot be decoded (Format not recognised): broken.wav"
     assert f"unreadable   {unreadable}\n" in shown.out
 
-    assert shown.err.startswith("mirprobe: 1 of 8 manifest-")
+    assert shown.err.startswith("mirprobe: 1 of 8 manifest files ")
     assert shown.err.count("\n") == 1
     remedy = "Replace them, or leave them out with data.exclude=[broken.wav]"
     assert f"files cannot be read: broken.wav. {remedy}" in shown.err

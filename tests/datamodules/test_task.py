@@ -130,7 +130,7 @@ def test_clips_of_a_task_by_frames_are_a_whole_number_of_frames() -> None:
 
 
 def places(items: list[Clip | UnusableFile]) -> list[tuple[str, int]]:
-    return [(item.place.track_id, item.place.index) for item in items if isinstance(item, Clip)]
+    return [(item.track_id, item.place.index) for item in items if isinstance(item, Clip)]
 
 
 def share_of(data: TaskDataModule, rank: int, n_ranks: int) -> list[tuple[str, int]]:

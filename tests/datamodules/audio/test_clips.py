@@ -87,19 +87,20 @@ def test_positions_never_overlap_never_pass_the_end_and_lose_only_a_short_rest(
 def test_clips_hold_the_right_samples_and_know_their_place() -> None:
     audio = np.arange(70, dtype=np.float32)
     rule = ClipRule(seconds=3.0, tail_seconds=1.0)
-    clips = cut_clips(audio, 10, rule, track_id="blues.00029", file_bytes=1234)
+    clips = cut_clips(audio, 10, rule, audio_id="ab12@1.5-", track_id="blues.00029")
     assert [clip.place for clip in clips] == [
-        ClipPlace("blues.00029", 0, 3, 0.0, 1234),
-        ClipPlace("blues.00029", 1, 3, 3.0, 1234),
-        ClipPlace("blues.00029", 2, 3, 6.0, 1234),
+        ClipPlace("ab12@1.5-", 0, 3, 0.0),
+        ClipPlace("ab12@1.5-", 1, 3, 3.0),
+        ClipPlace("ab12@1.5-", 2, 3, 6.0),
     ]
+    assert {clip.track_id for clip in clips} == {"blues.00029"}
     np.testing.assert_array_equal(clips[1].audio, np.arange(30, 60))
     np.testing.assert_array_equal(np.concatenate([clip.audio for clip in clips]), audio)
 
 
 def test_clips_are_views_of_the_track() -> None:
     audio = np.zeros(60, dtype=np.float32)
-    clips = cut_clips(audio, 10, THREE, track_id="a", file_bytes=0)
+    clips = cut_clips(audio, 10, THREE, audio_id="a")
     assert all(isinstance(clip, Clip) and np.shares_memory(clip.audio, audio) for clip in clips)
 
 

@@ -194,7 +194,7 @@ def test_a_label_outside_the_classes_is_refused_and_the_note_named(
 def test_a_note_is_one_clip_of_its_own_audio(root: Path) -> None:
     data = NSynthPitch(root, ClipRule())
     items = items_of(data, min_samples=10)
-    clips = {item.place.track_id: item for item in items if isinstance(item, Clip)}
+    clips = {item.track_id: item for item in items if isinstance(item, Clip)}
     assert set(clips) == {note for notes in NOTES.values() for note in notes}
     for notes in NOTES.values():
         for number, note in enumerate(notes):

@@ -116,8 +116,8 @@ def test_two_tasks_of_one_label_are_two_columns(compose: Compose) -> None:
 def test_metrics_of_a_task_are_columns_that_share_their_weights(compose: Compose) -> None:
     (cell,) = compose("task=emomusic_emotion", "baseline=null")
     first, second = cell.metrics
-    save_rows(cell, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6], weighted=0.5, metric=first)
-    path = cell.folder / "rows.jsonl"
+    result = save_rows(cell, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6], weighted=0.5, metric=first)
+    path = result.folder / "rows.jsonl"
     text = path.read_text()
     path.write_text(text + text.replace(first, second))
     (panel,) = panels_of([cell])

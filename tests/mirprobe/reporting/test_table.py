@@ -118,8 +118,7 @@ def test_every_task_is_a_line_beside_its_own_baseline(compose: Compose) -> None:
 def test_every_metric_of_a_task_is_a_line(compose: Compose) -> None:
     cells = compose("task=emomusic_emotion", "baseline=null")
     first, second = cells[0].metrics
-    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], metric=first)
-    path = cells[0].folder / "rows.jsonl"
+    path = save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], metric=first).folder / "rows.jsonl"
     text = path.read_text()
     path.write_text(text + text.replace(first, second).replace("0.6", "0.7"))
     lines = [(row["Metric"], row["Best layer (by val)"][:8]) for row in printed(cells)]
