@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -20,8 +21,10 @@ from conftest import RATE, write_notes
 from torch import Tensor
 from toy_backbone import N_LAYERS, Statistics
 
+from datamodules import digests as digests_module
 from datamodules.audio.clips import ClipRule
 from datamodules.datasets.nsynth import NSynthPitch
+from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
 from datamodules.features.frames import open_features
 from datamodules.features.shards import PATTERN
@@ -46,7 +49,8 @@ class Extraction:
 
     @property
     def job(self) -> Job:
-        return Job((self.cell,), (self.data,))
+        known = Path(self.cell.paths.features) / "known" / "toy.jsonl"
+        return Job((self.cell,), (self.data,), KnownDigests(known))
 
     @property
     def folder(self) -> Path:
@@ -59,13 +63,20 @@ class Extraction:
         return sorted(self.folder.glob(PATTERN))
 
     def stored(self) -> list[tuple[str, int]]:
-        """Track and place of every clip in every shard, read with nothing of ours."""
+        """Audio and place of every clip in every shard, read with nothing of ours."""
         return [clip for path in self.shards() for clip in clips_in(path)]
+
+    def everything(self, n_clips: int = N_CLIPS) -> list[tuple[str, int]]:
+        """What `stored` holds when all is there: audio is known by the content of its file."""
+        digests = [
+            hashlib.sha256(track.path.read_bytes()).hexdigest() for track in self.data.tracks()
+        ]
+        return sorted((digest[:24], clip) for digest in digests for clip in range(n_clips))
 
 
 def clips_in(shard: Path) -> list[tuple[str, int]]:
     with h5py.File(shard) as file:
-        return list(zip(file["track_id"].asstr()[:], file["clip"][:].tolist(), strict=True))
+        return list(zip(file["audio_id"].asstr()[:], file["clip"][:].tolist(), strict=True))
 
 
 @pytest.fixture
@@ -83,12 +94,10 @@ def extraction(cell: Cell, tmp_path: Path) -> Extraction:
 
 def test_every_clip_once_and_its_numbers(extraction: Extraction) -> None:
     store = extraction.run()
-    tracks = extraction.data.tracks()
-    assert sorted(extraction.stored()) == [
-        (track.track_id, clip) for track in tracks for clip in range(N_CLIPS)
-    ]
+    assert sorted(extraction.stored()) == extraction.everything()
 
-    clips = store.read([track.track_id for track in tracks])
+    tracks = extraction.data.tracks()
+    clips = store.read(tracks)
     values = clips.read_all()
     assert values.shape == (N_LAYERS + 1, N_CLIPS * len(tracks), 2)
     for row, index in enumerate(clips.track):
@@ -160,10 +169,18 @@ def refuse_forward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Statistics, "states", never)
 
 
+def settle(data: TaskDataModule) -> None:
+    """Makes the audio older than the grain of a clock: then what was read is remembered."""
+    for track in data.tracks():
+        os.utime(track.path, (1e9, 1e9))
+
+
 def test_second_run_reads_no_audio(extraction: Extraction, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle(extraction.data)
     extraction.run()
     refuse_forward_passes(monkeypatch)
     monkeypatch.setattr(soundfile, "SoundFile", lambda *_, **__: pytest.fail("audio was opened"))
+    monkeypatch.setattr(digests_module, "read_digest", lambda _: pytest.fail("a file was read"))
     extraction.run()
 
 
@@ -221,13 +238,35 @@ def test_values_that_do_not_fit_stop_the_run_with_the_track(
         replace(extraction, backbone=Statistics(gain)).run()
 
 
-def test_changed_audio_is_noticed(extraction: Extraction) -> None:
+def test_changed_audio_is_extracted_anew_beside_the_old(extraction: Extraction) -> None:
     extraction.run()
-    soundfile.write(extraction.data.tracks()[5].path, np.zeros(5000), RATE)
-    with pytest.raises(
-        UserError, match=r"1 nsynth files are not those that the stored features were made of"
-    ):
-        extraction.run()
+    before = set(extraction.stored())
+    soundfile.write(extraction.data.tracks()[5].path, np.zeros(4000), RATE)
+
+    store = extraction.run()
+    assert len(set(extraction.stored()) - before) == N_CLIPS
+    assert set(extraction.stored()) == before | set(extraction.everything())
+    silent = store.read([extraction.data.tracks()[5]]).read_all()[0, :, 0]
+    assert silent.tolist() == [0.0] * N_CLIPS, "the labels' track has the new audio's features"
+
+
+def test_audio_under_another_name_is_not_extracted_again(
+    extraction: Extraction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extraction.run()
+    root = tmp_path / "moved"
+    shutil.copytree(extraction.data.root, root)
+    refuse_forward_passes(monkeypatch)
+    replace(extraction, data=NSynthPitch(root, extraction.data.clip)).run()
+
+
+def test_equal_files_are_extracted_once(extraction: Extraction) -> None:
+    first, second, *_ = extraction.data.tracks()
+    shutil.copy(first.path, second.path)
+    store = extraction.run()
+    assert sorted(extraction.stored()) == sorted(set(extraction.everything()))
+    values = [store.read([track]).read_all() for track in extraction.data.tracks()[:2]]
+    np.testing.assert_array_equal(*values)
 
 
 def test_store_of_another_backbone_is_refused(extraction: Extraction) -> None:
@@ -299,7 +338,7 @@ def test_full_disk_is_said_before_and_during(
         "from datamodules.tracks import ClipPlace\n"
         "from datamodules.features.shards import ClipFeatures, write_shard\n"
         "from datamodules.errors import UserError\n"
-        "place = ClipPlace('t', 0, 1, 0.0, 1)\n"
+        "place = ClipPlace('t', 0, 1, 0.0)\n"
         "clip = ClipFeatures(place, np.zeros((3, 1, 50000), np.float16))\n"
         "try: write_shard(Path(sys.argv[3]), {'backbone': 'toy'}, [clip])\n"
         "except UserError as error: print(error)\n"
@@ -327,7 +366,7 @@ def test_a_store_may_have_more_shards_than_a_process_may_open_files(
     resource.setrlimit(resource.RLIMIT_NOFILE, (n_open + 40, limits[1]))
     try:
         store = many.run()
-        clips = store.read([track.track_id for track in many.data.tracks()])
+        clips = store.read(many.data.tracks())
         assert len(many.shards()) == 72
         assert clips.read_all().shape == (N_LAYERS + 1, N_CLIPS * 72, 2)
     finally:
@@ -410,7 +449,7 @@ def test_two_processes_store_every_clip_once(settings: Callable[..., list[str]])
     arguments = settings("task=nsynth_pitch", "baseline=null", *quick)
     cell = compose_cell(arguments)
     extraction = Extraction(cell, make_data(cell), make_backbone(cell))  # type: ignore[arg-type]
-    everything = [(track.track_id, 0) for track in extraction.data.tracks()]
+    everything = extraction.everything(n_clips=1)
 
     kill_sweep_after_first_shard(arguments, extraction.folder)
     assert 0 < len(extraction.stored()) < len(everything)
@@ -475,12 +514,14 @@ def test_several_cells_are_extracted_in_one_process_group(
     other = parse_store_id((pieces.folder / STORE).read_text())
     assert (ids[0].clip_rule, other.clip_rule) == ("whole", "0.1s")
 
-    tracks = make_data(pitch).tracks()
+    (known,) = Path(pitch.paths.features).glob("known/*.jsonl")
+    tracks = KnownDigests(known).identify(make_data(pitch).tracks())
+    assert all(track.audio_id for track in tracks)
     for store_id in (ids[0], other):
         store = FeatureStore(Path(pitch.paths.features), store_id)
         assert not store.missing(tracks)
         assert len({path.name for path in store.folder.glob(PATTERN)}) > 1
-    assert len(list(Path(pitch.paths.features).iterdir())) == 2
+    assert len(list(Path(pitch.paths.features).glob("nsynth-*"))) == 2
 
 
 @pytest.mark.trial

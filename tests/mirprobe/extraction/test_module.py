@@ -7,16 +7,23 @@ from torch import Tensor
 from toy_backbone import N_LAYERS, Statistics
 
 from datamodules.audio.clips import Clip
+from datamodules.audio.loader import ReadFile
 from datamodules.errors import UserError
 from datamodules.tracks import ClipPlace, UnusableFile
 from mirprobe.extraction.module import ExtractModule
 
-BROKEN = UnusableFile("broken", None, "is empty (0 bytes)")  # type: ignore[arg-type]
+UNUSABLE = UnusableFile("broken", None, "is empty (0 bytes)")  # type: ignore[arg-type]
+BROKEN = ReadFile(1, unusable=[UNUSABLE])
 
 
 def clip(name: str, n_samples: int, level: float = 0.5) -> Clip:
-    place = ClipPlace(name, 0, 1, 0.0, 2 * n_samples)
-    return Clip(place, np.full(n_samples, level, dtype=np.float32))
+    audio = np.full(n_samples, level, dtype=np.float32)
+    return Clip(ClipPlace(f"audio of {name}", 0, 1, 0.0), audio, name)
+
+
+def file(name: str, n_samples: int, level: float = 0.5) -> ReadFile:
+    """A file that is one clip."""
+    return ReadFile(1, clips=[clip(name, n_samples, level)])
 
 
 @pytest.fixture
@@ -33,25 +40,25 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def test_only_clips_of_one_length_share_a_forward_pass(passes: list[tuple[int, int]]) -> None:
-    batch = [clip("a", 1600), clip("b", 800), BROKEN, clip("c", 1600), clip("d", 1599)]
+    batch = [file("a", 1600), file("b", 800), BROKEN, file("c", 1600), file("d", 1599)]
     features = ExtractModule(Statistics(), batch_seconds=60.0).predict_step(batch, 0)
     assert passes == [(1, 800), (1, 1599), (2, 1600)]
 
-    lengths_s = {one.place.track_id: float(one.values[0, 0, 1]) for one in features}
-    expected = {"a": 0.1, "b": 0.05, "c": 0.1, "d": 1599 / RATE}
+    lengths_s = {one.place.audio_id: float(one.values[0, 0, 1]) for one in features}
+    expected = {"audio of a": 0.1, "audio of b": 0.05, "audio of c": 0.1, "audio of d": 1599 / RATE}
     assert lengths_s == pytest.approx(expected, rel=1e-3), "every clip keeps its own values"
 
 
 def test_a_forward_pass_holds_no_more_audio_than_was_asked_for(
     passes: list[tuple[int, int]],
 ) -> None:
-    batch = [clip(f"{number}", 1600) for number in range(7)]
+    batch = [file(f"{number}", 1600) for number in range(7)]
     ExtractModule(Statistics(), batch_seconds=0.3).predict_step(batch, 0)
     assert passes == [(3, 1600), (3, 1600), (1, 1600)]
 
 
 def test_a_clip_longer_than_a_batch_still_passes(passes: list[tuple[int, int]]) -> None:
-    ExtractModule(Statistics(), batch_seconds=0.01).predict_step([clip("a", 1600)], 0)
+    ExtractModule(Statistics(), batch_seconds=0.01).predict_step([file("a", 1600)], 0)
     assert passes == [(1, 1600)]
 
 
@@ -65,9 +72,9 @@ def test_what_is_kept_is_float16_of_all_layers_without_audio(
     frame_rate: float | None, n_rows: int
 ) -> None:
     module = ExtractModule(Statistics(), batch_seconds=1.0, frame_rate=frame_rate)
-    one = clip("a", RATE // 2)
+    one = file("a", RATE // 2)
     (kept,) = module.predict_step([one], 0)
-    assert kept.place == one.place
+    assert kept.place == one.clips[0].place
     assert kept.values.shape == (N_LAYERS + 1, n_rows, 2)
     assert kept.values.dtype == np.float16
     assert set(vars(kept)) == {"place", "values"}
@@ -77,7 +84,7 @@ def test_what_is_kept_is_float16_of_all_layers_without_audio(
 def test_the_first_track_whose_values_do_not_fit_is_named() -> None:
     """70000 is beyond float16, where 60000 is not; layer 2 holds the triple."""
     loud = ExtractModule(Statistics(gain=70000 / 3), batch_seconds=60.0)
-    batch = [clip("soft", 1600, level=0.9), clip("loud", 1600, level=1.0)]
+    batch = [file("soft", 1600, level=0.9), file("loud", 1600, level=1.0)]
     with pytest.raises(UserError, match=r"not finite, or beyond 65504, for track loud: listen to"):
         loud.predict_step(batch, 0)
     ExtractModule(Statistics(gain=20000.0), batch_seconds=60.0).predict_step(batch, 0)
@@ -96,9 +103,9 @@ def test_the_size_found_after_a_failure_holds_for_the_rest_of_the_batch(
 
     monkeypatch.setattr(Statistics, "states", small)
     module = ExtractModule(Statistics(), batch_seconds=60.0)
-    batch = [clip(f"s{n}", 800) for n in range(4)] + [clip(f"l{n}", 1600) for n in range(4)]
+    batch = [file(f"s{n}", 800) for n in range(4)] + [file(f"l{n}", 1600) for n in range(4)]
     features = module.predict_step(batch, 0)
-    assert len({one.place.track_id for one in features}) == len(features) == 8
+    assert len({one.place.audio_id for one in features}) == len(features) == 8
     assert sizes == [4, 2, 2, 1, 1, 1, 1], "0.1 s: two short clips, or one long one"
     assert capsys.readouterr().out.count("out of memory at ") == 1
 
@@ -111,7 +118,7 @@ def test_other_errors_of_a_backbone_are_not_taken_for_memory(
 
     monkeypatch.setattr(Statistics, "states", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        ExtractModule(Statistics(), batch_seconds=1.0).predict_step([clip("a", 1600)], 0)
+        ExtractModule(Statistics(), batch_seconds=1.0).predict_step([file("a", 1600)], 0)
 
 
 def test_the_module_trains_nothing() -> None:

@@ -21,6 +21,7 @@ from mirprobe import assembly
 from mirprobe.__main__ import main
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import STORE, Cell, read_cell
+from mirprobe.provenance import latest_result, stored_results
 from mirprobe.settings import compose_cells
 from mirprobe.sweep import run
 
@@ -208,7 +209,7 @@ def test_a_command_on_stored_features_reads_each_shard_and_label_once(
     assert sorted(parsed) == ["NSynthInstrument", "NSynthPitch"]
     assert len(built) == n_built
 
-    are_done = {(cell.folder / "rows.jsonl").exists() for cell in compose_cells(arguments)}
+    are_done = {latest_result(cell) is not None for cell in compose_cells(arguments)}
     assert are_done == {verb != "extract"}
 
 
@@ -243,7 +244,7 @@ def test_weights_are_hashed_once_for_all_stores_of_a_backbone(
     settings: Settings, weighed: list[str], tmp_path: Path
 ) -> None:
     assert main(["extract", *settings(*RULES)]) == 0
-    assert len(list((tmp_path / "features").iterdir())) == 4
+    assert len(list((tmp_path / "features").glob("nsynth-*"))) == 4
     assert weighed == ["FCPE", "FbankChroma"]
 
 
@@ -307,18 +308,17 @@ def test_no_process_is_started_where_no_features_are_missing(
     assert all(len(ids) == 1 for ids in stores_of(compose_cells(arguments)).values())
 
 
-def test_changed_audio_is_noticed_without_a_process(
-    settings: Settings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_changed_audio_is_noticed_and_computed_beside_the_old(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_notes(tmp_path / "own", per_pitch={"train": 1, "valid": 1, "test": 1})
     arguments = [*settings(*LIGHT), f"data.root={root}"]
-    assert main(["extract", *arguments]) == 0
+    (cell,) = compose_cells(arguments)
+    assert main(["sweep", *arguments]) == 0
     changed = next(root.rglob("*.wav"))
     soundfile.write(changed, [0.0] * 5000, RATE)
 
-    monkeypatch.setattr(run, "run_on_all_devices", refuse("processes were started"))
-    assert main(["sweep", *arguments, "launcher.devices=2"]) == 2
-    assert "1 nsynth files are not those that the stored features" in capsys.readouterr().err
+    assert main(["sweep", *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert "not what it was made of before (audio changed: 1 of 72)" in shown
+    assert len(stored_results(cell)) == 2
