@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Kind = Literal["classification", "multilabel", "regression", "frames"]  # of a task's targets
-MISSING = "missing"  # in `exclude`: every track without audio
 MARKER = "demo.json"  # a dataset's folder that holds this file is the rendered stand-in
 
 

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from datamodules.download import fetch_archives, is_fetched
 from datamodules.errors import UserError
+from datamodules.excluding import ignored_entries, ignored_line
 from mirprobe.assembly import backbone_class, card_of, make_demo_data
 from mirprobe.backbones.hub import fetch
 from mirprobe.cell import Cell
@@ -108,6 +109,9 @@ def _show_task(cell: Cell) -> str | None:
         print_lines(card_lines(cell.task.name, card_of(cell)))
         return str(problem)
     print_lines(passport_lines(cell.task.name, passport))
+    ignored = ignored_entries(data.exclude, [data])
+    if ignored:
+        print_lines([f"  {ignored_line(ignored, [data.dataset])}"])
     problems = [] if passport.complaint is None else [passport.complaint]
     try:
         data.tracks()

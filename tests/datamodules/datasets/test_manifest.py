@@ -319,7 +319,7 @@ def test_missing_audio_is_counted_and_can_be_left_out(folder: Path, table: Path)
     (folder / "audio" / "a.wav").unlink()
     pattern = (
         r"1 of 6 manifest-\w+ tracks have no audio under .* \(first: "
-        r".*audio/a\.wav\)\..*data\.exclude=\[audio/a\.wav\]"
+        r".*audio/a\.wav\)\..*'data\.exclude=\[manifest-\w+:audio/a\.wav\]'"
     )
     assert re.fullmatch(pattern, refusal(table))
     assert len(read(table, exclude=["audio/a.wav"]).tracks()) == 5

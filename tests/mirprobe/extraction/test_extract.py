@@ -178,7 +178,7 @@ def test_unusable_files_are_all_named_and_the_rest_is_stored(job: Job) -> None:
     ):
         assert f"{track.path} {reason}" in text or (str(track.path) in text and reason in text)
     names = sorted(track.track_id for track in tracks[:4])
-    assert f"data.exclude=[{','.join(names)}]" in text
+    assert f"'data.exclude=[{','.join(f'nsynth:{name}' for name in names)}]'" in text
     assert len(job.stored()) == 3 * 68
     kept = NSynthPitch(job.data.root, job.data.clip, exclude=names)
     job._replace(data=kept).run()
