@@ -395,8 +395,8 @@ def test_vocalset_groups_are_singers_for_the_technique_task_only(tmp_path: Path)
             path = tmp_path / "FULL" / singer / "scales" / "belt" / f"{name}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    techniques = VocalSetTechnique(tmp_path, ClipRule())
-    singers = VocalSetSinger(tmp_path, ClipRule())
+    techniques = VocalSetTechnique(tmp_path, ClipRule(), ["missing"])
+    singers = VocalSetSinger(tmp_path, ClipRule(), ["missing"])
     assert all(track.group == track.track_id.split("/")[0] for track in techniques.read_tracks())
     assert {track.group for track in singers.read_tracks()} == {None}
     assert techniques.left_out() == singers.left_out()

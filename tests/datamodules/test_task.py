@@ -1,5 +1,6 @@
 """A task: which of its tracks are worked on, and what its loaders hand to Lightning."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
