@@ -23,7 +23,16 @@ from datamodules.card import Card
 from datamodules.duplicates import look_at_each, same_audio
 from datamodules.excluding import exclude_remedy
 from datamodules.task import TaskDataModule
-from datamodules.tracks import SPLITS, BadFile, Kind, Segment, Split, Track, UnusableFile
+from datamodules.tracks import (
+    SPLITS,
+    BadFile,
+    Kind,
+    Segment,
+    Split,
+    Track,
+    UnusableFile,
+    count_scored,
+)
 
 T = TypeVar("T")
 Headers = Mapping[Path, AudioInfo | str]  # what a file's header says, or why it cannot be read
@@ -322,7 +331,7 @@ def _split_facts(
         per_class = _per_class(len(data.classes), members, seconds)
 
     return SplitFacts(
-        found=len(members),
+        found=count_scored(members)[split],
         expected=None if data.is_demo else data.expected.get(split),
         seconds=sum(seconds[track.track_id] for track in members),
         per_class=tuple(per_class),

@@ -6,7 +6,6 @@ probes, once `features` holds them. One LightningDataModule class per MARBLE tas
 """
 
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +31,7 @@ from datamodules.tracks import (
     Split,
     Track,
     UnusableFile,
+    count_scored,
 )
 
 
@@ -111,7 +111,7 @@ class TaskDataModule(L.LightningDataModule):
                 )
             self._labelled = self.read_tracks()
             if not self.expected:
-                self.expected = Counter(track.split for track in self._labelled)
+                self.expected = count_scored(self._labelled)
         return self._labelled
 
     def wanted(self) -> list[Track]:

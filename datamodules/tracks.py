@@ -4,6 +4,8 @@ Conventions: a track is the labelled item, the unit of split, of score and of bo
 the piece of a track that one forward pass sees. Times are in s from the start of the track.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -43,6 +45,8 @@ class Track:
             of them separated by `|`; None where it is not known.
         start_s: where in the file the track starts, in s.
         end_s: where in the file it ends, in s; None: at the end of the file.
+        song: of several tracks that are pieces of one song, in files of their own, its name: they
+            are scored as one, by the mean of their outputs. None for a track that is a whole.
     """
 
     track_id: str
@@ -52,6 +56,23 @@ class Track:
     group: str | None = None
     start_s: float = 0.0
     end_s: float | None = None
+    song: str | None = None
+
+    @property
+    def scored_as(self) -> str:
+        """Name of what it is scored as: its song, or itself."""
+        return self.track_id if self.song is None else self.song
+
+
+def count_scored(tracks: Iterable[Track]) -> Counter[Split]:
+    """How many scores each split is the mean of: pieces of one song give one.
+
+    >>> pieces = [Track(name, Path(name), "test", 0, song="s") for name in "ab"]
+    >>> count_scored([*pieces, Track("c", Path("c"), "test", 0)])
+    Counter({'test': 2})
+    """
+    scored = {(track.split, track.scored_as) for track in tracks}
+    return Counter(split for split, _ in scored)
 
 
 @dataclass(frozen=True)

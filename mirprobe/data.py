@@ -97,7 +97,7 @@ def _show_task(cell: Cell) -> str | None:
     """Prints what there is to say of a task's data, and returns what makes it unusable."""
     from datamodules.passport import read_passport
     from datamodules.passport_text import card_lines, passport_lines
-    from mirprobe.assembly import make_data
+    from mirprobe.assembly import UnfitMetricError, make_data
 
     try:
         data = make_data(cell)
@@ -105,6 +105,8 @@ def _show_task(cell: Cell) -> str | None:
             f"reading data of {cell.task.name}", 0, "files", passing=True
         ) as progress:
             passport = read_passport(data, progress.update)
+    except UnfitMetricError as problem:
+        return str(problem)  # the data may well be there
     except UserError as problem:
         print_lines(card_lines(cell.task.name, card_of(cell)))
         return str(problem)
