@@ -1,7 +1,7 @@
 """The labelled list: tracks with their splits and targets as text, to hash and to compare.
 
 Conventions: a line is `track_id<tab>split<tab>target`, and with audio a fourth column, the id of
-the audio's content. Numbers have six decimals, which hides in which order a machine adds. Lines are
+the audio's content. The target of a piece of a song names it too. Numbers have six decimals, which hides in which order a machine adds. Lines are
 sorted, so that two people with the same list have the same text.
 """
 
@@ -26,7 +26,8 @@ def list_text(tracks: Sequence[Track], *, audio: bool) -> str:
     """The sorted lines of some tracks, with the content of their audio or without."""
     lines = []
     for track in tracks:
-        columns = [track.track_id, track.split, _target_text(track)]
+        song = "" if track.song is None else f" of {track.song}"
+        columns = [track.track_id, track.split, _target_text(track) + song]
         if audio:
             columns.append(track.audio_id)
         lines.append("\t".join(columns) + "\n")

@@ -29,6 +29,28 @@ from mirprobe.provenance import Inputs
 from mirprobe.scoring.metrics import METRICS, metric_named
 
 
+class UnfitMetricError(UserError):
+    """A metric that cannot score a task's targets."""
+
+
+def _unfit(name: str, task: str, data: TaskDataModule) -> str:
+    """Why the metric of that name does not fit a task, and which ones do."""
+    metric, reason = metric_named(name), ""
+    if metric.kind == data.kind and metric.classes is not None:
+        needed, found = _few(metric.classes), _few(data.classes)
+        reason = f" (it counts on {needed} in this order, the task has {found})"
+
+    fitting = [known for known, other in METRICS.items() if other.fits(data.kind, data.classes)]
+    return (
+        f"{name} does not fit {task}, a {data.kind} task{reason}: set one of {', '.join(fitting)}"
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first and the last of some names, and how many there are."""
+    return ", ".join(names) if len(names) < 4 else f"{len(names)}: {names[0]} .. {names[-1]}"
+
+
 def data_root(cell: Cell) -> Path:
     """Folder with the datasets: the user's, or the demo corpus."""
     if cell.is_demo:
@@ -54,12 +76,8 @@ def make_data(cell: Cell) -> TaskDataModule:
     assert isinstance(data, TaskDataModule)
     scores = [("select_by", cell.task.select_by), *(("metrics", m) for m in cell.metrics)]
     for setting, name in scores:
-        if metric_named(name).kind != data.kind:
-            fitting = [known for known, metric in METRICS.items() if metric.kind == data.kind]
-            raise UserError(
-                f"task.{setting}={name} does not fit {cell.task.name}, a {data.kind} task: "
-                f"set one of {', '.join(fitting)}"
-            )
+        if not metric_named(name).fits(data.kind, data.classes):
+            raise UnfitMetricError(f"task.{setting}={_unfit(name, cell.task.name, data)}")
     return data
 
 

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.errors import UserError
+from datamodules.excluding import read_exclude
 from mirprobe.cell import GROUPS, Cell, to_cell
 
 
@@ -52,7 +53,10 @@ def compose_cell(overrides: Sequence[str]) -> Cell:
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             composed = compose("config", overrides=list(overrides))
-        return to_cell(OmegaConf.to_container(composed, resolve=True))
+        settings: Any = OmegaConf.to_container(composed, resolve=True)
+        # Here and not later: a cell is known by what it leaves out, not by the name of a list.
+        settings["data"]["exclude"] = read_exclude(settings["data"]["exclude"])
+        return to_cell(settings)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error)) from error
 

@@ -83,6 +83,7 @@ class NSynthPitch(TaskDataModule):
     classes = PITCHES
     card = CARD
     expected: Mapping[Split, int] = {"train": 289205, "val": 12678, "test": 4096}
+    lasts_s = (3.99, 4.01)
 
     def read_tracks(self) -> list[Track]:
         """Notes with their pitch class; raises as `read_notes`."""
@@ -96,6 +97,7 @@ class NSynthInstrument(TaskDataModule):
     classes = FAMILIES
     card = CARD
     expected: Mapping[Split, int] = NSynthPitch.expected
+    lasts_s = (3.99, 4.01)
 
     def read_tracks(self) -> list[Track]:
         """Notes with their family; raises as `read_notes`."""

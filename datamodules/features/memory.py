@@ -115,10 +115,15 @@ def _read_split(store: FeatureStore, tracks: Sequence[Track], split: Split) -> F
     members = [track for track in tracks if track.split == split]
     clips = store.read(members)
 
-    targets = torch.tensor([track.target for track in members])
-    track_of_clip = torch.from_numpy(clips.track.copy())
+    # Pieces of one song have one target, and are one track from here on.
+    scored = {track.scored_as: track.target for track in members}
+    place = {name: position for position, name in enumerate(scored)}
+    place_of_member = torch.tensor([place[track.scored_as] for track in members])
+
+    targets = torch.tensor(list(scored.values()))
+    track_of_clip = place_of_member[torch.from_numpy(clips.track.copy())]
     return FeatureSplit(
-        track_ids=tuple(track.track_id for track in members),
+        track_ids=tuple(scored),
         track_target=targets,
         features=torch.from_numpy(clips.read_all()),
         target=targets[track_of_clip],

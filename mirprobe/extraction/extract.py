@@ -22,6 +22,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from datamodules.audio.loader import ClipLoader, lengths_s
 from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
+from datamodules.excluding import exclude_remedy
 from datamodules.features.store import FeatureStore, StoredAudio, store_id_text
 from datamodules.files import check_free_space, lock, make_folder, write_text
 from datamodules.task import TaskDataModule
@@ -134,7 +135,7 @@ def fill_store(
     if unusable and not first:
         sys.exit(2)  # the first rank says what is wrong, once
     if unusable:
-        raise UserError(_complain(unusable, len(tracks)))
+        raise UserError(_complain(unusable, len(tracks), data))
     digests.load()  # what other ranks have read
 
 
@@ -201,13 +202,13 @@ def _check_space(
     check_free_space(folder, needed_bytes, "the features", remedy=remedy)
 
 
-def _complain(unusable: Sequence[UnusableFile], n_tracks: int) -> str:
+def _complain(unusable: Sequence[UnusableFile], n_tracks: int, data: TaskDataModule) -> str:
     shown = "; ".join(f"{item.path} {item.reason}" for item in unusable[:_MOST_SHOWN])
     n_more = len(unusable) - _MOST_SHOWN
     more = f"; and {n_more} more" if n_more > 0 else ""
-    names = ",".join(sorted(item.track_id for item in unusable))
+    ids = [item.track_id for item in unusable]
+    remedy = exclude_remedy(data.dataset, ids, data.exclude)
     return (
         f"{len(unusable)} of {n_tracks} audio files cannot be used: {shown}{more}. Replace them, "
-        f"or leave them out with data.exclude=[{names}] (tables will say so). The other tracks are "
-        "stored"
+        f"or leave them out with {remedy} (tables will say so). The other tracks are stored"
     )

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 
+from datamodules.excluding import ignored_entries, ignored_line
 from datamodules.features.store import FeatureStore
 from datamodules.files import write_text
 from datamodules.listing import hash_text, list_text
@@ -110,6 +111,12 @@ def _start(cells: Sequence[Cell], stamps: Stamps) -> Plan:
         if not job.cells[0].is_demo:
             _stamp(job, stamps)
             job.tracks()
+
+    tasks = [data for job in plan.jobs for data in job.tasks]
+    ignored = ignored_entries({name for data in tasks for name in data.exclude}, tasks)
+    if ignored:
+        line = ignored_line(ignored, [data.dataset for data in tasks])
+        console().print(line, soft_wrap=True, markup=False)
     return plan
 
 

@@ -58,7 +58,12 @@ def test_list_names_models_and_tasks(capsys: pytest.CaptureFixture[str]) -> None
         (
             ["task.select_by=r2"],
             "task.select_by=r2 does not fit nsynth_pitch, a classification task: set one of "
-            "accuracy, key_weighted",
+            "accuracy\n",
+        ),
+        (
+            ["task.select_by=key_weighted"],
+            "key_weighted does not fit nsynth_pitch, a classification task (it counts on 24: "
+            "C major .. B minor in this order, the task has 128: 1 .. 128): set one of accuracy\n",
         ),
         (["+task.metrics=[accuracy,r2]"], "task.metrics=r2 does not fit nsynth_pitch"),
     ],

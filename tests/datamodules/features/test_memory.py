@@ -111,6 +111,28 @@ def test_targets_of_several_values_are_given_per_clip(store: FeatureStore) -> No
     assert found.target.tolist() == [[0.25, 3.0]] * 3 + [[0.25, 6.0]]
 
 
+def test_pieces_of_one_song_are_one_track(store: FeatureStore) -> None:
+    """They lie in files of their own, and are scored together, by the mean of their outputs."""
+    tracks = [
+        replace(track, song="song", target=2) if track.track_id in ("t0", "t4") else track
+        for track in TRACKS
+    ]
+    train = load_features(store, tracks, batch_size=2, seed=0).splits["train"]
+    assert train.track_ids == ("song", "t2")
+    assert train.track_target.tolist() == [2, TARGETS["t2"]]
+    n_clips = Counter(train.track.tolist())
+    assert n_clips == {0: N_CLIPS["t0"] + N_CLIPS["t4"], 1: N_CLIPS["t2"]}
+    assert train.target.tolist() == [train.track_target[track] for track in train.track]
+    names = train.features[0, :, 1].tolist()
+    assert {
+        (int(name), track) for name, track in zip(names, train.track.tolist(), strict=True)
+    } == {
+        (0, 0),
+        (4, 0),
+        (2, 1),
+    }
+
+
 def test_all_training_features_are_given_for_their_moments(store: FeatureStore) -> None:
     features = loaded(store)
     parts = torch.cat(list(features.train_parts()), dim=1)

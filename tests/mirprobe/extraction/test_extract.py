@@ -221,7 +221,7 @@ def test_unusable_files_are_all_named_and_the_rest_is_stored(extraction: Extract
         assert str(track.path) in text and reason in text
 
     names = sorted(track.track_id for track in tracks[:4])
-    assert f"data.exclude=[{','.join(names)}]" in text
+    assert f"'data.exclude=[{','.join(f'nsynth:{name}' for name in names)}]'" in text
     assert len(extraction.stored()) == N_CLIPS * 68
     assert not (extraction.cell.folder / STORE).exists(), "the store is not complete"
 
