@@ -1,8 +1,9 @@
 """The labelled list: tracks with their splits and targets as text, to hash and to compare.
 
 Conventions: a line is `track_id<tab>split<tab>target`, and with audio a fourth column, the id of
-the audio's content. The target of a piece of a song names it too. Numbers have six decimals, which hides in which order a machine adds. Lines are
-sorted, so that two people with the same list have the same text.
+the audio's content. The target of a piece of a song names the song too. Numbers have six decimals,
+which hides in which order a machine adds. Lines are sorted, so that two people with the same list
+have the same text.
 """
 
 import hashlib
