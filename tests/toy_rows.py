@@ -25,11 +25,14 @@ ROW = Row(
     seed=0,
     protocol="mlp512",
     value=0.5,
+    failed=None,
     ci_low=0.4,
     ci_high=0.6,
-    n_tracks=24,
-    n_expected=24,
-    majority=0.125,
+    no_interval=None,
+    n_left_out=0,
+    n_tracks={"train": 48, "val": 24, "test": 24},
+    n_expected={"train": 48, "val": 24, "test": 24},
+    constant=0.125,
     epoch=3,
     selected_by="val/accuracy",
     weights_start=None,
@@ -48,12 +51,24 @@ WEIGHTED = replace(
 )
 
 
+def scored(row: Row, value: float, *, width: float = 0.1) -> Row:
+    """The row with another score, whose interval is so wide to each side."""
+    return replace(row, value=value, ci_low=value - width, ci_high=value + width)
+
+
+def failed(row: Row, reason: str = "val score is not a number in any epoch") -> Row:
+    """The row of a head that never had a score."""
+    nothing = {"value": None, "ci_low": None, "ci_high": None, "n_left_out": 0, "epoch": 0}
+    untrained = {"weights_start": None, "weights_end": None}
+    return replace(row, failed=reason, **nothing, **untrained)  # type: ignore[arg-type]
+
+
 def layer_rows(split: str, *values: float, like: Row = ROW) -> list[Row]:
     """A row for each layer, whose interval is 10 points wide to each side."""
     rows = []
     for layer, value in enumerate(values):
         where = replace(like, head=f"layer_{layer:02d}", layer=layer, split=split, epoch=layer + 1)
-        rows.append(replace(where, value=value, ci_low=value - 0.1, ci_high=value + 0.1))
+        rows.append(scored(where, value))
     return rows
 
 
@@ -84,8 +99,7 @@ def make_rows(
     if weighted is not None:
         n_layers = len(test) - 1
         end = list(weights or range(1, n_layers + 1))
-        total = replace(like, head="weighted", layer=None, value=weighted)
-        total = replace(total, ci_low=weighted - 0.05, ci_high=weighted + 0.05)
+        total = scored(replace(like, head="weighted", layer=None), weighted, width=0.05)
         total = replace(total, weights_start=[1 / n_layers] * n_layers)
         total = replace(total, weights_end=[weight / sum(end) for weight in end])
         rows += [replace(total, split="val"), total]

@@ -19,6 +19,7 @@ from datamodules.files import write_text
 from mirprobe.cell import Cell
 from mirprobe.progress import console
 from mirprobe.provenance import Result, Stamps, current_result, latest_result
+from mirprobe.reporting.text import problems
 from mirprobe.results import Row, read_rows
 from mirprobe.scoring.selection import best_layer, by_metric, head_rows
 
@@ -99,7 +100,8 @@ def push(cell: Cell, result: Result, mode: Mode | None = None) -> Mode:
     for kind in ("DATA", "CACHE", "CONFIG"):
         os.environ.setdefault(f"WANDB_{kind}_DIR", str(folder / "wandb" / kind.lower()))
 
-    rows, run = read_rows(result.folder), run_id(cell, result)
+    rows = read_rows(result.folder, cell.hash, cell.metrics)
+    run = run_id(cell, result)
     try:
         _write_run(cell, rows, run, folder, mode)
     except (CommError, UsageError) as error:
@@ -184,13 +186,17 @@ def run_config(cell: Cell, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def layer_points(rows: Sequence[Row]) -> list[dict[str, float]]:
-    """One point per layer: scores with intervals, and the learned weight at start and end."""
+    """One point per layer: scores with intervals, and the learned weight at start and end.
+
+    What is missing (a score that failed, an interval) is in no point.
+    """
     points: dict[int, dict[str, float]] = {}
     for row in rows:
         if row.layer is not None:
             name = f"probe/{row.split}_{row.metric}"
             point = points.setdefault(row.layer, {"layer": row.layer})
-            point |= {name: row.value, f"{name}_low": row.ci_low, f"{name}_high": row.ci_high}
+            numbers = {name: row.value, f"{name}_low": row.ci_low, f"{name}_high": row.ci_high}
+            point |= {key: value for key, value in numbers.items() if value is not None}
 
     # Weights are of layers 1..L; rows of val hold the same.
     for row in head_rows(rows, "test", single=False):
@@ -201,12 +207,13 @@ def layer_points(rows: Sequence[Row]) -> list[dict[str, float]]:
     return [points[layer] for layer in sorted(points)]
 
 
-def run_summary(rows: Sequence[Row]) -> Mapping[str, float]:
+def run_summary(rows: Sequence[Row]) -> Mapping[str, float | str]:
     """The numbers of the runs table: the layer chosen on val, the test oracle, the weighted sum.
 
-    Where a task has several metrics, the names of all but the first start with the metric.
+    Heads without a score or an interval are named under `problems`. Where a task has several
+    metrics, the names of all but the first start with the metric.
     """
-    summary: dict[str, float] = {}
+    summary: dict[str, float | str] = {}
     for number, (metric, scores) in enumerate(by_metric(rows).items()):
         prefix = "" if number == 0 else f"{metric}/"
         for name, value in _metric_summary(scores).items():
@@ -214,21 +221,29 @@ def run_summary(rows: Sequence[Row]) -> Mapping[str, float]:
     return summary
 
 
-def _metric_summary(rows: Sequence[Row]) -> dict[str, float]:
-    chosen = best_layer(rows, "val")
-    oracle = best_layer(rows, "test")
-    summary: dict[str, float] = {
-        "best/layer": chosen.layer or 0,
-        "best/test": chosen.value,
-        "oracle/layer": oracle.layer or 0,
-        "oracle/test": oracle.value,
-        "n_test": chosen.n_tracks,
-    }
+def _metric_summary(rows: Sequence[Row]) -> dict[str, float | str]:
+    summary: dict[str, float | str] = {}
+    for name, row in (("best", best_layer(rows, "val")), ("oracle", best_layer(rows, "test"))):
+        if row is not None:
+            summary[f"{name}/layer"] = row.layer or 0
+            summary |= _score_summary(name, row)
     for row in head_rows(rows, "test", single=False):
-        summary[f"{row.head}/test"] = row.value
-    if chosen.majority is not None:
-        summary["majority"] = chosen.majority
+        summary |= _score_summary(row.head, row)
+
+    on_test = head_rows(rows, "test", single=True)[0]
+    for split, n_tracks in on_test.n_tracks.items():
+        summary[f"n_{split}"] = n_tracks
+    if on_test.constant is not None:
+        summary["constant"] = on_test.constant
+    missing = problems(rows)
+    if missing:
+        summary["problems"] = "; ".join(missing)
     return summary
+
+
+def _score_summary(name: str, row: Row) -> dict[str, float | str]:
+    """The score of a row on test, if it has one."""
+    return {} if row.value is None else {f"{name}/test": row.value}
 
 
 def _has_key() -> bool:

@@ -28,6 +28,7 @@ from mirprobe.provenance import (
     result_of,
     what_changed,
 )
+from mirprobe.reporting.text import counts_text, interval_text, layer_text, problems, score_text
 from mirprobe.results import Row, read_rows
 from mirprobe.scoring.selection import best_layer, by_metric, head_rows
 from mirprobe.sweep.local import IS_CHILD, run_on_all_devices
@@ -86,21 +87,22 @@ def extract_here(cells: Sequence[Cell]) -> None:
 
 
 def print_scores(cell: Cell, rows: Sequence[Row], seconds: float) -> None:
-    """Prints one line for each metric of a cell that is done."""
+    """Prints one line for each metric of a cell that is done, and one for what is missing."""
+    name = f"{cell.model_name} {cell.task.name}"
     for metric, scores in by_metric(rows).items():
         chosen = best_layer(scores, "val")
-        interval = f"[{100 * chosen.ci_low:.1f}, {100 * chosen.ci_high:.1f}]"
+        result = f"no layer has a score on val by {metric}"
+        if chosen is not None:
+            score = f"{score_text(chosen)} {interval_text(chosen)}".rstrip()
+            result = f"layer {chosen.layer} chosen on val, test {metric} {score}"
+
         weighted = "".join(
-            f", weighted sum {100 * row.value:.1f}"
+            f", weighted sum {score_text(row, layer_text(row))}"
             for row in head_rows(scores, "test", single=False)
         )
-        console().print(
-            f"{cell.model_name} {cell.task.name}: layer {chosen.layer} chosen on val, test "
-            f"{metric} {100 * chosen.value:.1f} {interval}, n={chosen.n_tracks}{weighted} "
-            f"({seconds:.0f} s)",
-            soft_wrap=True,
-            markup=False,
-        )
+        _say(f"{name}: {result}, n={counts_text(scores[0])}{weighted} ({seconds:.0f} s)")
+        for problem in problems(scores):
+            _say(f"{name}: by {metric}, {problem}")
 
 
 def _start(cells: Sequence[Cell], stamps: Stamps) -> Plan:
@@ -157,7 +159,7 @@ def _probe(cell: Cell, job: Job, store: FeatureStore, stamps: Stamps) -> None:
         _say(f"{cell.model_name} {cell.task.name}: not what it was made of before ({why})")
 
     note_result(cell, result, listed)
-    if read_rows(result.folder):
+    if read_rows(result.folder, cell.hash, cell.metrics):
         _say(f"{cell.model_name} {cell.task.name}: results of this very content are there")
     else:
         start_s = time.monotonic()

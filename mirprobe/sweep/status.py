@@ -18,7 +18,7 @@ def pending(cells: Sequence[Cell]) -> list[Cell]:
     waiting = []
     for cell in cells:
         result = current_result(cell, stamps)
-        if result is None or not read_rows(result.folder):
+        if result is None or not read_rows(result.folder, cell.hash, cell.metrics):
             waiting.append(cell)
     return waiting
 

@@ -71,7 +71,7 @@ def test_every_head_has_a_row_for_val_and_test(rows: list[Row], cell: Cell, plac
     for row in rows:
         assert row.ci_low <= row.value <= row.ci_high
         assert (row.model, row.task, row.seed) == ("toy", "nsynth_instrument", 0)
-        assert (row.n_tracks, row.majority, row.demo) == (24, pytest.approx(1 / 3), False)
+        assert (row.n_tracks["test"], row.constant, row.demo) == (24, pytest.approx(1 / 3), False)
         assert row.config_hash == cell.hash
         assert 1 <= row.epoch <= cell.protocol.max_epochs
 

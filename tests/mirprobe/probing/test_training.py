@@ -266,3 +266,83 @@ def test_values_and_tags_are_learnt_from_the_layer_that_shows_them(
     predicted = predictions(METRICS[metric].kind, trained.outputs["test"])
     scores = score_once(METRICS[metric], predicted, data.features.splits["test"].track_target)
     assert scores[2] > at_least and scores.argmax() in (2, 4) and scores[0] < at_least - 0.3
+
+
+# -- heads that never score ------------------------------------------------------------------------
+
+
+def with_layer(data: Toy, layer: int, value: float, splits: tuple[Split, ...] = SPLITS) -> Toy:
+    """The toy whose features of one layer are all one value, on some splits."""
+    for split in splits:
+        data.features.splits[split].features[layer] = value
+    return data
+
+
+def test_heads_whose_val_score_is_never_a_number_keep_no_epoch(protocol: ProtocolConfig) -> None:
+    """One val track has no R2: minus infinity, or not a number. The drawn weights were taken."""
+
+    class OneValTrack(ToyValues):
+        def read_tracks(self) -> list[Track]:
+            tracks = super().read_tracks()
+            spare = [one for one in tracks if one.split == "val"][1:]
+            return [replace(one, split="train") if one in spare else one for one in tracks]
+
+    data = fed(OneValTrack)
+    bank = ProbeBank(HEADS, replace(SIZE, n_outputs=2))
+    trained = train_bank(bank, data, METRICS["r2"], protocol, accelerator="cpu")
+    assert trained.epoch.tolist() == [0] * len(HEADS)
+    for split in ("val", "test"):
+        assert trained.failed[split] == ["val score is not a number in any epoch"] * len(HEADS)
+
+
+def test_weights_that_are_no_numbers_have_no_score(protocol: ProtocolConfig) -> None:
+    """The largest of NaN is the first class, whose share is a score: 33 % were printed for it."""
+    _, trained = train(HEADS, replace(protocol, lr=1e30))
+    assert trained.epoch.tolist() == [0] * len(HEADS)
+    assert trained.failed["val"] == ["outputs on val are not finite in any epoch"] * len(HEADS)
+    assert trained.failed["test"] == trained.failed["val"]
+
+
+def test_a_head_that_diverges_leaves_the_others_alone(protocol: ProtocolConfig) -> None:
+    """Layer 1 is not finite: its head fails, and with it the weighted sum that holds it."""
+    unscaled = replace(protocol, standardize=False)
+    usual = train(HEADS, unscaled)[1]
+    bank, data = ProbeBank(HEADS, SIZE), with_layer(fed(), 1, np.inf)
+    trained = train_bank(bank, data, METRICS["accuracy"], unscaled, accelerator="cpu")
+    reason = "outputs on val are not finite in any epoch"
+    assert trained.failed["val"] == trained.failed["test"] == [None, reason, None, None, reason]
+    assert usual.failed["val"] == usual.failed["test"] == [None] * len(HEADS)
+
+    others = [0, 2, 3]
+    assert trained.epoch.tolist() == [usual.epoch[h] if h in others else 0 for h in range(5)]
+    torch.testing.assert_close(
+        trained.outputs["test"][others], usual.outputs["test"][others], atol=1e-6, rtol=0
+    )
+
+
+def test_outputs_that_are_no_numbers_on_test_alone_are_no_score_on_test(
+    protocol: ProtocolConfig,
+) -> None:
+    data = with_layer(fed(), 3, np.nan, ("test",))
+    bank = ProbeBank(HEADS[:-1], SIZE)
+    trained = train_bank(bank, data, METRICS["accuracy"], protocol, accelerator="cpu")
+    assert trained.failed["val"] == [None] * 4
+    assert trained.failed["test"] == [None] * 3 + ["outputs on test are not finite"]
+    assert (trained.epoch > 0).all()
+
+
+def test_each_epoch_is_judged_by_its_own_outputs(protocol: ProtocolConfig) -> None:
+    bank = ProbeBank(HEADS, SIZE)
+    data = fed()
+    targets = {split: data.features.splits[split].track_target for split in SPLITS}
+    module = ProbeModule(bank, METRICS["accuracy"], protocol, targets)
+    batch = next(iter(data.val_dataloader()))
+    with torch.no_grad():
+        module.on_validation_epoch_start()
+        module.validation_step(batch, 0)
+        assert module.val_finite.all()
+        bank.output_bias[2] = torch.nan
+        module.validation_step(batch, 0)
+        assert module.val_finite.tolist() == [True, True, False, True, True]
+        module.on_validation_epoch_start()
+        assert module.val_finite.all()

@@ -1,15 +1,18 @@
 """The report: rows made by hand into what is printed, averaged and drawn."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_rows import save_rows
+from toy_rows import MADE_OF, failed, save_rows
 
 from mirprobe.cell import Cell
+from mirprobe.provenance import result_of
 from mirprobe.reporting.figures import LayerProfile, Panel
 from mirprobe.reporting.report import make_figures, make_panels, report
 from mirprobe.reporting.table import make_table_rows
+from mirprobe.results import PREDICTIONS, PROBES, read_rows, write_rows
 
 Compose = Callable[..., list[Cell]]
 
@@ -127,6 +130,23 @@ def test_metrics_of_a_task_are_columns_that_share_their_weights(compose: Compose
     assert [axis.get_title() for axis in bars.axes] == ["Emotion"]
 
 
+def test_a_layer_that_failed_in_any_seed_has_no_mean(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch", "seed=0,1", "baseline=null")
+    for cell in cells:
+        save_rows(cell, [0.9, 0.5, 0.1], [0.2, 0.4, 0.6], weighted=0.5)
+    folder = result_of(cells[0], MADE_OF).folder
+    rows = read_rows(folder, cells[0].hash, cells[0].metrics)
+    bad = ("layer_01", "weighted")
+    write_rows(folder, [failed(row) if row.head in bad else row for row in rows])
+
+    (panel,) = panels_of(cells)
+    (profile,) = panel.profiles
+    assert profile.test.tolist() == pytest.approx([20, math.nan, 60], nan_ok=True)
+    assert profile.val.tolist() == pytest.approx([90, math.nan, 10], nan_ok=True)
+    assert profile.weights is None
+    assert [name for name, _ in make_figures(make_table_rows(cells))] == ["figure2"]
+
+
 def test_every_model_is_a_panel_with_the_tasks_it_has(compose: Compose) -> None:
     cells = compose("task=nsynth_pitch,giantsteps_key", "model=fcpe,muq", "baseline=null")
     for cell in cells:
@@ -166,6 +186,20 @@ def test_report_prints_the_table_and_writes_png_and_pdf(
     for name, content in written.items():
         assert content.startswith(b"\x89PNG" if name.endswith("png") else b"%PDF-")
         assert len(content) > 3000
+
+
+def test_a_result_that_lost_a_file_is_said(
+    pitch: list[Cell], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = result_of(pitch[1], MADE_OF).folder
+    (folder / PROBES).touch()
+    report(pitch)
+    remedy = "delete its rows.jsonl, and the same sweep makes them anew."
+    assert f"{folder} has lost predictions.npz: {remedy}" in capsys.readouterr().out
+
+    (folder / PREDICTIONS).touch()
+    report(pitch)
+    assert f"{folder} has lost" not in capsys.readouterr().out
 
 
 def test_report_prints_names_and_folders_as_they_are(

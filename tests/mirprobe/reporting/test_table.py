@@ -3,14 +3,18 @@
 import io
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from toy_rows import save_rows
+from toy_rows import MADE_OF, failed, make_rows, save_rows
 
+from datamodules.tracks import SPLITS, Split
 from mirprobe.cell import Cell
+from mirprobe.provenance import result_of
 from mirprobe.reporting.table import make_table, make_table_rows, notes, table_columns
+from mirprobe.results import read_rows, write_rows
 
 Compose = Callable[..., list[Cell]]
 
@@ -52,27 +56,137 @@ def test_a_line_shows_baseline_chosen_layer_oracle_and_weighted_sum(pitch: list[
         {
             "Task": "Pitch",
             "Metric": "accuracy",
-            "n": "24",
-            "Majority": "12.5",
+            "n": "48/24/24",
+            "Constant": "12.5",
             "fbank_chroma": "45.0 [35.0, 55.0]",
             "Model": "fcpe",
             "Best layer (by val)": "62.5 (1) [52.5, 72.5]",
             "Test oracle": "70.8 (2) [60.8, 80.8]",
-            "Weighted sum": "66.7 (2) [61.7, 71.7]",
+            "Weighted sum": "66.7 (2, moved 0.17) [61.7, 71.7]",
         }
     ]
 
 
 def test_an_incomplete_split_shows_found_and_expected(compose: Compose) -> None:
     cells = compose("task=gtzan_genre", "baseline=null", "data.root=/datasets")
-    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], n_tracks=289, n_expected=290)
-    assert printed(cells)[0]["n"] == "289/290"
+    expected = {"train": 443, "val": 197, "test": 290}
+    found = expected | {"test": 289}
+    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], n_tracks=found, n_expected=expected)
+    assert printed(cells)[0]["n"] == "443 of 443 197 of 197 289 of 290"
 
 
-def test_a_task_without_classes_has_no_majority(compose: Compose) -> None:
-    cells = compose("task=magnatagatune_tags", "baseline=null")
-    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], majority=None)
-    assert printed(cells)[0]["Majority"] == "-"
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_track_that_is_missing_shows_whatever_its_split(compose: Compose, split: Split) -> None:
+    """The README's own example, jazz.00054, is in train: its absence changed nothing printed."""
+    cells = compose("task=gtzan_genre", "baseline=null", "data.root=/datasets")
+    expected = {"train": 443, "val": 197, "test": 290}
+    found = expected | {split: expected[split] - 1}
+    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], n_tracks=found, n_expected=expected)
+    lines = [f"{found[each]} of {expected[each]}" for each in SPLITS]
+    assert printed(cells)[0]["n"] == " ".join(lines)
+
+
+def test_a_count_is_not_folded_within_a_number(compose: Compose) -> None:
+    """`289205/12678/409` above `6` would read as two numbers."""
+    cells = compose("task=nsynth_pitch", "seed=0,1", "baseline=null")
+    expected = {"train": 289205, "val": 12678, "test": 4096}
+    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], n_tracks=expected, n_expected=expected)
+    save_rows(cells[1], [0.5, 0.6], [0.5, 0.6], n_expected=expected)
+    for width in (90, 100, 120):
+        words = " ".join(print_table(cells, width=width)).split()
+        for text in ("289205/", "12678/", "4096", "289205", "12678"):
+            assert text in words, f"at {width}"
+
+
+def test_a_metric_without_a_constant_has_a_dash(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch", "baseline=null")
+    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], constant=None)
+    assert printed(cells)[0]["Constant"] == "-"
+
+
+def test_the_weighted_sum_says_how_far_its_weights_moved(compose: Compose) -> None:
+    """From a third each: the largest weight of three that hardly moved is no finding."""
+    cells = compose("task=nsynth_pitch,nsynth_instrument", "baseline=null")
+    save_rows(cells[0], [0.5] * 4, [0.5] * 4, weighted=0.7, weights=[0.33, 0.33, 0.34])
+    save_rows(cells[1], [0.5] * 4, [0.5] * 4, weighted=0.7, weights=[0.1, 0.8, 0.1])
+    hardly, far = printed(cells)
+    assert hardly["Weighted sum"] == "70.0 (3, moved 0.01) [65.0, 75.0]"
+    assert far["Weighted sum"] == "70.0 (2, moved 0.47) [65.0, 75.0]"
+    assert any(
+        "largest change of a softmax weight" in note for note in notes(make_table_rows(cells))
+    )
+
+
+# -- heads without a score -------------------------------------------------------------------------
+
+
+def fail(cell: Cell, *heads: str, split: Split | None = None) -> None:
+    """Marks heads of a cell as failed, on one split or on both."""
+    folder = result_of(cell, MADE_OF).folder
+    rows = read_rows(folder, cell.hash, cell.metrics)
+    changed = [
+        failed(row) if row.head in heads and split in (None, row.split) else row for row in rows
+    ]
+    write_rows(folder, changed)
+
+
+def test_a_head_without_a_score_is_not_chosen_and_named_below_the_table(
+    pitch: list[Cell],
+) -> None:
+    fail(pitch[1], "layer_01", "weighted")
+    (row,) = printed(pitch)
+    assert row["Best layer (by val)"] == "70.8 (2) [60.8, 80.8]"
+    assert row["Weighted sum"] == "failed"
+    reason = "failed: val score is not a number in any epoch"
+    assert f"fcpe, Pitch, accuracy, seed 0: layer_01, weighted {reason}." in notes(
+        make_table_rows(pitch)
+    )
+
+
+def test_a_chosen_layer_may_have_failed_on_test(pitch: list[Cell]) -> None:
+    fail(pitch[1], "layer_01", split="test")
+    (row,) = printed(pitch)
+    assert row["Best layer (by val)"] == "failed (1)"
+    assert row["Test oracle"] == "70.8 (2) [60.8, 80.8]"
+
+
+def test_a_metric_by_which_no_layer_has_a_score_failed(pitch: list[Cell]) -> None:
+    for cell in pitch:
+        fail(cell, "layer_00", "layer_01", "layer_02")
+    (row,) = printed(pitch)
+    columns = ("fbank_chroma", "Best layer (by val)", "Test oracle")
+    assert [row[name] for name in columns] == ["failed"] * 3
+    assert row["Weighted sum"] == "66.7 (2, moved 0.17) [61.7, 71.7]"
+    assert (row["n"], row["Constant"]) == ("48/24/24", "12.5")
+    text = "\n".join(notes(make_table_rows(pitch)))
+    assert "accuracy, seed 0: the baseline's layer_00 failed: val score is not a" in text
+
+
+def test_a_score_without_an_interval_says_why(compose: Compose) -> None:
+    (cell,) = compose("task=nsynth_pitch", "baseline=null")
+    nothing = {
+        "ci_low": None,
+        "ci_high": None,
+        "no_interval": "a score in 7 of 1000 resamples only",
+    }
+    rows = [replace(row, **nothing) for row in make_rows(cell, [0.5], [0.6])]  # type: ignore[arg-type]
+    save_rows(cell, [0.5], [0.6])
+    write_rows(result_of(cell, MADE_OF).folder, rows)
+    assert printed([cell])[0]["Best layer (by val)"] == "60.0 (0) no interval"
+    text = "\n".join(notes(make_table_rows([cell])))
+    assert "layer_00 no interval on test: a score in 7 of 1000 resamples only." in text
+
+
+def test_resamples_that_were_left_out_are_counted_below_the_table(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch,nsynth_instrument", "baseline=null")
+    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6])
+    assert "left out of its interval" not in "\n".join(notes(make_table_rows(cells[:1])))
+    save_rows(cells[1], [0.5, 0.6], [0.5, 0.6], n_left_out=13)
+    note = "Resamples in which a metric is not defined are left out of its interval: up to 13."
+    assert note in notes(make_table_rows(cells))
+
+
+# -- the notes -------------------------------------------------------------------------------------
 
 
 def test_demo_numbers_are_labelled_in_the_title_and_the_notes(
@@ -257,4 +371,5 @@ def test_nothing_is_cut_off_in_a_narrow_terminal(compose: Compose) -> None:
     rows = read_table(print_table(cells, width=90)[1:], joined_by="")
     settings = ["layer_weights_init=zeros"] * 2 + ["layer_weights_init=normal"] * 2
     assert sorted(row["Setting"] for row in rows) == sorted(settings)
-    assert {row["Weightedsum"].replace(" ", "") for row in rows} == {"70.0(1)[65.0,75.0]"}
+    sums = {row["Weightedsum"].replace(" ", "") for row in rows}
+    assert sums == {"70.0(1,moved0.00)[65.0,75.0]"}

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toy_rows import MADE_OF, make_rows, save_rows
+from toy_rows import MADE_OF, failed, make_rows, save_rows
 from wandb_reader import OfflineRun, read_offline_runs
 
 from datamodules.errors import UserError
@@ -157,7 +157,9 @@ def test_the_summary_holds_the_chosen_layer_the_oracle_and_the_weighted_sum(
     summary = runs["nsynth_pitch"].summary
     assert (summary["best/layer"], summary["best/test"]) == (1, 0.625)
     assert (summary["oracle/layer"], summary["oracle/test"]) == (2, 0.75)
-    assert (summary["weighted/test"], summary["n_test"], summary["majority"]) == (0.7, 24, 0.125)
+    assert (summary["weighted/test"], summary["constant"]) == (0.7, 0.125)
+    assert [summary[f"n_{split}"] for split in ("train", "val", "test")] == [48, 24, 24]
+    assert "problems" not in summary
 
 
 def test_a_run_can_be_written_again_under_the_same_id(
@@ -199,6 +201,30 @@ def test_a_backbone_of_one_layer_has_one_point_and_no_weights(cell: Callable[...
     }
     rows = make_rows(baseline, [0.5], [0.4])
     assert run_summary(rows)["best/layer"] == 0
+
+
+def test_what_has_no_score_is_in_no_series_and_named_in_the_summary(
+    cell: Callable[..., Cell],
+) -> None:
+    bad = ("layer_01", "weighted")
+    rows = [failed(row) if row.head in bad else row for row in rows_of(cell())]
+    points = layer_points(rows)
+    assert [sorted(point) for point in points if point["layer"] == 1] == [["layer"]]
+    assert points[2]["probe/test_accuracy"] == TEST[2]
+    assert json.loads(json.dumps(points, allow_nan=False)) == points
+
+    summary = run_summary(rows)
+    assert summary["best/layer"] == summary["oracle/layer"] == 2
+    assert "weighted/test" not in summary
+    reason = "layer_01, weighted failed: val score is not a number in any epoch"
+    assert summary["problems"] == reason
+
+
+def test_where_no_layer_has_a_score_there_is_no_best(cell: Callable[..., Cell]) -> None:
+    rows = [failed(row) for row in rows_of(cell())]
+    summary = run_summary(rows)
+    assert not {"best/layer", "best/test", "oracle/layer", "oracle/test"} & set(summary)
+    assert summary["n_train"] == 48
 
 
 def test_config_and_summary_are_plain_json(cell: Callable[..., Cell]) -> None:

@@ -51,11 +51,12 @@ def test_sweep_from_nothing_to_table_and_figures(
 
     cells = compose_cells(arguments)
     assert [cell.model_name for cell in cells] == ["fbank_chroma", "fcpe"] * 2
-    rows = read_rows(result_folder(cells[1]))
+    rows = read_rows(result_folder(cells[1]), cells[1].hash, cells[1].metrics)
     layers = [(f"layer_{n:02d}", "val") for n in range(7)]
     assert [(row.head, row.split) for row in rows[:8]] == [*layers, ("weighted", "val")]
-    assert {row.n_tracks for row in rows} == {24}
-    assert {row.n_expected for row in rows} == {12678, 4096}
+    n_tracks, n_expected = rows[0].n_tracks, rows[0].n_expected
+    assert n_tracks == {"train": 48, "val": 24, "test": 24}
+    assert n_expected == {"train": 289205, "val": 12678, "test": 4096}
     assert best_layer(rows, "val").value > 0.6, "pitch of clean tones is easy"
     assert all(row.ci_low <= row.value <= row.ci_high for row in rows)
 
