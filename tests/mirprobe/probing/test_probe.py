@@ -67,7 +67,7 @@ def test_every_head_has_a_row_for_val_and_test(rows: list[Row], cell: Cell, plac
     assert [(row.split, row.head) for row in rows] == [
         (split, head) for split in ("val", "test") for head in HEADS
     ]
-    assert read_rows(place.folder) == rows
+    assert read_rows(place.folder, cell.hash, cell.metrics) == rows
     for row in rows:
         assert row.ci_low <= row.value <= row.ci_high
         assert (row.model, row.task, row.seed) == ("toy", "nsynth_instrument", 0)
