@@ -98,6 +98,14 @@ def test_the_json_wins_over_the_file_name(root: Path) -> None:
         assert targets["bass_synthetic_009-010-025"] == target
 
 
+def test_the_number_of_a_note_is_not_its_pitch(root: Path) -> None:
+    """The release counts its notes in a field `note`, which is a number of MIDI's range too."""
+    note = "bass_synthetic_009-010-025"
+    write_examples(root, "nsynth-train", {note: {"note": 99, **entry(note, 10, 0)}})
+    targets = {track.track_id: track.target for track in NSynthPitch(root, ClipRule()).tracks()}
+    assert targets[note] == 9
+
+
 def test_splits_are_the_official_folders(root: Path) -> None:
     for task in (NSynthPitch, NSynthInstrument):
         splits = {track.track_id: track.split for track in task(root, ClipRule()).tracks()}

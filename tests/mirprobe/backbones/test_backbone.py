@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+import lightning as L
 import pytest
 import torch
 import yaml
 from hydra.utils import get_class
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from datamodules.errors import UserError
 from mirprobe.assembly import make_backbone
@@ -56,6 +58,41 @@ def test_frozen_is_for_good() -> None:
     assert not any(module.training for module in toy.modules())
     assert not any(parameter.requires_grad for parameter in toy.parameters())
     assert not toy(torch.ones(2, 5)).requires_grad
+
+
+class TrainsEveryEpoch(L.LightningModule):
+    """A probe every epoch of which begins with `train`, as Lightning's did before 2.2."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, nn.Linear(1, 1)
+        self.n_training: list[int] = []
+
+    def on_train_epoch_start(self) -> None:
+        self.train()
+
+    def training_step(self, audio: Tensor) -> Tensor:
+        self.n_training.append(sum(module.training for module in self.backbone.modules()))
+        loss: Tensor = self.head(self.backbone(audio)).square().mean()
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_it_stays_in_eval_mode_where_every_epoch_calls_train() -> None:
+    module = TrainsEveryEpoch(Toy().freeze())
+    trainer = L.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DataLoader(torch.ones(2, 5), batch_size=2))
+    assert module.head.training
+    assert module.n_training == [0, 0]
 
 
 def test_before_it_is_frozen_a_backbone_is_an_ordinary_module() -> None:

@@ -273,6 +273,15 @@ def test_fingerprint_knows_weights_seed_and_statistics():
     assert build("musicfm", "w1s").fingerprint() == different[0].fingerprint()
 
 
+def test_fingerprint_knows_statistics_whatever_the_class_is_called():
+    """The same weights hear something else behind other statistics of the mel."""
+    variants = SmallMusicFMFma.variants
+    namesake = type("SmallMusicFM", (SmallMusicFM,), {"variants": variants})(weights="random")
+    other = SmallMusicFM(weights="random")
+    assert type(namesake).__name__ == type(other).__name__
+    assert namesake.fingerprint() != other.fingerprint()
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

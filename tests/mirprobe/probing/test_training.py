@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.metrics
 import torch
 
 from datamodules.audio.clips import ClipRule
@@ -178,6 +179,33 @@ def test_score_is_the_same_at_any_batch_size(protocol: ProtocolConfig) -> None:
     for other in pooled[1:]:
         torch.testing.assert_close(other, pooled[0], atol=1e-6, rtol=0)
         assert torch.equal(other.argmax(dim=2), pooled[0].argmax(dim=2))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_an_epoch_is_scored_once_over_all_tracks_and_forgets_the_one_before(
+    protocol: ProtocolConfig, batch_size: int
+) -> None:
+    """R2 of a batch says little, and their mean something else than R2 of the split."""
+    data = fed(ToyValues, batch_size=batch_size)
+    val = data.features.splits["val"]
+    targets = {split: data.features.splits[split].track_target for split in SPLITS}
+    bank = ProbeBank(HEADS, replace(SIZE, n_outputs=2)).eval()
+    module = ProbeModule(bank, METRICS["r2"], protocol, targets)
+    assert len(data.val_dataloader()) == {1: 6, 2: 3, 64: 1}[batch_size]
+
+    for gain in (1.0, 3.0):  # two epochs
+        with torch.no_grad():
+            bank.output_weight *= gain
+            clips = bank(val.features)
+            for batch in data.val_dataloader():
+                module.validation_step(batch, 0)
+        module.best_score.fill_(-torch.inf)
+        module.on_validation_epoch_end()
+
+        tracks = range(len(val.track_ids))
+        means = torch.stack([clips[:, val.track == one].mean(dim=1) for one in tracks], dim=1)
+        expected = [sklearn.metrics.r2_score(val.track_target, head) for head in means]
+        assert module.best_score.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_same_seed_gives_identical_logits(protocol: ProtocolConfig) -> None:
