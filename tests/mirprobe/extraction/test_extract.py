@@ -160,6 +160,36 @@ def refuse_forward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Statistics, "states", never)
 
 
+def test_tf32_is_off_in_forward_passes(
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store says float32: on a GPU that allows itself TF32 its features would have ten bits."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    states, allowed = Statistics.states, set()
+
+    def watch(self: Statistics, audio: Tensor) -> Tensor:
+        allowed.add((matmul.allow_tf32, cudnn.allow_tf32))
+        return states(self, audio)
+
+    monkeypatch.setattr(Statistics, "states", watch)
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32, cudnn.allow_tf32 = True, True  # monkeypatch cannot put these back
+    try:
+        extraction.run()
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+    assert allowed == {(False, False)}
+
+
+def test_files_are_decoded_by_other_processes(extraction: Extraction) -> None:
+    """Also on a CPU, where the backbone would otherwise wait for every file."""
+    settings = replace(extraction.cell.extract, n_workers=None)
+    run = replace(extraction, cell=replace(extraction.cell, extract=settings))
+    run.run()
+    assert run.data.audio.n_workers >= 1
+    assert len(run.stored()) == N_CLIPS * len(run.data.tracks())
+
+
 def test_second_run_reads_no_audio(extraction: Extraction, monkeypatch: pytest.MonkeyPatch) -> None:
     extraction.run()
     refuse_forward_passes(monkeypatch)

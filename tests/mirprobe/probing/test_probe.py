@@ -15,8 +15,9 @@ from datamodules.task import TaskDataModule
 from mirprobe.assembly import Job, make_data
 from mirprobe.cell import STORE, Cell, read_cell
 from mirprobe.extraction.extract import extract
-from mirprobe.probing.bank import WEIGHTED
+from mirprobe.probing.bank import WEIGHTED, ProbeBank
 from mirprobe.probing.probe import open_store, probe
+from mirprobe.probing.training import TrainedBank, train_bank
 from mirprobe.results import Row, is_done, read_rows
 from mirprobe.settings import compose_cell
 
@@ -95,6 +96,28 @@ def test_the_probes_and_the_settings_are_kept(rows: list[Row], cell: Cell) -> No
     assert probes["hidden_weight"].shape == (len(HEADS), 2, cell.protocol.hidden)
     assert probes["layer_weights"].shape == (1, N_LAYERS)
     assert read_cell(cell.folder / "config.yaml") == cell
+
+
+def test_the_protocol_and_the_seed_of_the_cell_reach_the_bank(
+    cell: Cell, data: TaskDataModule, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A setting without effect would show in no score."""
+    banks: list[ProbeBank] = []
+
+    def watch(bank: ProbeBank, *arguments: object, **more: object) -> TrainedBank:
+        banks.append(bank)
+        return train_bank(bank, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("mirprobe.probing.probe.train_bank", watch)
+    settings = {"dropout": 0.35, "hidden": 9, "layer_weights_init": "normal", "max_epochs": 1}
+    other = replace(cell, seed=6, protocol=replace(cell.protocol, **settings))
+    rows = probe(other, data, store)
+
+    (bank,) = banks
+    assert (bank.dropout, bank.size.hidden) == (0.35, 9)
+    assert {head.seed for head in bank.heads} == {6}
+    for row in rows:
+        assert row.head != WEIGHTED or row.weights_start != pytest.approx([0.5, 0.5])
 
 
 def test_features_leave_the_memory_with_the_probes(
