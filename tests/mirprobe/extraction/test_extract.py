@@ -17,6 +17,7 @@ import pytest
 import soundfile
 import torch
 from conftest import RATE, write_notes
+from devices import DEVICES, accelerator, tf32
 from torch import Tensor
 from toy_backbone import N_LAYERS, Statistics
 
@@ -81,7 +82,16 @@ def extraction(cell: Cell, tmp_path: Path) -> Extraction:
     return Extraction(cell, data, Statistics())
 
 
-def test_every_clip_once_and_its_numbers(extraction: Extraction) -> None:
+def on_device(extraction: Extraction, device: str) -> Extraction:
+    """The same on one device of a kind."""
+    launcher = replace(extraction.cell.launcher, accelerator=accelerator(device), devices=1)
+    cell = replace(extraction.cell, launcher=launcher)
+    return replace(extraction, cell=cell, backbone=extraction.backbone.to(device))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_clip_once_and_its_numbers(extraction: Extraction, device: str) -> None:
+    extraction = on_device(extraction, device)
     store = extraction.run()
     tracks = extraction.data.tracks()
     assert sorted(extraction.stored()) == [
@@ -120,9 +130,10 @@ class Steps(FrameTask):
         ]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("rate", [10.0, 40.0, 100.0, 200.0])
 def test_features_of_frames_line_up_with_their_labels(
-    cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float
+    cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float, device: str
 ) -> None:
     """Every frame of the grid says how loud its own time is, across clips and at the joined rest,
     also above the hop's rate.
@@ -134,7 +145,7 @@ def test_features_of_frames_line_up_with_their_labels(
     rule = ClipRule(seconds=0.8, tail_seconds=0.6, join_rest=True)
     data = Steps(tmp_path, rule, frame_rate=rate)
 
-    extraction = Extraction(cell, data, Statistics())
+    extraction = on_device(Extraction(cell, data, Statistics()), device)
     store = extraction.run()
     assert store.id.pooling == f"{rate:g}Hz" and f"{rate:g}Hz" in store.id.folder
 
@@ -172,12 +183,8 @@ def test_tf32_is_off_in_forward_passes(
         return states(self, audio)
 
     monkeypatch.setattr(Statistics, "states", watch)
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32, cudnn.allow_tf32 = True, True  # monkeypatch cannot put these back
-    try:
+    with tf32(allowed=True):
         extraction.run()
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
     assert allowed == {(False, False)}
 
 

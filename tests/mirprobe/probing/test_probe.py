@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from devices import GPU
 from toy_backbone import N_LAYERS, Statistics
 
 from datamodules.errors import UserError
@@ -118,6 +119,20 @@ def test_the_protocol_and_the_seed_of_the_cell_reach_the_bank(
     assert {head.seed for head in bank.heads} == {6}
     for row in rows:
         assert row.head != WEIGHTED or row.weights_start != pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize("device", [pytest.param("gpu", marks=GPU)])
+def test_on_a_gpu_rows_are_those_of_a_cpu(
+    cell: Cell, data: TaskDataModule, store: FeatureStore, device: str
+) -> None:
+    """But for a track or two that stand on a boundary."""
+    short = replace(cell, seed=7, protocol=replace(cell.protocol, dropout=0.0, max_epochs=2))
+    on_cpu = probe(short, data, store)
+    on_gpu = probe(replace(short, launcher=replace(cell.launcher, accelerator=device)), data, store)
+    assert [row.head for row in on_gpu] == [row.head for row in on_cpu]
+    assert [row.value for row in on_gpu] == pytest.approx(
+        [row.value for row in on_cpu], abs=2.01 / 24
+    )
 
 
 def test_features_leave_the_memory_with_the_probes(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from devices import GPU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -95,10 +96,10 @@ def protocol() -> ProtocolConfig:
 
 
 def train(
-    heads: list[Head] | tuple[Head, ...], protocol: ProtocolConfig
+    heads: list[Head] | tuple[Head, ...], protocol: ProtocolConfig, accelerator: str = "cpu"
 ) -> tuple[ProbeBank, TrainedBank]:
     bank = ProbeBank(heads, SIZE, dropout=protocol.dropout)
-    return bank, train_bank(bank, fed(), METRICS["accuracy"], protocol, accelerator="cpu")
+    return bank, train_bank(bank, fed(), METRICS["accuracy"], protocol, accelerator=accelerator)
 
 
 def accuracies(trained: TrainedBank, data: Toy) -> torch.Tensor:
@@ -341,6 +342,19 @@ def test_every_head_is_trained_as_by_a_plain_loop(protocol: ProtocolConfig, pati
             torch.testing.assert_close(
                 trained.weights_end[0], plain.layer_weights, atol=1e-6, rtol=0
             )
+
+
+@pytest.mark.parametrize("device", [pytest.param("gpu", marks=GPU)])
+def test_on_a_gpu_every_head_is_trained_as_by_a_plain_loop(
+    protocol: ProtocolConfig, device: str
+) -> None:
+    """For few epochs: sums in another order move the weights by 1e-6 a step."""
+    short = replace(protocol, max_epochs=3)
+    _, trained = train(HEADS, short, accelerator=device)
+    for h, head in enumerate(HEADS):
+        plain = plain_run(head, short, patience=short.patience)
+        assert trained.epoch[h] == plain.epoch, head.name
+        torch.testing.assert_close(trained.outputs["test"][h], plain.test, atol=1e-4, rtol=0)
 
 
 def test_the_toy_tells_other_rules_of_stopping_apart(protocol: ProtocolConfig) -> None:
