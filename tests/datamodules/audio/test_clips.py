@@ -57,6 +57,24 @@ def test_a_tail_of_zero_seconds_keeps_every_rest_and_makes_no_empty_clip() -> No
     assert cut_positions(60, 10, rule) == [(0, 30), (30, 30)]
 
 
+@pytest.mark.parametrize(
+    ("n_samples", "positions"),
+    [
+        (39, [(0, 39)]),  # a rest of 0.9 s goes to the clip before it
+        (69, [(0, 30), (30, 39)]),
+        (40, [(0, 30), (30, 10)]),  # of exactly 1 s it is a clip
+        (60, [(0, 30), (30, 30)]),
+        (20, [(0, 20)]),
+    ],
+)
+def test_a_rest_that_is_joined_loses_no_sample(
+    n_samples: int, positions: list[tuple[int, int]]
+) -> None:
+    rule = ClipRule(seconds=3.0, tail_seconds=1.0, join_rest=True)
+    assert cut_positions(n_samples, 10, rule) == positions
+    assert sum(length for _, length in positions) == n_samples
+
+
 def test_giantsteps_previews_give_as_many_clips_as_marble_counts() -> None:
     """facts/tasks 3.4: two minutes give 4 clips of 30 s; the short test files of 45, 62 and 77 s
     give 1, 2 and 2.

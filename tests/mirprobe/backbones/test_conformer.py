@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+from devices import tf32
 from golden_recipe import (
     SmallMuQ,
     SmallMusicFM,
@@ -96,10 +97,9 @@ def test_states_without_onednn_are_those_of_the_published_code(monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("tag", "case"), GOLDEN)
-def test_states_on_a_gpu_are_those_of_the_published_code(tag, case, monkeypatch):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    states = build(tag, case).cuda()(golden_input(case).cuda()).cpu()
+def test_states_on_a_gpu_are_those_of_the_published_code(tag, case):
+    with tf32(allowed=False):
+        states = build(tag, case).cuda()(golden_input(case).cuda()).cpu()
     torch.testing.assert_close(states, golden_states(tag, case), rtol=0, atol=5e-5)
 
 

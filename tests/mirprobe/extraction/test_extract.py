@@ -18,6 +18,7 @@ import pytest
 import soundfile
 import torch
 from conftest import RATE, write_notes
+from devices import DEVICES, accelerator, tf32
 from torch import Tensor
 from toy_backbone import N_LAYERS, Statistics
 
@@ -92,7 +93,16 @@ def extraction(cell: Cell, tmp_path: Path) -> Extraction:
     return Extraction(cell, data, Statistics())
 
 
-def test_every_clip_once_and_its_numbers(extraction: Extraction) -> None:
+def on_device(extraction: Extraction, device: str) -> Extraction:
+    """The same on one device of a kind."""
+    launcher = replace(extraction.cell.launcher, accelerator=accelerator(device), devices=1)
+    cell = replace(extraction.cell, launcher=launcher)
+    return replace(extraction, cell=cell, backbone=extraction.backbone.to(device))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_clip_once_and_its_numbers(extraction: Extraction, device: str) -> None:
+    extraction = on_device(extraction, device)
     store = extraction.run()
     assert sorted(extraction.stored()) == extraction.everything()
 
@@ -129,9 +139,10 @@ class Steps(FrameTask):
         ]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("rate", [10.0, 40.0, 100.0, 200.0])
 def test_features_of_frames_line_up_with_their_labels(
-    cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float
+    cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float, device: str
 ) -> None:
     """Every frame of the grid says how loud its own time is, across clips and at the joined rest,
     also above the hop's rate.
@@ -143,7 +154,7 @@ def test_features_of_frames_line_up_with_their_labels(
     rule = ClipRule(seconds=0.8, tail_seconds=0.6, join_rest=True)
     data = Steps(tmp_path, rule, frame_rate=rate)
 
-    extraction = Extraction(cell, data, Statistics())
+    extraction = on_device(Extraction(cell, data, Statistics()), device)
     store = extraction.run()
     assert store.id.pooling == f"{rate:g}Hz" and f"{rate:g}Hz" in store.id.folder
 
@@ -173,6 +184,32 @@ def settle(data: TaskDataModule) -> None:
     """Makes the audio older than the grain of a clock: then what was read is remembered."""
     for track in data.tracks():
         os.utime(track.path, (1e9, 1e9))
+
+
+def test_tf32_is_off_in_forward_passes(
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store says float32: on a GPU that allows itself TF32 its features would have ten bits."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    states, allowed = Statistics.states, set()
+
+    def watch(self: Statistics, audio: Tensor) -> Tensor:
+        allowed.add((matmul.allow_tf32, cudnn.allow_tf32))
+        return states(self, audio)
+
+    monkeypatch.setattr(Statistics, "states", watch)
+    with tf32(allowed=True):
+        extraction.run()
+    assert allowed == {(False, False)}
+
+
+def test_files_are_decoded_by_other_processes(extraction: Extraction) -> None:
+    """Also on a CPU, where the backbone would otherwise wait for every file."""
+    settings = replace(extraction.cell.extract, n_workers=None)
+    run = replace(extraction, cell=replace(extraction.cell, extract=settings))
+    run.run()
+    assert run.data.audio.n_workers >= 1
+    assert len(run.stored()) == N_CLIPS * len(run.data.tracks())
 
 
 def test_second_run_reads_no_audio(extraction: Extraction, monkeypatch: pytest.MonkeyPatch) -> None:

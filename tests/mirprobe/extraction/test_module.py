@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import RATE
+from devices import DEVICES
 from torch import Tensor
 from toy_backbone import N_LAYERS, Statistics
 
@@ -108,6 +110,27 @@ def test_the_size_found_after_a_failure_holds_for_the_rest_of_the_batch(
     assert len({one.place.audio_id for one in features}) == len(features) == 8
     assert sizes == [4, 2, 2, 1, 1, 1, 1], "0.1 s: two short clips, or one long one"
     assert capsys.readouterr().out.count("out of memory at ") == 1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_batch_is_halved_where_memory_really_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: str
+) -> None:
+    """The errors are those of the allocators, which are asked for a pebibyte."""
+    states, sizes = Statistics.states, []
+
+    def greedy(self: Statistics, audio: Tensor) -> Tensor:
+        sizes.append(len(audio))
+        if len(audio) > 2:
+            torch.empty(2**50, dtype=torch.uint8, device=audio.device)
+        return states(self, audio)
+
+    monkeypatch.setattr(Statistics, "states", greedy)
+    module = ExtractModule(Statistics(), batch_seconds=60.0).to(device)
+    features = module.predict_step([clip(f"{number}", 1600) for number in range(8)], 0)
+    assert len({one.place.track_id for one in features}) == len(features) == 8
+    assert sizes == [8, 4, 2, 2, 4, 2, 2]
+    assert "out of memory at 8 clips a batch: going on with 0.4 s" in capsys.readouterr().out
 
 
 def test_other_errors_of_a_backbone_are_not_taken_for_memory(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from devices import GPU
 from toy_backbone import N_LAYERS, Statistics
 
 from datamodules.digests import KnownDigests
@@ -17,8 +18,9 @@ from datamodules.task import TaskDataModule
 from mirprobe.assembly import Job, make_data
 from mirprobe.cell import STORE, Cell
 from mirprobe.extraction.extract import extract
-from mirprobe.probing.bank import WEIGHTED
+from mirprobe.probing.bank import WEIGHTED, ProbeBank
 from mirprobe.probing.probe import open_store, probe
+from mirprobe.probing.training import TrainedBank, train_bank
 from mirprobe.provenance import MadeOf, Result, result_of
 from mirprobe.results import Row, is_done, read_rows
 from mirprobe.settings import compose_cell
@@ -112,6 +114,48 @@ def test_the_probes_are_kept(rows: list[Row], cell: Cell, place: Result) -> None
     probes = torch.load(place.folder / "probes.pt", weights_only=True)
     assert probes["hidden_weight"].shape == (len(HEADS), 2, cell.protocol.hidden)
     assert probes["layer_weights"].shape == (1, N_LAYERS)
+
+
+def test_the_protocol_and_the_seed_of_the_cell_reach_the_bank(
+    cell: Cell,
+    data: TaskDataModule,
+    store: FeatureStore,
+    place: Result,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A setting without effect would show in no score."""
+    banks: list[ProbeBank] = []
+
+    def watch(bank: ProbeBank, *arguments: object, **more: object) -> TrainedBank:
+        banks.append(bank)
+        return train_bank(bank, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("mirprobe.probing.probe.train_bank", watch)
+    settings = {"dropout": 0.35, "hidden": 9, "layer_weights_init": "normal", "max_epochs": 1}
+    other = replace(cell, seed=6, protocol=replace(cell.protocol, **settings))
+    rows = probe(other, data, store, place)
+
+    (bank,) = banks
+    assert (bank.dropout, bank.size.hidden) == (0.35, 9)
+    assert {head.seed for head in bank.heads} == {6}
+    for row in rows:
+        assert row.head != WEIGHTED or row.weights_start != pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize("device", [pytest.param("gpu", marks=GPU)])
+def test_on_a_gpu_rows_are_those_of_a_cpu(
+    cell: Cell, data: TaskDataModule, store: FeatureStore, place: Result, device: str
+) -> None:
+    """But for a track or two that stand on a boundary."""
+    short = replace(cell, seed=7, protocol=replace(cell.protocol, dropout=0.0, max_epochs=2))
+    on_cpu = probe(short, data, store, place)
+    on_gpu = probe(
+        replace(short, launcher=replace(cell.launcher, accelerator=device)), data, store, place
+    )
+    assert [row.head for row in on_gpu] == [row.head for row in on_cpu]
+    assert [row.value for row in on_gpu] == pytest.approx(
+        [row.value for row in on_cpu], abs=2.01 / 24
+    )
 
 
 def test_features_leave_the_memory_with_the_probes(

@@ -1,12 +1,16 @@
 """Training: lone runs equal the bank, batch sizes change no score, best epochs are kept."""
 
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sklearn.metrics
 import torch
+from devices import GPU
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from datamodules.audio.clips import ClipRule
 from datamodules.features.memory import FeatureSplit, MemoryFeatures
@@ -93,10 +97,10 @@ def protocol() -> ProtocolConfig:
 
 
 def train(
-    heads: list[Head] | tuple[Head, ...], protocol: ProtocolConfig
+    heads: list[Head] | tuple[Head, ...], protocol: ProtocolConfig, accelerator: str = "cpu"
 ) -> tuple[ProbeBank, TrainedBank]:
     bank = ProbeBank(heads, SIZE, dropout=protocol.dropout)
-    return bank, train_bank(bank, fed(), METRICS["accuracy"], protocol, accelerator="cpu")
+    return bank, train_bank(bank, fed(), METRICS["accuracy"], protocol, accelerator=accelerator)
 
 
 def accuracies(trained: TrainedBank, data: Toy) -> torch.Tensor:
@@ -346,3 +350,162 @@ def test_each_epoch_is_judged_by_its_own_outputs(protocol: ProtocolConfig) -> No
         assert module.val_finite.tolist() == [True, True, False, True, True]
         module.on_validation_epoch_start()
         assert module.val_finite.all()
+
+
+# -- a plain loop ----------------------------------------------------------------------------------
+
+
+class PlainProbe(nn.Module):
+    """One head in PyTorch's own layers, on standardised states; it starts like the bank's."""
+
+    def __init__(self, head: Head, size: BankSize, states: Tensor) -> None:
+        super().__init__()
+        self.source = head.layer
+        self.hidden = nn.Linear(size.dim, size.hidden)
+        self.output = nn.Linear(size.hidden, size.n_outputs)
+        self.layer_weights = nn.Parameter(torch.zeros(size.n_layers))
+        self.mean = states.double().mean(dim=1, keepdim=True)
+        self.deviation = states.double().std(dim=1, correction=0, keepdim=True)
+
+        start = ProbeBank([head], size)
+        with torch.no_grad():
+            self.hidden.weight.copy_(start.hidden_weight[0].T)
+            self.hidden.bias.copy_(start.hidden_bias[0, 0])
+            self.output.weight.copy_(start.output_weight[0].T)
+            self.output.bias.copy_(start.output_bias[0, 0])
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(L+1, B, D) -> (B, C)."""
+        states = ((states.double() - self.mean) / self.deviation).float()
+        if self.source is None:
+            weights = torch.softmax(self.layer_weights, dim=0)
+            x = sum(w * state for w, state in zip(weights, states[1:], strict=True))
+        else:
+            x = states[self.source]
+        return self.output(torch.relu(self.hidden(x)))
+
+
+@dataclass
+class PlainRun:
+    """What a plain loop ends with: its best epoch, and with its weights the logits of tracks."""
+
+    epoch: int
+    val: Tensor
+    test: Tensor
+    layer_weights: Tensor
+
+
+def plain_logits(probe: PlainProbe, split: FeatureSplit) -> Tensor:
+    """(N, C) mean logits of each track's clips."""
+    with torch.no_grad():
+        of_clips = probe(split.features)
+    tracks = range(len(split.track_ids))
+    return torch.stack([of_clips[split.track == track].mean(dim=0) for track in tracks])
+
+
+def plain_run(
+    head: Head, protocol: ProtocolConfig, *, patience: int, last_of_equals: bool = False
+) -> PlainRun:
+    """Trains one head as a beginner would write it."""
+    data = fed()
+    splits = data.features.splits
+    probe = PlainProbe(head, SIZE, splits["train"].features)
+    layers = [*probe.hidden.parameters(), *probe.output.parameters()]
+    groups = [
+        {"params": layers, "lr": protocol.lr},
+        {"params": [probe.layer_weights], "lr": protocol.layer_weights_lr},
+    ]
+    optimizer = torch.optim.Adam(groups)
+
+    batches, best, best_score, best_epoch = data.train_dataloader(), deepcopy(probe), -1.0, 0
+    for epoch in range(1, protocol.max_epochs + 1):
+        for batch in batches:
+            optimizer.zero_grad()
+            F.cross_entropy(probe(batch["features"]), batch["target"]).backward()
+            optimizer.step()
+
+        right = plain_logits(probe, splits["val"]).argmax(dim=1) == splits["val"].track_target
+        score = right.double().mean().item()
+        if score > best_score or (last_of_equals and score == best_score):
+            best, best_score, best_epoch = deepcopy(probe), score, epoch
+        if epoch - best_epoch >= patience:
+            break
+
+    weights = torch.softmax(best.layer_weights, dim=0).detach()
+    outputs = [plain_logits(best, splits[split]) for split in ("val", "test")]
+    return PlainRun(best_epoch, *outputs, weights)
+
+
+@pytest.mark.parametrize("patience", [1, 2, 4])
+def test_every_head_is_trained_as_by_a_plain_loop(protocol: ProtocolConfig, patience: int) -> None:
+    _, trained = train(HEADS, replace(protocol, patience=patience))
+    for h, head in enumerate(HEADS):
+        plain = plain_run(head, protocol, patience=patience)
+        assert trained.epoch[h] == plain.epoch, head.name
+        for split, expected in (("val", plain.val), ("test", plain.test)):
+            torch.testing.assert_close(
+                trained.outputs[split][h], expected, atol=2e-6, rtol=0, msg=f"{head.name} {split}"
+            )
+        if head.layer is None:
+            torch.testing.assert_close(
+                trained.weights_end[0], plain.layer_weights, atol=1e-6, rtol=0
+            )
+
+
+@pytest.mark.parametrize("device", [pytest.param("gpu", marks=GPU)])
+def test_on_a_gpu_every_head_is_trained_as_by_a_plain_loop(
+    protocol: ProtocolConfig, device: str
+) -> None:
+    """For few epochs: sums in another order move the weights by 1e-6 a step."""
+    short = replace(protocol, max_epochs=3)
+    _, trained = train(HEADS, short, accelerator=device)
+    for h, head in enumerate(HEADS):
+        plain = plain_run(head, short, patience=short.patience)
+        assert trained.epoch[h] == plain.epoch, head.name
+        torch.testing.assert_close(trained.outputs["test"][h], plain.test, atol=1e-4, rtol=0)
+
+
+def test_the_toy_tells_other_rules_of_stopping_apart(protocol: ProtocolConfig) -> None:
+    """Else the plain loop would agree with a bank that stops later, or keeps other epochs."""
+    epochs = [plain_run(head, protocol, patience=1).epoch for head in HEADS]
+    later = [plain_run(head, protocol, patience=2).epoch for head in HEADS]
+    last = [plain_run(head, protocol, patience=1, last_of_equals=True).epoch for head in HEADS]
+    assert later != epochs
+    assert last != epochs
+
+
+PLAIN_LOSSES = {
+    Toy: F.cross_entropy,
+    ToyValues: F.mse_loss,
+    ToyTags: F.binary_cross_entropy_with_logits,
+}
+
+
+@pytest.mark.parametrize("toy", PLAIN_LOSSES, ids=lambda toy: toy.__name__)
+def test_gradients_are_those_of_each_heads_own_mean_loss(
+    protocol: ProtocolConfig, toy: type[Toy]
+) -> None:
+    """Adam hides the scale of a loss: a mean over heads would show in no score."""
+    data = fed(toy)
+    size = replace(SIZE, n_outputs=len(data.classes))
+    train_split = data.features.splits["train"]
+    metric = next(one for one in METRICS.values() if one.kind == data.kind)
+    bank = ProbeBank(HEADS, size)
+    bank.standardize(data.features.train_parts())
+    targets = {split: data.features.splits[split].track_target for split in SPLITS}
+
+    batch = next(iter(data.train_dataloader()))
+    ProbeModule(bank, metric, protocol, targets).training_step(batch, 0).backward()
+    for h, head in enumerate(HEADS):
+        plain = PlainProbe(head, size, train_split.features)
+        PLAIN_LOSSES[toy](plain(batch["features"]), batch["target"]).backward()
+        pairs = [
+            (bank.hidden_weight.grad[h].T, plain.hidden.weight.grad),
+            (bank.output_weight.grad[h].T, plain.output.weight.grad),
+            (bank.output_bias.grad[h, 0], plain.output.bias.grad),
+        ]
+        if head.layer is None:
+            pairs.append((bank.layer_weights.grad[0], plain.layer_weights.grad))
+        for found, expected in pairs:
+            assert expected.abs().max() > 1e-4
+            torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4, msg=head.name)
