@@ -47,7 +47,7 @@ def test_a_dimension_is_scored_by_its_name_or_not_at_all(tmp_path: Path) -> None
     right = data_of([*settings, *metrics, "task.options.targets=[arousal,valence]"])
     assert right.classes == METRICS["r2_arousal"].classes
     for targets in ("[valence,arousal]", "[arousal]"):
-        with pytest.raises(UserError, match="r2_arousal does not fit .* arousal, valence in this"):
+        with pytest.raises(UserError, match=r"r2_arousal does not fit .* arousal, valence in this"):
             data_of([*settings, *metrics, f"task.options.targets={targets}"])
 
 
