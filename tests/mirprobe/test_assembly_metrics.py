@@ -1,4 +1,4 @@
-"""What a cell names, built: a task and the metrics that fit it."""
+"""The metrics that fit a task, and what is said of others."""
 
 from collections.abc import Sequence
 from pathlib import Path
