@@ -40,6 +40,7 @@ SPLIT_NAMES: Mapping[str, Split] = {
     "valid": "val",
     "validation": "val",
 }
+_LARGEST = 1e100  # of a value: the sum of squares must be a number
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
 
 CARD = Card(
@@ -436,6 +437,12 @@ def _standardised(
 ) -> list[tuple[float, ...]]:
     """Values less the mean over train, in standard deviations over train."""
     table = np.array(values, dtype=np.float64)
+    largest = np.abs(table).max()
+    if largest > _LARGEST:
+        raise UserError(
+            f"task.options.targets has the value {largest:g}, whose square no number holds: give "
+            "it in another unit"
+        )
     train = table[[split == "train" for split in splits]]
     if len(train) == 0:
         return [tuple(row) for row in table.tolist()]  # the base class says that train is empty

@@ -741,3 +741,21 @@ def test_an_empty_split_is_refused(table: Path) -> None:
     assert re.search(r"has no tracks for val", refusal(table))
     table.write_text(table.read_text().replace(",train", ",test"))
     assert "labels of" in refusal(table)
+
+
+@pytest.mark.parametrize("value", ["1e308", "-1e200"])
+def test_values_that_cannot_be_squared_are_refused(folder: Path, value: str) -> None:
+    lines = [f"audio/{n}.wav,{value if n == 'a' else i},{SPLIT[n]}" for i, n in enumerate(SIX)]
+    table = write_csv(folder / "numbers.csv", "path,tempo,split", lines)
+    assert "whose square no number holds" in refusal(table, targets="tempo")
+
+
+def test_json_that_is_nested_too_deep_is_one_line(folder: Path) -> None:
+    (folder / "deep.jsonl").write_text('{"path": "a", "label": ' + "[" * 100_000 + "\n")
+    assert "1 of 1 rows" in refusal(folder / "deep.jsonl")
+
+
+def test_a_field_of_a_million_characters_is_one_line(folder: Path) -> None:
+    table = write_csv(folder / "long.csv", "path,label", [f"audio/a.wav,{'x' * 10**6}"])
+    message = refusal(table)
+    assert "long.csv is not a comma-separated table" in message and len(message) < 400
