@@ -14,42 +14,56 @@ if TYPE_CHECKING:
     from mirprobe.cell import Cell
 
 
-def sweep(options: argparse.Namespace) -> None:
+def sweep(options: argparse.Namespace) -> int:
     """Features, probes, W&B and report of every model, task and seed; goes on where it stopped."""
     from mirprobe.reporting.report import report as print_report
     from mirprobe.reporting.tracking import track
+    from mirprobe.sweep.failures import Failures
     from mirprobe.sweep.status import pending
 
-    cells = _cells(options)
+    cells, absent = _cells_with_data(options)
     waiting = pending(cells)
+    failures = Failures(waiting)
     if waiting:
         from mirprobe.sweep.run import sweep as run_sweep
 
-        run_sweep(waiting)
-    track(cells)
-    print_report(cells)
+        failures = run_sweep(waiting)
+    try:
+        track(cells)
+        print_report(cells)
+        _print_absent(absent)
+    finally:
+        code = failures.print()
+    return code
 
 
-def extract(options: argparse.Namespace) -> None:
+def extract(options: argparse.Namespace) -> int:
     """Features only: every clip through the backbone once, into the feature store."""
+    from mirprobe.sweep.local import is_rank
     from mirprobe.sweep.run import extract_cells, extract_here
 
-    cells = _cells(options)
-    if options.cell is None:
-        extract_cells(cells)
-    else:
+    cells, absent = _cells_with_data(options)
+    if is_rank():
         extract_here(cells)
+        return 0
+    code = extract_cells(cells).print()
+    _print_absent(absent)
+    return code
 
 
-def probe(options: argparse.Namespace) -> None:
+def probe(options: argparse.Namespace) -> int:
     """Probes on stored features, without W&B and report."""
     from mirprobe.sweep.status import pending
 
-    waiting = pending(_cells(options))
+    cells, absent = _cells_with_data(options)
+    waiting = pending(cells)
+    code = 0
     if waiting:
         from mirprobe.sweep.run import probe_cells
 
-        probe_cells(waiting)
+        code = probe_cells(waiting).print()
+    _print_absent(absent)
+    return code
 
 
 def report(options: argparse.Namespace) -> None:
@@ -59,8 +73,9 @@ def report(options: argparse.Namespace) -> None:
     from mirprobe.reporting.report import report as print_report
     from mirprobe.sweep.status import check_done
 
-    cells = _cells(options)
+    cells, absent = _cells_with_data(options)
     print_report(cells)
+    _print_absent(absent)
     check_done(cells)
 
 
@@ -108,9 +123,10 @@ def push(options: argparse.Namespace) -> None:
     from mirprobe.reporting.tracking import track
     from mirprobe.sweep.status import check_done
 
-    cells = _cells(options)
+    cells, absent = _cells_with_data(options)
     check_done(cells)
     track(cells, again=True)
+    _print_absent(absent)
 
 
 def list_names(_options: argparse.Namespace) -> None:
@@ -138,6 +154,28 @@ def _cells(options: argparse.Namespace) -> list["Cell"]:
             "--cell FILE already holds every setting: give either the file or key=value settings"
         )
     return [read_cell(path) for path in options.cell]
+
+
+def _cells_with_data(options: argparse.Namespace) -> tuple[list["Cell"], list["Cell"]]:
+    """The cells that the command line asks for, and apart those of `task=all` that have no data.
+
+    Tasks that are named one by one are all wanted.
+    """
+    cells = _cells(options)
+    if "task=all" not in options.settings:
+        return cells, []
+
+    from mirprobe.sweep.status import part_by_data
+
+    return part_by_data(cells)
+
+
+def _print_absent(cells: Sequence["Cell"]) -> None:
+    """Says which tasks of `task=all` were left out, and how to get their data."""
+    from mirprobe.sweep.status import how_to_get
+
+    for line in how_to_get(cells):
+        print(line)
 
 
 def _models(options: argparse.Namespace) -> Sequence["Cell"]:

@@ -14,7 +14,8 @@ import pytest
 
 from datamodules.card import Archive, Card
 from datamodules.datasets.nsynth import NSynthPitch
-from mirprobe.__main__ import VERBS, main
+from mirprobe.__main__ import main
+from mirprobe.command import VERBS
 
 
 def test_help_names_every_verb_and_every_setting(capsys: pytest.CaptureFixture[str]) -> None:

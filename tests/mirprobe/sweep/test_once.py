@@ -1,6 +1,7 @@
 """Each question is answered once: labels, shards, weights, stores, processes."""
 
 import hashlib
+import os
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from mirprobe.cell import STORE, Cell, read_cell
 from mirprobe.provenance import latest_result, stored_results
 from mirprobe.settings import compose_cells
 from mirprobe.sweep import run
+from mirprobe.sweep.local import IS_CHILD
 
 Settings = Callable[..., list[str]]
 QUICK = ("protocol.max_epochs=1", "extract.batch_seconds=5", "extract.shard_clips=40")
@@ -269,12 +271,16 @@ def test_an_open_shard_holds_no_audio(settings: Settings, monkeypatch: pytest.Mo
 # -- several devices -------------------------------------------------------------------------------
 
 
-def in_this_process(started: list[list[Cell]]) -> Callable[[Sequence[Path]], None]:
+def in_this_process(
+    started: list[list[Cell]], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Sequence[Path], int], None]:
     """Stands in for the processes of two devices: extracts here, and notes the cells."""
+    monkeypatch.setenv(IS_CHILD, str(os.getppid()))
 
-    def extract(files: Sequence[Path]) -> None:
+    def extract(files: Sequence[Path], n_ranks: int) -> None:
         cells = [read_cell(file) for file in files]
         started.append(cells)
+        assert n_ranks == 2
         run.extract_here(
             [replace(cell, launcher=replace(cell.launcher, devices=1)) for cell in cells]
         )
@@ -286,9 +292,9 @@ def test_one_group_of_processes_extracts_all_cells_of_a_store(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[list[Cell]] = []
-    monkeypatch.setattr(run, "run_on_all_devices", in_this_process(started))
+    monkeypatch.setattr(run, "run_on_all_devices", in_this_process(started, monkeypatch))
     arguments = settings(*TASKS, "launcher.devices=2")
-    assert main(["extract", *arguments]) == 0
+    assert main(["sweep", *arguments]) == 0
 
     names = [[f"{cell.model_name} {cell.task.name}" for cell in cells] for cells in started]
     assert names == [
