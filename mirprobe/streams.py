@@ -1,8 +1,9 @@
-"""Standard streams that never stop the work.
+"""What a machine may lack: standard streams that take our output, a home for caches.
 
 Conventions: who reads our output may leave (`| head`), its disk may be full, there may be nobody at
 all (`>&-`), and a terminal may know no letter beyond ASCII. The work goes on all the same; what
-could not be written is gone. Only a full disk is an error, which is said at the end.
+could not be written is gone. Only a full disk is an error, which is said at the end. Nothing of
+ours lies in a home; libraries keep their caches there, if they can.
 """
 
 import errno
@@ -11,9 +12,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 _READER_LEFT = (errno.EPIPE, errno.ECONNRESET, errno.EIO)  # the last: of a terminal that is gone
+
+# Of numba, which librosa compiles with, and matplotlib: without a place one fails, one is slow.
+_CACHES = {"NUMBA_CACHE_DIR": "numba", "MPLCONFIGDIR": "matplotlib"}
 
 
 class _Patient(io.RawIOBase):
@@ -88,3 +93,15 @@ def _text(raw: _Patient, like: TextIO | None, *, line_buffering: bool) -> io.Tex
         errors="backslashreplace",
         line_buffering=line_buffering,
     )
+
+
+def keep_caches_below(folder: Path) -> None:
+    """Gives the caches of libraries a place in `folder`, if the home is not there to be written."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user whom the system does not know
+        home = None
+    if home is not None and os.access(home, os.W_OK):
+        return
+    for variable, name in _CACHES.items():
+        os.environ.setdefault(variable, str((folder / ".cache" / name).absolute()))
