@@ -9,14 +9,16 @@ any number of processes may add to; a torn line is as good as none.
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datamodules.files import make_folder
 from datamodules.tracks import Track, audio_id
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 _GRAIN_NS = 2_000_000_000  # FAT and some network file systems count time in steps of 2 s
 
 
@@ -68,16 +70,17 @@ class KnownDigests:
         self.load()
 
     def load(self) -> None:
-        """Takes what other processes have remembered by now."""
+        """Takes what other processes have remembered by now.
+
+        A file that cannot be read is as good as none: what it would say is found out again.
+        """
         if not self.file.is_file():
             return
-        with self.file.open(encoding="utf-8", errors="replace") as lines:
+        with suppress(OSError), self.file.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                try:
-                    path, size, changed_ns, sha256 = json.loads(line)
-                except ValueError:
-                    continue
-                self._known[path] = FileDigest(path, size, changed_ns, sha256)
+                digest = _parse(line)
+                if digest is not None:
+                    self._known[digest.path] = digest
 
     def find(self, path: Path) -> str | None:
         """SHA-256 of a file, if it was read before and has not changed since."""
@@ -120,16 +123,32 @@ class KnownDigests:
             named.append(replace(track, audio_id=name))
         return named
 
-    def save(self) -> None:
-        """Adds what was learned to the file."""
+    def save(self) -> str | None:
+        """Adds what was learned to the file; gives what stands in the way, which harms nobody."""
         if not self._new:
-            return
-        make_folder(self.file.parent)
+            return None
         lines = [
             json.dumps([digest.path, digest.size, digest.changed_ns, digest.sha256]) + "\n"
             for digest in self._new
         ]
-        # One write at the end of the file: lines of several processes do not mix.
-        with self.file.open("ab") as file:
-            file.write("".join(lines).encode())
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            # One write at the end of the file: lines of several processes do not mix.
+            with self.file.open("ab") as file:
+                file.write("".join(lines).encode())
+        except OSError as error:
+            return f"what was read cannot be remembered in {self.file} ({error.strerror})"
         self._new.clear()
+        return None
+
+
+def _parse(line: str) -> FileDigest | None:
+    """The digest in a line that `save` wrote; None for any other."""
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(fields, list) or [type(field) for field in fields] != [str, int, int, str]:
+        return None
+    digest = FileDigest(*fields)
+    return digest if _SHA256.fullmatch(digest.sha256) else None

@@ -6,14 +6,17 @@ its content, not by its name. Items are dealt to ranks, so that every clip is se
 """
 
 import os
-import signal
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.audio.clips import Clip, ClipRule, cut_clips
@@ -40,6 +43,35 @@ class ReadFile:
     digest: FileDigest | None = None
     clips: list[Clip] = field(default_factory=list)
     unusable: list[UnusableFile] = field(default_factory=list)
+
+
+class ReadBatch(list[ReadFile]):
+    """Files that were read; all audio of a batch goes from a worker to this process as one tensor.
+
+    That is shared memory, where arrays would be copied three times. (A tensor for each file would
+    take a file descriptor each, of which short files need more than a process may have.)
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        clips = [clip for file in self for clip in file.clips]
+        audio = np.concatenate([_NOTHING, *(clip.audio for clip in clips)])
+        lengths = [len(clip.audio) for clip in clips]
+        bare = [
+            replace(file, clips=[replace(clip, audio=_NOTHING) for clip in file.clips])
+            for file in self
+        ]
+        return _unpack, (bare, lengths, torch.from_numpy(audio))
+
+
+_NOTHING: NDArray[np.float32] = np.empty(0, np.float32)
+
+
+def _unpack(files: Sequence[ReadFile], lengths: list[int], audio: Tensor) -> ReadBatch:
+    """The files with their clips' audio, as views of it all."""
+    pieces = iter(torch.split(audio, lengths))
+    for file in files:
+        file.clips = [replace(clip, audio=next(pieces).numpy()) for clip in file.clips]
+    return ReadBatch(files)
 
 
 @dataclass(frozen=True)
@@ -71,7 +103,7 @@ class ClipLoader:
             _Items(self, share),
             batch_size=items_per_batch(share, self.batch_seconds),
             num_workers=self.n_workers if share else 0,
-            collate_fn=list,
+            collate_fn=ReadBatch,
             worker_init_fn=partial(_start_worker, os.getpid()),
         )
 
@@ -167,6 +199,4 @@ def _why_unreadable(error: OSError) -> str:
 
 
 def _start_worker(parent: int, _index: int) -> None:
-    # Ctrl-C reaches every process; the parent ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(parent)

@@ -128,11 +128,12 @@ def check_identity(path: Path, found: str, wanted: Mapping[str, str]) -> None:
     """
     try:
         stored = json.loads(found)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         stored = None
     if not isinstance(stored, dict):
         raise UserError(
-            f"{path} is not a description of a feature store: delete its folder and extract again"
+            f"{path} is not a description of a feature store: delete this file and run the same "
+            "command again"
         )
     if stored == wanted:
         return
@@ -142,6 +143,7 @@ def check_identity(path: Path, found: str, wanted: Mapping[str, str]) -> None:
         for name, value in wanted.items()
         if stored.get(name) != value
     )
+    differences = differences or "it has fields of another version"
     raise UserError(
         f"{path} was written by another configuration ({differences}): move it away and extract "
         "again"

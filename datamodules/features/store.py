@@ -8,6 +8,7 @@ they are known by the content of the audio that they were made of, never by name
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,6 +76,11 @@ class FeatureStore:
         self.folder = Path(parent) / id.folder
         self._shards: dict[str, Shard] = {}
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether it is there and nothing can be added to it."""
+        return self.folder.is_dir() and not os.access(self.folder, os.W_OK)
+
     def prepare(self) -> None:
         """Makes the folder with a description, and removes what a killed writer left in it.
 
@@ -86,7 +92,7 @@ class FeatureStore:
 
         description = self.folder / DESCRIPTION
         if description.exists():
-            check_identity(description, description.read_text(encoding="utf-8"), asdict(self.id))
+            check_identity(description, _read(description), asdict(self.id))
         else:
             text = json.dumps(asdict(self.id), indent=1, sort_keys=True) + "\n"
             write_text(description, text)
@@ -152,6 +158,13 @@ class FeatureStore:
 
     def _remember(self, shard: Shard) -> None:
         self._shards[shard.path.name] = shard
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}): move it away") from error
 
 
 def _places(shards: Sequence[Shard], tracks: Sequence[Track]) -> NDArray[np.void]:
@@ -242,7 +255,10 @@ def parse_store_id(text: str) -> StoreId:
     Raises:
         ValueError: the text is not the JSON of an id.
     """
-    fields = json.loads(text)
+    try:
+        fields = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
     if not isinstance(fields, Mapping) or not all(isinstance(v, str) for v in fields.values()):
         raise ValueError("expected an object of strings")
     try:

@@ -6,7 +6,6 @@ both beside the forward pass.
 """
 
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +18,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
+from datamodules.audio.clips import cut_positions
 from datamodules.audio.loader import ClipLoader, lengths_s
 from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
@@ -27,6 +27,7 @@ from datamodules.features.store import FeatureStore, StoredAudio, store_id_text
 from datamodules.files import check_free_space, lock, make_folder, write_text
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Track, UnusableFile
+from datamodules.workers import n_cores
 from mirprobe.assembly import Job, n_devices
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import STORE, ExtractConfig
@@ -37,6 +38,7 @@ from mirprobe.progress import ProgressReport
 _RANKS_WAIT = timedelta(days=7)  # for the slowest, at the end
 _MOST_WORKERS = 8  # decoders of one GPU
 _MOST_SHOWN = 10
+_MOST_HEADERS = 2000  # that are read before the work: a second, or ten on a network
 
 
 def extract(job: Job, backbone: Backbone) -> FeatureStore:
@@ -68,11 +70,37 @@ def extract(job: Job, backbone: Backbone) -> FeatureStore:
 
 def finish(job: Job, store: FeatureStore) -> None:
     """Names the audio of a job's tracks, and its complete store in the folder of each cell."""
-    job.identify()
+    name_audio(job)
     left = store.missing(job.tracks())
     assert not left, f"{len(left)} tracks were not stored (first: {left[0].track_id})"
     for cell in job.cells:
         write_text(cell.folder / STORE, store_id_text(store.id))
+
+
+def name_audio(job: Job) -> None:
+    """Gives the tracks of a job the ids of their audio; files that are not known are read.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    job.identify()
+    unknown = sorted({track.path for track in job.tracks() if not track.audio_id})
+    if not unknown:
+        return
+
+    what = f"reading audio of {job.data.dataset}"
+    with ProgressReport(what, len(unknown), "files", passing=True) as progress:
+        for path in unknown:
+            try:
+                job.digests.get(path)
+            except OSError as error:
+                raise UserError(
+                    f"cannot read {path} ({error.strerror}): check its permissions and its disk"
+                ) from error
+            progress.advance(1)
+
+    job.digests.save()
+    job.identify()
 
 
 def fill_store(
@@ -120,7 +148,9 @@ def fill_store(
         stored = store.inventory()  # again, since another run may just have ended
         waiting = store.missing(tracks)
         if first:
-            _check_space(store.folder, waiting, data.frame_rate, backbone)
+            # Audio that is stored and not claimed may be that of files which nobody has read.
+            n_unclaimed = len(stored.keys() - {track.audio_id for track in tracks})
+            _check_space(store.folder, waiting[n_unclaimed:], data, backbone)
         data.audio = _loader(runner, backbone, data, waiting, stored, settings)
 
         what = f"{store.id.backbone} over {store.id.dataset}"
@@ -159,7 +189,7 @@ def _loader(
 
     n_workers = settings.n_workers
     if n_workers is None:
-        spare = (os.cpu_count() or 1) // runner.world_size - 1
+        spare = n_cores() // runner.num_devices - 1
         n_workers = min(_MOST_WORKERS, max(1, spare)) if on_gpu else 1
 
     return ClipLoader(
@@ -180,26 +210,49 @@ def _predict(
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     runner.callbacks.append(writer)  # type: ignore[attr-defined]
-    runner.predict(module, datamodule=data, return_predictions=False)
+    try:
+        runner.predict(module, datamodule=data, return_predictions=False)
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            "a process that decodes was killed, perhaps for want of memory or of room in /dev/shm: "
+            "everything so far is stored. Run the same command to go on, with a smaller "
+            "extract.batch_seconds or extract.n_workers"
+        ) from error
     if not torch.distributed.is_initialized():
         return writer.unusable
 
     # Also the barrier: afterwards every rank's shards are closed.
     gathered: list[list[UnusableFile]] = [[] for _ in range(runner.world_size)]
-    torch.distributed.all_gather_object(gathered, writer.unusable)
+    try:
+        torch.distributed.all_gather_object(gathered, writer.unusable)
+    except RuntimeError:
+        sys.exit(1)  # another rank is gone, which the process that started it says
     return [item for rank in gathered for item in rank]
 
 
 def _check_space(
-    folder: Path, waiting: Sequence[Track], frame_rate: float | None, backbone: Backbone
+    folder: Path, waiting: Sequence[Track], data: TaskDataModule, backbone: Backbone
 ) -> None:
-    n_rows = len(waiting)
-    if frame_rate is not None:
-        n_rows = math.ceil(sum(lengths_s(waiting)) * frame_rate)
-
-    needed_bytes = n_rows * (backbone.n_layers + 1) * backbone.dim * 2
+    row_bytes = (backbone.n_layers + 1) * backbone.dim * 2
+    needed_bytes = _count_rows(waiting, data, backbone.sample_rate) * row_bytes
     remedy = "point paths.features to a larger disk"
     check_free_space(folder, needed_bytes, "the features", remedy=remedy)
+
+
+def _count_rows(tracks: Sequence[Track], data: TaskDataModule, sample_rate: int) -> int:
+    """Rows that some tracks give, by their headers and the cutting rule; of many by a sample."""
+    if not tracks:
+        return 0
+    some = tracks[:: max(1, len(tracks) // _MOST_HEADERS)]
+    lengths = lengths_s(some)
+    if data.frame_rate is not None:
+        n_rows = sum(lengths) * data.frame_rate
+    else:
+        n_samples = [round(length * sample_rate) for length in lengths]
+        n_rows = sum(len(cut_positions(n, sample_rate, data.clip)) for n in n_samples)
+    return math.ceil(n_rows * len(tracks) / len(some))
 
 
 def _complain(unusable: Sequence[UnusableFile], n_tracks: int, data: TaskDataModule) -> str:

@@ -4,6 +4,7 @@ Conventions: a batch is a list of clips; those of one length pass the backbone t
 of unequal length never do, so that nothing is padded. What is pooled is stored as float16.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -88,7 +89,7 @@ class ExtractModule(L.LightningModule):
 
     def _extract(self, clips: Sequence[Clip]) -> list[ClipFeatures]:
         """One forward pass, or where the memory does not hold it two of half the size."""
-        audio = torch.from_numpy(np.stack([clip.audio for clip in clips])).to(self.device)
+        audio = self._stack(clips)
         frames = self._frames(audio)
         seconds = audio.shape[1] / self.backbone.sample_rate
         if frames is not None:
@@ -107,6 +108,13 @@ class ExtractModule(L.LightningModule):
             flush=True,
         )
         return [*self._extract(clips[:half]), *self._extract(clips[half:])]
+
+    def _stack(self, clips: Sequence[Clip]) -> Tensor:
+        """(B, S) audio of clips of one length, on the device; no GPU waits for its arrival."""
+        size = (len(clips), len(clips[0].audio))
+        audio = torch.empty(size, pin_memory=self.device.type == "cuda")
+        np.stack([clip.audio for clip in clips], out=audio.numpy())
+        return audio.to(self.device, non_blocking=True)
 
     def _frames(self, audio: Tensor) -> Tensor | None:
         """(B, L+1, T, D) states, or None where the memory does not hold them."""
@@ -135,14 +143,17 @@ def _to_store(clips: Sequence[Clip], pooled: Tensor) -> list[ClipFeatures]:
     Raises:
         UserError: a value is not finite or does not fit into float16.
     """
-    fits = (pooled.abs() <= FLOAT16_MAX).flatten(1).all(dim=1).cpu()  # False for NaN too
-    if not bool(fits.all()):
-        track_id = clips[int((~fits).nonzero()[0])].track_id
+    # What does not fit is marked on the device: one copy says and brings all.
+    fits = pooled.abs() <= FLOAT16_MAX  # False for NaN too
+    values = pooled.half().masked_fill(~fits, math.nan).cpu().numpy()
+
+    wrong = np.flatnonzero(np.isnan(values).any(axis=(1, 2, 3)))
+    if len(wrong):
+        track_id = clips[wrong[0]].track_id
         raise UserError(
             f"the backbone gives values that are not finite, or beyond {FLOAT16_MAX:g}, for track "
             f"{track_id}: listen to its file; if the audio is sound, the weights are not. To go on "
             "without it: data.exclude=[...]"
         )
 
-    values = pooled.half().cpu().numpy()
     return [ClipFeatures(clip.place, value) for clip, value in zip(clips, values, strict=True)]

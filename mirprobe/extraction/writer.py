@@ -1,7 +1,7 @@
 """The fate of a batch: written, counted, and the end of the process after a signal.
 
-Conventions: a signal (Ctrl-C, SIGTERM, SIGUSR1) is looked at between two batches: the open shard is
-closed and the process ends with 128 + its number.
+Conventions: a signal that asks for the end (Ctrl-C, SIGHUP, SIGTERM, SIGUSR1) is looked at between
+two batches: the open shard is closed and the process ends with 128 + its number.
 """
 
 import os
@@ -19,6 +19,7 @@ from datamodules.audio.loader import ReadFile
 from datamodules.digests import KnownDigests
 from datamodules.features.shards import ShardWriter
 from datamodules.tracks import UnusableFile
+from datamodules.workers import STOP_SIGNALS
 from mirprobe.progress import ProgressReport
 
 _SAVE_EVERY_S = 60.0
@@ -49,6 +50,7 @@ class StoreWriter(BasePredictionWriter):
         self.unusable: list[UnusableFile] = []
         self._saved_at = time.monotonic()
         self._signal = 0
+        self._is_forgetful = False
         self._before: dict[int, Any] = {}
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -56,12 +58,15 @@ class StoreWriter(BasePredictionWriter):
 
         Lightning's own SIGTERM handler hangs when only one rank gets it (facts/infra).
         """
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            self._before[number] = signal.signal(number, self._remember)
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` asks for
+                self._before[number] = signal.signal(number, self._remember)
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
-        self._signal = number
-        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        self._signal = self._signal or number
+        # A second Ctrl-C ends the process at once. Of the others a second one says nothing new:
+        # SLURM sends them to us and to the process that hands them on.
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
 
     def write_on_batch_end(
         self,
@@ -90,11 +95,17 @@ class StoreWriter(BasePredictionWriter):
     def _save_digests_now_and_then(self) -> None:
         if time.monotonic() - self._saved_at > _SAVE_EVERY_S:
             self._saved_at = time.monotonic()
-            self.digests.save()
+            self._save_digests()
+
+    def _save_digests(self) -> None:
+        problem = self.digests.save()
+        if problem is not None and not self._is_forgetful:
+            self._is_forgetful = True
+            print(f"{problem}: the next run reads all audio again", flush=True)
 
     def _close(self) -> None:
         self.writer.close()
-        self.digests.save()
+        self._save_digests()
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Closes the last shard. No barrier here: a rank without tracks never runs this hook."""
@@ -115,7 +126,7 @@ class StoreWriter(BasePredictionWriter):
     def _stop(self, trainer: L.Trainer) -> None:
         self._close()
         name = signal.Signals(self._signal).name
-        if trainer.is_global_zero:
+        if trainer.world_size == 1:  # of several, the process that started them says it
             print(
                 f"\nstopped by {name}: everything so far is stored; run the same command to go on",
                 flush=True,

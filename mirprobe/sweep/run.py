@@ -1,22 +1,23 @@
 """The main job: what is missing of some cells, computed here.
 
-Conventions: the same command goes on where it was stopped. Importing this costs seconds (torch,
-Lightning): `verbs` does it when there is work.
+Conventions: the same command goes on where it was stopped. What cannot be done for one cell stops
+no other; only what is wrong with the data of some is said before any work. Importing this costs
+seconds (torch, Lightning): `verbs` does it when there is work.
 """
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from datamodules.excluding import ignored_entries, ignored_line
 from datamodules.features.store import FeatureStore
-from datamodules.files import write_text
+from datamodules.files import remove_orphans, write_text
 from datamodules.listing import hash_text, list_text
-from datamodules.workers import end_with_parent
+from datamodules.workers import follow_parent
 from mirprobe.assembly import Job, inputs_of, make_backbone, make_demo_data, n_devices
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import SETTINGS, Cell, write_cell
-from mirprobe.extraction.extract import extract, finish
+from mirprobe.extraction.extract import extract, finish, name_audio
 from mirprobe.probing.probe import open_store, probe
 from mirprobe.progress import console, quiet_lightning
 from mirprobe.provenance import (
@@ -31,53 +32,52 @@ from mirprobe.provenance import (
 from mirprobe.reporting.text import counts_text, interval_text, layer_text, problems, score_text
 from mirprobe.results import Row, read_rows
 from mirprobe.scoring.selection import best_layer, by_metric, head_rows
-from mirprobe.sweep.local import IS_CHILD, run_on_all_devices
+from mirprobe.sweep.failures import Failures
+from mirprobe.sweep.local import IS_CHILD, check_world_size, run_on_all_devices
 from mirprobe.sweep.plan import Plan, make_plan
 
 
-def sweep(cells: Sequence[Cell]) -> None:
-    """Computes features and rows of these cells."""
-    stamps = Stamps()
+def sweep(cells: Sequence[Cell]) -> Failures:
+    """Computes features and rows of these cells; gives those that could not be computed."""
+    stamps, failures = Stamps(), Failures(cells)
     plan = _start(cells, stamps)
-    for jobs in plan.by_model():
-        first = jobs[0].cells[0]
-        devices = n_devices(first)
-        backbone = make_backbone(first)
-        for job in jobs:
-            store = _extract(job, backbone, devices, stamps)
-            for cell in job.cells:
+    for job, store in _extracted(plan, stamps, failures):
+        for cell in job.cells:
+            with failures.of([cell]):
                 _probe(cell, job, store, stamps)
+    return failures
 
 
-def extract_cells(cells: Sequence[Cell]) -> None:
-    """Brings the features of these cells into their stores."""
-    stamps = Stamps()
+def extract_cells(cells: Sequence[Cell]) -> Failures:
+    """Brings the features of these cells into their stores; gives the cells that have none."""
+    stamps, failures = Stamps(), Failures(cells)
     plan = _start(cells, stamps)
-    for jobs in plan.by_model():
-        first = jobs[0].cells[0]
-        devices = n_devices(first)
-        backbone = make_backbone(first)
-        for job in jobs:
-            _extract(job, backbone, devices, stamps)
+    for _ in _extracted(plan, stamps, failures):
+        pass
+    return failures
 
 
-def probe_cells(cells: Sequence[Cell]) -> None:
+def probe_cells(cells: Sequence[Cell]) -> Failures:
     """Trains the probes of these cells on features that are stored; builds no backbone."""
-    stamps = Stamps()
+    stamps, failures = Stamps(), Failures(cells)
     plan = _start(cells, stamps)
     for job in plan.jobs:
         _stamp(job, stamps)
-        job.identify()
+        with failures.of(job.cells):
+            name_audio(job)
+
         store: FeatureStore | None = None
-        for cell in job.cells:
-            store = open_store(cell, store)
-            _probe(cell, job, store, stamps)
+        for cell in failures.without(job.cells):
+            with failures.of([cell]):
+                store = open_store(cell, store)
+                _probe(cell, job, store, stamps)
+    return failures
 
 
 def extract_here(cells: Sequence[Cell]) -> None:
-    """Extracts the features of cells in this process, which may be one of several ranks."""
-    if IS_CHILD in os.environ:
-        end_with_parent(os.getppid())
+    """Extracts the features of cells in this process, which is one of several ranks."""
+    follow_parent(int(os.environ[IS_CHILD]))
+    check_world_size(n_devices(cells[0]))
 
     quiet_lightning()
     for jobs in make_plan(cells).by_model():
@@ -128,19 +128,43 @@ def _stamp(job: Job, stamps: Stamps) -> None:
         stamps.take(inputs_of(cell, data))
 
 
+def _extracted(
+    plan: Plan, stamps: Stamps, failures: Failures
+) -> Iterator[tuple[Job, FeatureStore]]:
+    """The jobs, one after the other, when their features are stored."""
+    for jobs in plan.by_model():
+        backbone: Backbone | None = None
+        with failures.of([cell for job in jobs for cell in job.cells]):
+            devices = n_devices(jobs[0].cells[0])
+            backbone = make_backbone(jobs[0].cells[0])
+        if backbone is None:
+            continue
+
+        for job in jobs:
+            store: FeatureStore | None = None
+            with failures.of(job.cells):
+                store = _extract(job, backbone, devices, stamps)
+            if store is not None:
+                yield job, store
+
+
 def _extract(job: Job, backbone: Backbone, devices: int, stamps: Stamps) -> FeatureStore:
     """Features of a job, in this process or in one for every device."""
     make_demo_data(job.cells)
     _stamp(job, stamps)
     for cell in job.cells:
+        remove_orphans(cell.folder)
         write_text(cell.folder / SETTINGS, write_cell(cell))
+
+    store = job.store(backbone)
+    if store.is_read_only:
+        name_audio(job)  # perhaps it lacks nothing
     if devices == 1:
         return extract(job, backbone)
 
-    store = job.store(backbone)
     job.identify()
     if store.missing(job.tracks()):
-        run_on_all_devices([cell.folder / SETTINGS for cell in job.cells])
+        run_on_all_devices([cell.folder / SETTINGS for cell in job.cells], devices)
         job.digests.load()
     finish(job, store)
     return store
@@ -158,6 +182,7 @@ def _probe(cell: Cell, job: Job, store: FeatureStore, stamps: Stamps) -> None:
         why = what_changed(cell, before.made_of, made_of, listed)
         _say(f"{cell.model_name} {cell.task.name}: not what it was made of before ({why})")
 
+    remove_orphans(result.folder)
     note_result(cell, result, listed)
     if read_rows(result.folder, cell.hash, cell.metrics):
         _say(f"{cell.model_name} {cell.task.name}: results of this very content are there")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -34,6 +35,7 @@ from datamodules.task import FrameTask, TaskDataModule
 from datamodules.tracks import Segment, Split, Track
 from mirprobe.assembly import Job, make_backbone, make_data
 from mirprobe.cell import STORE, Cell, write_cell
+from mirprobe.extraction import extract as extract_module
 from mirprobe.extraction.extract import extract
 from mirprobe.settings import compose_cell
 
@@ -390,6 +392,65 @@ def test_full_disk_is_said_before_and_during(
     assert "no space left while writing" in ran.stdout, ran.stderr
     assert not list(extraction.folder.glob("*.h5"))
     assert not list(extraction.folder.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tail", "n_rows"),
+    [(None, None, 1), (0.1, None, 2), (0.1, 0.02, 3), (0.02, None, 12)],
+)
+def test_room_is_asked_for_every_clip_and_not_for_every_track(
+    extraction: Extraction,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float | None,
+    tail: float | None,
+    n_rows: int,
+) -> None:
+    """GiantSteps has four clips a track, EmoMusic nine; these notes last 0.25 s."""
+    asked: list[int] = []
+    monkeypatch.setattr(
+        extract_module, "check_free_space", lambda folder, needed, *_, **__: asked.append(needed)
+    )
+    monkeypatch.setattr(extract_module, "_MOST_HEADERS", 10)
+    cut = NSynthPitch(extraction.data.root, ClipRule(seconds, tail))
+    replace(extraction, data=cut).run()
+    assert asked == [72 * n_rows * (N_LAYERS + 1) * 2 * 2]
+
+
+def test_no_room_is_asked_for_audio_that_is_stored_under_other_names(
+    extraction: Extraction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extraction.run()
+    root = tmp_path / "moved"
+    shutil.copytree(extraction.data.root, root)
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+    replace(extraction, data=NSynthPitch(root, extraction.data.clip)).run()
+
+
+def test_files_that_other_ranks_have_read_just_after_they_were_written_are_read_again(
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is younger than the grain of a clock is remembered by nobody."""
+    extraction.run()
+    monkeypatch.setattr(extract_module, "fill_store", lambda *_, **__: None)  # as of a rank
+    fresh = replace(extraction, data=NSynthPitch(extraction.data.root, extraction.data.clip))
+    store = fresh.run()
+    assert not store.missing(fresh.data.tracks())
+
+
+def test_decoders_are_as_many_as_the_share_of_cores_allows(
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank of four on a machine of 64 cores, of which the job has 12."""
+    monkeypatch.setattr(extract_module, "n_cores", lambda: 12)
+    settings = replace(extraction.cell.extract, n_workers=None)
+    runner = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("cuda")), num_devices=4, world_size=32
+    )
+    loader = extract_module._loader(
+        runner, extraction.backbone, extraction.data, extraction.data.tracks(), {}, settings
+    )
+    assert loader.n_workers == 12 // 4 - 1
 
 
 def test_a_store_may_have_more_shards_than_a_process_may_open_files(

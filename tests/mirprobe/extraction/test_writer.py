@@ -20,7 +20,7 @@ from datamodules.tracks import ClipPlace, UnusableFile
 from mirprobe.extraction.writer import StoreWriter
 from mirprobe.progress import ProgressReport
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1)
 MODULE: Any = None  # the hooks' second argument, which the writer does not look at
 
 
@@ -106,13 +106,33 @@ def test_a_signal_is_obeyed_after_the_batch_with_the_shard_on_disk(
     assert f"stopped by {number.name}: everything so far is stored" in capsys.readouterr().out
 
 
-def test_a_second_signal_ends_the_process_at_once(
+def test_a_second_ctrl_c_ends_the_process_at_once(
     writer: StoreWriter, handlers: dict[int, Any]
 ) -> None:
     writer.on_predict_start(trainer(), MODULE)
-    signal.raise_signal(signal.SIGUSR1)
-    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_comes_twice_loses_no_shard(
+    writer: StoreWriter, tmp_path: Path, handlers: dict[int, Any], number: signal.Signals
+) -> None:
+    """SLURM sends its warning to a rank and to the process that hands it on."""
+    writer.on_predict_start(trainer(), MODULE)
+    signal.raise_signal(number)
+    signal.raise_signal(number)
+    with pytest.raises(SystemExit) as ended:
+        end_batch(writer, [file("a")], trainer())
+    assert ended.value.code == 128 + number
+    assert len(list(tmp_path.glob("part-*.h5"))) == 1
+
+
+def test_what_nohup_ignores_stays_ignored(writer: StoreWriter, handlers: dict[int, Any]) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    writer.on_predict_start(trainer(), MODULE)
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def test_an_error_keeps_what_is_complete_and_gives_the_signals_back(
@@ -136,18 +156,20 @@ def test_an_error_after_a_signal_is_its_consequence(
     assert ended.value.code == 128 + signal.SIGTERM
 
 
-def test_only_the_first_rank_says_that_it_was_stopped(
+def test_a_rank_leaves_without_a_word(
     writer: StoreWriter,
     handlers: dict[int, Any],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A rank leaves without the teardown of Lightning, which would wait for the others."""
+    """And without the teardown of Lightning, which would wait for the others; the process that
+    started the ranks says that they were stopped.
+    """
     codes: list[int] = []
     monkeypatch.setattr("os._exit", codes.append)
     writer.on_predict_start(trainer(2), MODULE)
     signal.raise_signal(signal.SIGTERM)
     with pytest.raises(SystemExit):  # only because the test has taken os._exit away
-        end_batch(writer, [file("a")], trainer(2, is_global_zero=False))
+        end_batch(writer, [file("a")], trainer(2, is_global_zero=True))
     assert codes == [128 + signal.SIGTERM]
     assert capsys.readouterr().out == ""
