@@ -152,9 +152,12 @@ def test_a_missing_file_is_named_and_can_be_left_out(root: Path, task: str) -> N
 
     with pytest.raises(UserError, match=message) as error:
         data(root, task).tracks()
-    assert without.get("exclude", [f"{cell(task).task.demo}:{gone.track_id}"]) == compose_cell(
-        shlex.split(re.findall(r"'data\.exclude=.*\]'", str(error.value))[0])
-    ).data.exclude
+    assert (
+        without.get("exclude", [f"{cell(task).task.demo}:{gone.track_id}"])
+        == compose_cell(
+            shlex.split(re.findall(r"'data\.exclude=.*\]'", str(error.value))[0])
+        ).data.exclude
+    )
     assert names(data(root, task, **without).tracks()) == rest
 
 
