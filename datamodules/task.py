@@ -134,13 +134,19 @@ class TaskDataModule(L.LightningDataModule):
             self._tracks = tracks
         return self._tracks
 
-    def identify(self, digests: KnownDigests) -> None:
-        """Gives the tracks the ids of their audio, as far as their files are known.
+    def identify(self, digests: KnownDigests, *, read: bool = False) -> None:
+        """Gives the tracks the ids of their audio, as `KnownDigests.identify` does.
 
         Raises:
-            UserError: as `tracks`.
+            UserError: as `tracks`, or a file that cannot be read.
         """
-        self._tracks = digests.identify(self.tracks())
+        try:
+            self._tracks = digests.identify(self.tracks(), read=read)
+        except OSError as error:
+            raise UserError(
+                f"cannot read {error.filename} ({error.strerror}): check its permissions and its "
+                "disk"
+            ) from error
 
     def inputs(self) -> tuple[list[Path], list[Path]]:
         """Folders of which every file may matter to labels and audio, and further single files."""

@@ -212,10 +212,10 @@ class Job:
         by_id = {track.track_id: track for data in self.tasks for track in data.tracks()}
         return [by_id[track_id] for track_id in sorted(by_id)]
 
-    def identify(self) -> None:
-        """Gives the tracks of all cells the ids of their audio, as far as they are known."""
+    def identify(self, *, read: bool = False) -> None:
+        """Gives the tracks of all cells the ids of their audio, as `KnownDigests.identify` does."""
         for data in {id(data): data for data in self.tasks}.values():
-            data.identify(self.digests)
+            data.identify(self.digests, read=read)
 
     def store(self, backbone: Backbone) -> FeatureStore:
         """The store that holds the features of this backbone, whether or not it exists."""

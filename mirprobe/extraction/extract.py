@@ -67,7 +67,7 @@ def extract(job: Job, backbone: Backbone) -> FeatureStore:
 
 def finish(job: Job, store: FeatureStore) -> None:
     """Names the audio of a job's tracks, and its complete store in the folder of each cell."""
-    job.identify()
+    job.identify(read=True)  # what other ranks have read, and is too young to be remembered
     left = store.missing(job.tracks())
     assert not left, f"{len(left)} tracks were not stored (first: {left[0].track_id})"
     for cell in job.cells:

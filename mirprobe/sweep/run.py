@@ -65,7 +65,7 @@ def probe_cells(cells: Sequence[Cell]) -> None:
     plan = _start(cells, stamps)
     for job in plan.jobs:
         _stamp(job, stamps)
-        job.identify()
+        job.identify(read=True)
         store: FeatureStore | None = None
         for cell in job.cells:
             store = open_store(cell, store)
