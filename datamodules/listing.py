@@ -26,7 +26,8 @@ def list_text(tracks: Sequence[Track], *, audio: bool) -> str:
     """The sorted lines of some tracks, with the content of their audio or without."""
     lines = []
     for track in tracks:
-        columns = [track.track_id, track.split, _target_text(track)]
+        name = track.track_id.replace("\n", "\\n")  # tables allow any text; a line is a track
+        columns = [name, track.split, _target_text(track)]
         if audio:
             columns.append(track.audio_id)
         lines.append("\t".join(columns) + "\n")
@@ -60,7 +61,7 @@ def differences(before: str, after: str) -> Mapping[str, int]:
 def _by_id(text: str) -> dict[str, tuple[str, str, str]]:
     """Split, target and audio of every track."""
     found = {}
-    for line in text.splitlines():
+    for line in text.split("\n")[:-1]:
         name, split, target, audio = line.rsplit("\t", 3)
         found[name] = (split, target, audio)
     return found
