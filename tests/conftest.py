@@ -27,9 +27,9 @@ PARTIALS = {
 
 def write_notes(root: Path, *, per_pitch: dict[str, int]) -> Path:
     """A tiny NSynth: three families that differ in their partials, eight pitches, `per_pitch` notes
-    of each and split.
+    of each and split. No two notes have equal audio, which would be extracted once.
     """
-    for split, repeats in per_pitch.items():
+    for number, (split, repeats) in enumerate(per_pitch.items()):
         folder = root / "NSynth" / f"nsynth-{split}"
         (folder / "audio").mkdir(parents=True)
         examples = {}
@@ -39,7 +39,7 @@ def write_notes(root: Path, *, per_pitch: dict[str, int]) -> Path:
                     name = f"{split}{family}_synthetic_{family:03d}-{pitch:03d}-{velocity:03d}"
                     soundfile.write(
                         folder / "audio" / f"{name}.wav",
-                        _note(pitch, partials, len(examples)),
+                        _note(pitch, partials, 1000 * number + len(examples)),
                         RATE,
                     )
                     examples[name] = {
