@@ -27,8 +27,9 @@ def list_text(tracks: Sequence[Track], *, audio: bool) -> str:
     """The sorted lines of some tracks, with the content of their audio or without."""
     lines = []
     for track in tracks:
+        name = track.track_id.replace("\n", "\\n")  # tables allow any text; a line is a track
         song = "" if track.song is None else f" of {track.song}"
-        columns = [track.track_id, track.split, _target_text(track) + song]
+        columns = [name, track.split, _target_text(track) + song]
         if audio:
             columns.append(track.audio_id)
         lines.append("\t".join(columns) + "\n")
@@ -62,7 +63,7 @@ def differences(before: str, after: str) -> Mapping[str, int]:
 def _by_id(text: str) -> dict[str, tuple[str, str, str]]:
     """Split, target and audio of every track."""
     found = {}
-    for line in text.splitlines():
+    for line in text.split("\n")[:-1]:
         name, split, target, audio = line.rsplit("\t", 3)
         found[name] = (split, target, audio)
     return found

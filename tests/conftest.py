@@ -39,7 +39,7 @@ def write_notes(root: Path, *, per_pitch: dict[str, int]) -> Path:
                     name = f"{split}{family}_synthetic_{family:03d}-{pitch:03d}-{velocity:03d}"
                     soundfile.write(
                         folder / "audio" / f"{name}.wav",
-                        _note(pitch, partials, (number, len(examples))),
+                        _note(pitch, partials, 1000 * number + len(examples)),
                         RATE,
                     )
                     examples[name] = {
