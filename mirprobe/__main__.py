@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, printable
 from mirprobe import verbs
 
 EXAMPLES = """examples:
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.function(options) or 0
     except UserError as error:
-        print(f"mirprobe: {error}", file=sys.stderr)
+        print(f"mirprobe: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return _stopped(130)

@@ -6,6 +6,7 @@ that `--help` and a command that finds everything done answer at once.
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datamodules.errors import UserError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def sweep(options: argparse.Namespace) -> None:
     """Features, probes, W&B and report of every model, task and seed; goes on where it stopped."""
     from mirprobe.reporting.report import report as print_report
-    from mirprobe.reporting.tracking import track
+    from mirprobe.reporting.tracking import check_dashboard, track
     from mirprobe.sweep.status import pending
 
     cells = _cells(options)
@@ -25,9 +26,17 @@ def sweep(options: argparse.Namespace) -> None:
     if waiting:
         from mirprobe.sweep.run import sweep as run_sweep
 
+        check_dashboard(waiting)
         run_sweep(waiting)
-    track(cells)
+
+    problem = None
+    try:
+        track(cells)
+    except UserError as error:
+        problem = error  # of the dashboard: said after the table, which needs none
     print_report(cells)
+    if problem is not None:
+        raise problem
 
 
 def extract(options: argparse.Namespace) -> None:
@@ -105,11 +114,12 @@ def check(options: argparse.Namespace) -> int:
 
 def push(options: argparse.Namespace) -> None:
     """Writes the W&B runs of finished cells again, from their rows."""
-    from mirprobe.reporting.tracking import track
+    from mirprobe.reporting.tracking import check_dashboard, track
     from mirprobe.sweep.status import check_done
 
     cells = _cells(options)
     check_done(cells)
+    check_dashboard(cells)
     track(cells, again=True)
 
 
@@ -131,6 +141,7 @@ def _cells(options: argparse.Namespace) -> list["Cell"]:
     from mirprobe.cell import read_cell
     from mirprobe.settings import compose_cells
 
+    _check_folder()
     if options.cell is None:
         return compose_cells(options.settings)
     if options.settings:
@@ -138,6 +149,17 @@ def _cells(options: argparse.Namespace) -> list["Cell"]:
             "--cell FILE already holds every setting: give either the file or key=value settings"
         )
     return [read_cell(path) for path in options.cell]
+
+
+def _check_folder() -> None:
+    """Refuses to work in a folder that was deleted, where no path leads anywhere."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise UserError(
+            "the folder that mirprobe was started in does not exist any more: change to one that "
+            "does (cd)"
+        ) from error
 
 
 def _models(options: argparse.Namespace) -> Sequence["Cell"]:

@@ -13,7 +13,14 @@ from datamodules.features.store import FeatureStore
 from datamodules.files import write_text
 from datamodules.listing import hash_text, list_text
 from datamodules.workers import end_with_parent
-from mirprobe.assembly import Job, inputs_of, make_backbone, make_demo_data, n_devices
+from mirprobe.assembly import (
+    Job,
+    check_weights,
+    inputs_of,
+    make_backbone,
+    make_demo_data,
+    n_devices,
+)
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import SETTINGS, Cell, write_cell
 from mirprobe.extraction.extract import extract, finish
@@ -38,6 +45,7 @@ from mirprobe.sweep.plan import Plan, make_plan
 def sweep(cells: Sequence[Cell]) -> None:
     """Computes features and rows of these cells."""
     stamps = Stamps()
+    check_weights(cells)
     plan = _start(cells, stamps)
     for jobs in plan.by_model():
         first = jobs[0].cells[0]
@@ -52,6 +60,7 @@ def sweep(cells: Sequence[Cell]) -> None:
 def extract_cells(cells: Sequence[Cell]) -> None:
     """Brings the features of these cells into their stores."""
     stamps = Stamps()
+    check_weights(cells)
     plan = _start(cells, stamps)
     for jobs in plan.by_model():
         first = jobs[0].cells[0]
@@ -64,6 +73,8 @@ def extract_cells(cells: Sequence[Cell]) -> None:
 def probe_cells(cells: Sequence[Cell]) -> None:
     """Trains the probes of these cells on features that are stored; builds no backbone."""
     stamps = Stamps()
+    for cell in cells:
+        open_store(cell)  # what was never extracted is said before labels are read
     plan = _start(cells, stamps)
     for job in plan.jobs:
         _stamp(job, stamps)

@@ -228,7 +228,7 @@ def test_the_same_cell_asked_for_twice_is_one_cell() -> None:
         ("launcher=slrum", r"unknown launcher 'slrum'.*Known: .*local"),
         ("protocol=mlp", r"unknown protocol 'mlp', did you mean 'mlp512'\?"),
         ("model=", r"unknown model ''"),
-        ("baseline=fbank_chrom", r"unknown model 'fbank_chrom', did you mean 'fbank_chroma'\?"),
+        ("baseline=fbank_chrom", r"unknown baseline 'fbank_chrom', did you mean 'fbank_chroma'\?"),
         ("tasks=[gtzan_gendre]", r"unknown task 'gtzan_gendre', did you mean 'gtzan_genre'\?"),
         ("protocol.lrr=1", r"unknown setting 'protocol\.lrr', did you mean 'protocol\.lr'\?"),
         (
