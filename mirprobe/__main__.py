@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from datamodules.errors import UserError, printable
 from mirprobe import verbs
@@ -24,6 +25,7 @@ FCPE and the baseline
   mirprobe report task=all                        the table and figures of what is done
 """
 
+WHAT = "folder of a cell or a result, its rows.jsonl[:LINE], or the first digits of a hash"
 VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "sweep": verbs.sweep,
     "extract": verbs.extract,
@@ -33,13 +35,14 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "check": verbs.check,
     "fetch": verbs.fetch,
     "push": verbs.push,
+    "why": verbs.why,
     "list": verbs.list_names,
 }
 
 
 def _parser() -> argparse.ArgumentParser:
     shape = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mirprobe",
         formatter_class=shape,
         description="What does each layer of a frozen music model know? "
@@ -53,9 +56,18 @@ def _parser() -> argparse.ArgumentParser:
             name, help=about, description=about, formatter_class=shape, epilog=EXAMPLES
         )
         verb.set_defaults(function=function)
+        if name == "why":
+            verb.add_argument("what", metavar="CELL|ROW", help=WHAT)
         if name != "list":
             _add_settings(verb)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command in one line, as everything else does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"mirprobe: {printable(message)}. See {self.prog} --help\n")
 
 
 def _add_settings(verb: argparse.ArgumentParser) -> None:
@@ -70,9 +82,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.function(options) or 0
-    except UserError as error:
-        print(f"mirprobe: {printable(str(error))}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return _stopped(130)
     except SystemExit as ended:  # Lightning ends with 1 after Ctrl-C, and with 0 after SIGTERM
@@ -81,7 +90,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _stopped(143) if ended.code in (None, 0) else int(ended.code)
     except BrokenPipeError:  # `mirprobe report | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None:
+            raise
+        print(f"mirprobe: {_one_line(error)}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _one_line(error: UserError | OSError) -> str:
+    """What was wrong; an OSError is of permissions, a name that is too long, a folder for a file."""
+    if isinstance(error, UserError):
+        return printable(str(error))
+    reason = f"{error.filename}: {error.strerror}"
+    return printable(f"{reason}. Put that right and run the same command again")
 
 
 def _stopped(code: int) -> int:

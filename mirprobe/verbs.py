@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, printable
 
 if TYPE_CHECKING:
     from mirprobe.cell import Cell
@@ -121,6 +121,18 @@ def push(options: argparse.Namespace) -> None:
     check_done(cells)
     check_dashboard(cells)
     track(cells, again=True)
+
+
+def why(options: argparse.Namespace) -> None:
+    """Prints what a number was made of: settings, weights, labels, store, versions, and whether its
+    files are still those.
+    """
+    from mirprobe.reporting.why import why as lines_of
+    from mirprobe.settings import compose_cell
+
+    _check_folder()
+    for line in lines_of(options.what, Path(compose_cell(options.settings).paths.runs)):
+        print(printable(line))
 
 
 def list_names(_options: argparse.Namespace) -> None:
