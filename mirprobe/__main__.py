@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _one_line(error: UserError | OSError) -> str:
-    """What was wrong; an OSError is of permissions, a name that is too long, a folder for a file."""
+    """What was wrong; an OSError is of permissions, or of a folder where a file is meant."""
     if isinstance(error, UserError):
         return printable(str(error))
     reason = f"{error.filename}: {error.strerror}"

@@ -265,7 +265,7 @@ def read_yaml(path: Path) -> Any:
     # References to references and endless depth are small files that take for ever to build.
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if depth == 0 and isinstance(event, yaml.ScalarEvent):
+        if depth == 0 and isinstance(event, yaml.ScalarEvent | yaml.SequenceStartEvent):
             raise ValueError("it holds no keys")
         if isinstance(event, yaml.AliasEvent):
             raise ValueError("it has a reference (*), which settings do not need")

@@ -18,8 +18,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from datamodules.errors import UserError, nearest
 from datamodules.excluding import read_exclude
@@ -61,10 +59,8 @@ def compose_cell(overrides: Sequence[str]) -> Cell:
         # Here and not later: a cell is known by what it leaves out, not by the name of a list.
         settings["data"]["exclude"] = read_exclude(settings["data"]["exclude"])
         return to_cell(settings)
-    except (YAMLError, UnicodeDecodeError, RecursionError, AttributeError, TypeError) as error:
+    except (HydraException, RecursionError, *UNREADABLE) as error:
         _check_files()  # what Hydra answers to a broken file names neither it nor the line
-        raise UserError(_explain(error, overrides)) from error
-    except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, overrides)) from error
 
 
@@ -158,8 +154,8 @@ def _explain_override(override: str) -> str:
     except HydraException:
         quoted = f'{key}="text"'
     return (
-        f"{override!r} cannot be read: text with any of ( ) [ ] {{ }} = , : ' $ is written in "
-        f"quotes, {shlex.quote(quoted)}"
+        f"{override!r} cannot be read: text with any of ( ) [ ] {{ }} = , ' $ or letters beyond "
+        f"ASCII is written in quotes, {shlex.quote(quoted)}"
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx2
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.utils import logging as hub_logging
 
 from datamodules.errors import UserError
 from mirprobe.backbones.checkpoint import verify
@@ -77,6 +78,7 @@ def fetch(file: PublishedFile) -> Path:
 
 
 def _download(file: PublishedFile, *, force: bool) -> Path:
+    hub_logging.set_verbosity_error()  # it tells each retry twice; ours is the word at the end
     try:
         path = hf_hub_download(file.repo, file.name, revision=file.revision, force_download=force)
     # The hub's own errors, a full disk, xet's, no network.
