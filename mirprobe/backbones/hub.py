@@ -6,12 +6,12 @@ huggingface_hub, so HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what 
 everywhere.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from huggingface_hub.utils import logging as hub_logging
 
 from datamodules.errors import UserError
 from mirprobe.backbones.checkpoint import verify
@@ -78,7 +78,8 @@ def fetch(file: PublishedFile) -> Path:
 
 
 def _download(file: PublishedFile, *, force: bool) -> Path:
-    hub_logging.set_verbosity_error()  # it tells each retry twice; ours is the word at the end
+    # It tells each retry twice; ours is the last word.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         path = hf_hub_download(file.repo, file.name, revision=file.revision, force_download=force)
     # The hub's own errors, a full disk, xet's, no network.

@@ -67,8 +67,8 @@ def track(cells: Sequence[Cell], *, again: bool = False) -> None:
                 mode = push(cell, result, mode)
     except OSError as error:
         raise UserError(
-            f"cannot write W&B runs, {error.filename or folder}: {error.strerror or error}. Put that "
-            "right and run the same command again, or set logger=none"
+            f"cannot write W&B runs, {error.filename or folder}: {error.strerror or error}. Put "
+            "that right and run the same command again, or set logger=none"
         ) from error
     if mode != "disabled":
         text = f"W&B: {len(waiting)} runs, {mode}, in {waiting[0][0].paths.runs}/wandb"

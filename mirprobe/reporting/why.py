@@ -6,7 +6,6 @@ looked up on the disk; nothing is computed anew. A line is a subject and what th
 
 import gzip
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from datamodules.errors import UserError
 from datamodules.tracks import SPLITS
 from mirprobe.cell import SETTINGS, Cell, read_cell
 from mirprobe.provenance import LISTS, MADE_OF, Inputs, Stamps
+from mirprobe.reporting.text import counts_text, interval_text, score_text
 from mirprobe.results import FILE, Row, read_rows
 from mirprobe.scoring.selection import best_layer, by_metric
 
@@ -122,11 +122,15 @@ def read_made(folder: Path, line: int | None = None) -> Made:
     Raises:
         UserError: a file is missing or broken, or the rows have no such line.
     """
-    rows = read_rows(folder)
+    cell = read_cell(folder.parent / SETTINGS)
+    # As it was: a table that an option names may have changed since, and the hash with it.
+    config_hash = folder.parent.name.rpartition("-")[2]
+    rows = read_rows(folder, config_hash, cell.metrics)
     if not rows:
         raise UserError(f"{folder} has no {FILE}: run `mirprobe sweep` with the same settings")
     if line is None:
-        chosen = [best_layer(scores, "val") for scores in by_metric(rows).values()]
+        best = [best_layer(scores, "val") for scores in by_metric(rows).values()]
+        chosen = [row for row in best if row is not None]
     elif 1 <= line <= len(rows):
         chosen = [rows[line - 1]]
     else:
@@ -136,7 +140,7 @@ def read_made(folder: Path, line: int | None = None) -> Made:
     if not isinstance(note, Mapping):
         raise UserError(f"{folder / MADE_OF} does not say what the result was made of: delete it")
     stamps = [_read_note(path) for path in sorted(folder.glob("stamp-*.json"))]
-    return Made(folder, read_cell(folder.parent / SETTINGS), rows, chosen, note, stamps)
+    return Made(folder, cell, rows, chosen, note, stamps)
 
 
 def _read_note(path: Path) -> Mapping[str, Any]:
@@ -170,18 +174,13 @@ def why_lines(made: Made) -> list[str]:
 
 
 def _number(row: Row) -> str:
-    scores = [_percent(row.value), _percent(row.ci_low), _percent(row.ci_high)]
-    n = f"{row.n_tracks}" if row.n_tracks == row.n_expected else f"{row.n_tracks}/{row.n_expected}"
+    """A score with its interval, or why there is none, and how its epoch was chosen."""
+    reasons = "".join(f", {reason}" for reason in (row.failed, row.no_interval) if reason)
     demo = ", demo data" if row.demo else ""
     return (
-        f"{row.head} on {row.split}: {row.metric} {scores[0]} [{scores[1]}, {scores[2]}] %, n={n}, "
-        f"epoch {row.epoch} chosen by {row.selected_by}{demo}"
+        f"{row.head} on {row.split}: {row.metric} {score_text(row)} {interval_text(row)} % of "
+        f"{counts_text(row)} tracks{reasons}, epoch {row.epoch} chosen by {row.selected_by}{demo}"
     )
-
-
-def _percent(value: float | None) -> str:
-    """A fraction in per cent; a head that never scored has none."""
-    return "-" if value is None or not math.isfinite(value) else f"{100 * value:.2f}"
 
 
 def _settings(cell: Cell) -> list[tuple[str, str]]:

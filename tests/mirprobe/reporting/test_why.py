@@ -52,7 +52,8 @@ def said(what: object, cell: Cell) -> dict[str, str]:
 def test_it_says_the_number_and_all_that_it_was_made_of(result: Result, cell: Cell) -> None:
     lines = said(result.folder, cell)
     assert lines["number"] == (
-        "layer_01 on test: accuracy 62.50 [52.50, 72.50] %, n=24, epoch 2 chosen by val/accuracy"
+        "layer_01 on test: accuracy 62.5 [52.5, 72.5] % of 48/24/24 tracks, epoch 2 chosen by "
+        "val/accuracy"
     )
     assert lines["cell"] == "fcpe nsynth_pitch mlp512 seed 0"
     assert "hidden=512" in lines["protocol"] and "lr=0.001" in lines["protocol"]
