@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, printable
 from datamodules.workers import STOP_SIGNALS
 from mirprobe import verbs
 from mirprobe.streams import patient_streams
@@ -31,6 +32,7 @@ FCPE and the baseline
   mirprobe report task=all                        the table and figures of what is done
 """
 
+WHAT = "folder of a cell or a result, its rows.jsonl[:LINE], or the first digits of a hash"
 VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "sweep": verbs.sweep,
     "extract": verbs.extract,
@@ -40,6 +42,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "check": verbs.check,
     "fetch": verbs.fetch,
     "push": verbs.push,
+    "why": verbs.why,
     "list": verbs.list_names,
 }
 
@@ -59,13 +62,23 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         be_alone()
         return options.function(options) or 0
-    except UserError as error:
-        print(f"{ERROR}{error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None:
+            raise
+        print(f"{ERROR}{_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # of a notebook or a test, which keep their own handlers
         return _stopped(signal.SIGINT)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 1
+
+
+def _one_line(error: UserError | OSError) -> str:
+    """What was wrong; an OSError is of permissions, or of a folder where a file is meant."""
+    if isinstance(error, UserError):
+        return printable(str(error))
+    reason = f"{error.filename}: {error.strerror}"
+    return printable(f"{reason}. Put that right and run the same command again")
 
 
 @contextmanager
@@ -99,7 +112,7 @@ def _stopped(number: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     shape = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mirprobe",
         formatter_class=shape,
         description="What does each layer of a frozen music model know? "
@@ -113,9 +126,19 @@ def _parser() -> argparse.ArgumentParser:
             name, help=about, description=about, formatter_class=shape, epilog=EXAMPLES
         )
         verb.set_defaults(function=function)
+        if name == "why":
+            verb.add_argument("what", metavar="CELL|ROW", help=WHAT)
         if name != "list":
             _add_settings(verb)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command in one line, as everything else does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with exit code 2."""
+        self.exit(2, f"{ERROR}{printable(message)}. See {self.prog} --help\n")
 
 
 def _add_settings(verb: argparse.ArgumentParser) -> None:
