@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, printable
 from datamodules.workers import STOP_SIGNALS
 from mirprobe import verbs
 from mirprobe.streams import patient_streams
@@ -31,6 +32,7 @@ FCPE and the baseline
   mirprobe report task=all                        the table and figures of what is done
 """
 
+WHAT = "folder of a cell or a result, its rows.jsonl[:LINE], or the first digits of a hash"
 VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "sweep": verbs.sweep,
     "extract": verbs.extract,
@@ -40,6 +42,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "check": verbs.check,
     "fetch": verbs.fetch,
     "push": verbs.push,
+    "why": verbs.why,
     "list": verbs.list_names,
 }
 
@@ -60,7 +63,13 @@ def _run(arguments: Sequence[str] | None) -> int:
         be_alone()
         return options.function(options) or 0
     except UserError as error:
-        print(f"{ERROR}{error}", file=sys.stderr)
+        print(f"{ERROR}{printable(str(error))}", file=sys.stderr)
+        return 2
+    except OSError as error:  # permissions, a name that is too long, a folder for a file
+        if error.filename is None:
+            raise
+        text = f"{error.filename}: {error.strerror}. Put that right and run the same command again"
+        print(f"{ERROR}{printable(text)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # of a notebook or a test, which keep their own handlers
         return _stopped(signal.SIGINT)
@@ -97,9 +106,17 @@ def _stopped(number: int) -> int:
     return 128 + number
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command in one line, as everything else does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process; the usage is a part of the help."""
+        self.exit(2, f"{ERROR}{printable(message)}. See {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     shape = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mirprobe",
         formatter_class=shape,
         description="What does each layer of a frozen music model know? "
@@ -113,6 +130,8 @@ def _parser() -> argparse.ArgumentParser:
             name, help=about, description=about, formatter_class=shape, epilog=EXAMPLES
         )
         verb.set_defaults(function=function)
+        if name == "why":
+            verb.add_argument("what", metavar="CELL|ROW", help=WHAT)
         if name != "list":
             _add_settings(verb)
     return parser

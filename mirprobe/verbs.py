@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, printable
 
 if TYPE_CHECKING:
     from mirprobe.cell import Cell
@@ -21,7 +21,7 @@ def sweep(options: argparse.Namespace) -> int:
     cells, absent = _cells_with_data(options)
 
     from mirprobe.reporting.report import report as print_report
-    from mirprobe.reporting.tracking import track
+    from mirprobe.reporting.tracking import check_dashboard
     from mirprobe.sweep.failures import Failures
     from mirprobe.sweep.status import pending
 
@@ -30,14 +30,28 @@ def sweep(options: argparse.Namespace) -> int:
     if waiting:
         from mirprobe.sweep.run import sweep as run_sweep
 
+        check_dashboard(waiting)
         failures = run_sweep(waiting)
     try:
-        track(cells)
+        problem = _track(cells)  # said after the table, which needs no dashboard
         print_report(cells)
         _print_absent(absent)
     finally:
         code = failures.print()
+    if problem is not None:
+        raise problem
     return code
+
+
+def _track(cells: Sequence["Cell"]) -> UserError | None:
+    """Writes what is missing of the dashboard; gives what was wrong with it."""
+    from mirprobe.reporting.tracking import track
+
+    try:
+        track(cells)
+    except UserError as error:
+        return error
+    return None
 
 
 def extract(options: argparse.Namespace) -> int:
@@ -134,12 +148,25 @@ def push(options: argparse.Namespace) -> None:
     """Writes the W&B runs of finished cells again, from their rows."""
     cells, absent = _cells_with_data(options)
 
-    from mirprobe.reporting.tracking import track
+    from mirprobe.reporting.tracking import check_dashboard, track
     from mirprobe.sweep.status import check_done
 
     check_done(cells)
+    check_dashboard(cells)
     track(cells, again=True)
     _print_absent(absent)
+
+
+def why(options: argparse.Namespace) -> None:
+    """Prints what a number was made of: settings, weights, labels, store, versions, and whether its
+    files are still those.
+    """
+    from mirprobe.reporting.why import why as lines_of
+    from mirprobe.settings import compose_cell
+
+    _check_folder()
+    for line in lines_of(options.what, Path(compose_cell(options.settings).paths.runs)):
+        print(printable(line))
 
 
 def list_names(_options: argparse.Namespace) -> None:
@@ -161,6 +188,7 @@ def _cells(options: argparse.Namespace) -> list["Cell"]:
     from mirprobe.settings import compose_cells
     from mirprobe.streams import keep_caches_below
 
+    _check_folder()
     if options.cell is not None and options.settings:
         raise UserError(
             "--cell FILE already holds every setting: give either the file or key=value settings"
@@ -193,6 +221,17 @@ def _print_absent(cells: Sequence["Cell"]) -> None:
 
     for line in how_to_get(cells):
         print(line)
+
+
+def _check_folder() -> None:
+    """Refuses to work in a folder that was deleted, where no path leads anywhere."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise UserError(
+            "the folder that mirprobe was started in does not exist any more: change to one that "
+            "does (cd)"
+        ) from error
 
 
 def _models(options: argparse.Namespace) -> Sequence["Cell"]:

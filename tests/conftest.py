@@ -93,3 +93,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(
         key=lambda item: item.path.name not in ("test_run.py", "test_extract.py", "test_build.py")
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints the table of bad input where its cases were run."""
+    from bad_input.table import table_lines
+
+    stats = terminalreporter.stats
+    for line in table_lines([*stats.get("passed", ()), *stats.get("failed", ())]):
+        terminalreporter.write_line(line)

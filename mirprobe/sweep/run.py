@@ -14,7 +14,14 @@ from datamodules.features.store import FeatureStore
 from datamodules.files import remove_orphans, write_text
 from datamodules.listing import hash_text, list_text
 from datamodules.workers import follow_parent
-from mirprobe.assembly import Job, inputs_of, make_backbone, make_demo_data, n_devices
+from mirprobe.assembly import (
+    Job,
+    check_weights,
+    inputs_of,
+    make_backbone,
+    make_demo_data,
+    n_devices,
+)
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import SETTINGS, Cell, write_cell
 from mirprobe.extraction.extract import extract, finish, name_audio
@@ -40,6 +47,7 @@ from mirprobe.sweep.plan import Plan, make_plan
 def sweep(cells: Sequence[Cell]) -> Failures:
     """Computes features and rows of these cells; gives those that could not be computed."""
     stamps, failures = Stamps(), Failures(cells)
+    check_weights(cells)
     plan = _start(cells, stamps)
     for job, store in _extracted(plan, stamps, failures):
         for cell in job.cells:
@@ -51,6 +59,7 @@ def sweep(cells: Sequence[Cell]) -> Failures:
 def extract_cells(cells: Sequence[Cell]) -> Failures:
     """Brings the features of these cells into their stores; gives the cells that have none."""
     stamps, failures = Stamps(), Failures(cells)
+    check_weights(cells)
     plan = _start(cells, stamps)
     for _ in _extracted(plan, stamps, failures):
         pass
@@ -60,7 +69,12 @@ def extract_cells(cells: Sequence[Cell]) -> Failures:
 def probe_cells(cells: Sequence[Cell]) -> Failures:
     """Trains the probes of these cells on features that are stored; builds no backbone."""
     stamps, failures = Stamps(), Failures(cells)
-    plan = _start(cells, stamps)
+    ready = []
+    for cell in cells:
+        with failures.of([cell]):
+            open_store(cell)  # what was never extracted is said before its labels are read
+            ready.append(cell)
+    plan = _start(ready, stamps)
     for job in plan.jobs:
         _stamp(job, stamps)
         with failures.of(job.cells):

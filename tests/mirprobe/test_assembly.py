@@ -17,6 +17,7 @@ from datamodules.features.store import StoreId
 from datamodules.tracks import MARKER
 from mirprobe.assembly import (
     Job,
+    check_weights,
     data_root,
     make_backbone,
     make_data,
@@ -72,6 +73,86 @@ def test_a_backbone_is_frozen_and_on_the_cpu() -> None:
     assert {value.device.type for value in backbone.state_dict().values()} <= {"cpu"}
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (
+            "os.system",
+            "task._target_=os.system is not a subclass of datamodules.task.TaskDataModule",
+        ),
+        ("antigravity.fly", "is not a subclass"),  # importing it would open a browser
+        ("mirprobe.backbones.fcpe.FCPE", "is not a subclass"),
+        ("datamodules.datasets.nsynth.read_notes", "is not a subclass"),
+        ("datamodules.datasets.nsynth.Nothing", "does not exist: .* has no 'Nothing'"),
+        ("no_such_package.Task", "cannot be imported .ModuleNotFoundError: "),
+        ("datamodules.task.TaskDataModule", "only its subclasses say"),
+        ("Task", "write package.module.Class"),
+    ],
+)
+def test_only_a_task_is_resolved_as_a_task(path: str, message: str) -> None:
+    cell = compose_cell(["task=nsynth_pitch"])
+    with pytest.raises(UserError, match=message):
+        make_data(replace(cell, task=replace(cell.task, _target_=path)))
+
+
+def test_a_module_that_fails_when_it_is_imported_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_task.py").write_text("raise RuntimeError('no\\nluck')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cell = compose_cell(["model=fcpe", "model._target_=broken_task.Mine"])
+    with pytest.raises(
+        UserError, match=r"broken_task\.Mine cannot be imported \(RuntimeError: no "
+    ):
+        make_backbone(cell)
+
+
+def test_a_class_of_the_users_own_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_task.py").write_text(
+        "from datamodules.datasets.nsynth import NSynthPitch\n\n"
+        "class Mine(NSynthPitch):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    data = make_data(compose_cell(["task=nsynth_pitch", "task._target_=own_task.Mine"]))
+    assert type(data).__name__ == "Mine"
+
+
+def test_nothing_below_an_option_is_called(tmp_path: Path) -> None:
+    marker = tmp_path / "code_was_run"
+    hidden = {"_target_": "pathlib.Path.touch", "self": str(marker)}
+    cell = compose_cell(["task=manifest"])
+    task = replace(cell.task, options={"file": hidden})
+    with pytest.raises(UserError, match=r"task\.options\.file must be text or null"):
+        make_data(replace(cell, task=task))
+    with pytest.raises(UserError, match=r"model\.seed must be a whole number"):
+        make_backbone(replace(cell, model={**cell.model, "seed": hidden}))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+task.options.fil=x"], "unknown task.options.fil, did you mean 'file'"),
+        (["+task.options.root=/"], r"unknown task\.options\.root"),
+        (["task.options.split_seed=abc"], "split_seed must be a whole number, found 'abc'"),
+        (["task.options.split_seed=true"], "split_seed must be a whole number, found True"),
+    ],
+)
+def test_an_option_that_the_class_does_not_take_names_its_key(
+    overrides: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        make_data(compose_cell(["task=manifest", *overrides]))
+
+
+def test_the_weights_of_every_model_are_looked_for(tmp_path: Path) -> None:
+    there = compose_cell(["model=fcpe"])
+    gone = compose_cell(["model=fcpe", f"model.checkpoint={tmp_path}/gone.pt"])
+    check_weights([there])
+    with pytest.raises(UserError, match=r"no weights for model fcpe: .*gone\.pt does not exist"):
+        check_weights([there, gone])
+
+
 # -- devices ---------------------------------------------------------------------------------------
 
 
@@ -102,6 +183,8 @@ def test_a_job_is_extracted_by_every_gpu_or_as_asked(
         (0, "gpu", "auto", "launcher.accelerator=gpu, but this machine has none: set auto or cpu"),
         (2, "auto", "3", "launcher.devices=3, but this machine has 2 GPUs: set a smaller number"),
         (0, "cpu", "0", "launcher.devices must be auto or a number of processes, found 0"),
+        (0, "cpu", "true", "launcher.devices must be auto or a number of processes, found True"),
+        (0, "cpu", "1000", "launcher.devices=1000 is more processes than 256"),
         (0, "cpu", "all", "launcher.devices must be auto or a number of processes, found 'all'"),
         (0, "tpu", "auto", "unknown launcher.accelerator 'tpu'. Known: auto, cpu, gpu, mps"),
     ],

@@ -1,5 +1,6 @@
 """The cell: what identifies it, where its results go, and its file."""
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
@@ -183,6 +184,52 @@ def test_a_cell_file_is_checked_like_a_command_line(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text.replace("max_epochs: 50", "max_epochs: 0"))
     with pytest.raises(UserError, match=r"protocol\.max_epochs must be more than 0, found 0"):
+        read_cell(path)
+
+
+REFERENCES = "a: &a [x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (REFERENCES, "reference"),  # 400 bytes that would become a list of 86 million
+        ("a: " + "[" * 5000, "nested"),
+        ("a: " + "x" * 2_000_000, "1000000 bytes"),
+        ("a: caf\xe9", "utf-8"),
+    ],
+    ids=["references", "deep", "huge", "latin-1"],
+)
+def test_a_hostile_cell_file_takes_no_time(tmp_path: Path, content: str, problem: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match=problem):
+        read_cell(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="not a file"):
+        read_cell(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("  name: fcpe\n", "", r"model\.name must be a name"),
+        ("  name: fcpe\n", "  name: ../x\n", r"model\.name must be a name"),
+        ("  _target_: mirprobe.backbones.fcpe.FCPE\n", "", r"model\._target_ must be the class"),
+    ],
+)
+def test_a_model_has_a_name_and_a_class(tmp_path: Path, old: str, new: str, problem: str) -> None:
+    path = tmp_path / "config.yaml"
+    text = write_cell(compose_cell(["model=fcpe"]))
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=problem):
         read_cell(path)
 
 
