@@ -62,23 +62,19 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         be_alone()
         return options.function(options) or 0
-    except (UserError, OSError) as error:
-        if isinstance(error, OSError) and error.filename is None:
+    except UserError as error:
+        print(f"{ERROR}{printable(str(error))}", file=sys.stderr)
+        return 2
+    except OSError as error:  # permissions, a name that is too long, a folder for a file
+        if error.filename is None:
             raise
-        print(f"{ERROR}{_one_line(error)}", file=sys.stderr)
+        text = f"{error.filename}: {error.strerror}. Put that right and run the same command again"
+        print(f"{ERROR}{printable(text)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # of a notebook or a test, which keep their own handlers
         return _stopped(signal.SIGINT)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 1
-
-
-def _one_line(error: UserError | OSError) -> str:
-    """What was wrong; an OSError is of permissions, or of a folder where a file is meant."""
-    if isinstance(error, UserError):
-        return printable(str(error))
-    reason = f"{error.filename}: {error.strerror}"
-    return printable(f"{reason}. Put that right and run the same command again")
 
 
 @contextmanager
@@ -110,6 +106,14 @@ def _stopped(number: int) -> int:
     return 128 + number
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command in one line, as everything else does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process; the usage is a part of the help."""
+        self.exit(2, f"{ERROR}{printable(message)}. See {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     shape = argparse.RawDescriptionHelpFormatter
     parser = _Parser(
@@ -131,14 +135,6 @@ def _parser() -> argparse.ArgumentParser:
         if name != "list":
             _add_settings(verb)
     return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command in one line, as everything else does."""
-
-    def error(self, message: str) -> NoReturn:
-        """Ends with exit code 2."""
-        self.exit(2, f"{ERROR}{printable(message)}. See {self.prog} --help\n")
 
 
 def _add_settings(verb: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ def sweep(options: argparse.Namespace) -> int:
     cells, absent = _cells_with_data(options)
 
     from mirprobe.reporting.report import report as print_report
-    from mirprobe.reporting.tracking import check_dashboard, track
+    from mirprobe.reporting.tracking import check_dashboard
     from mirprobe.sweep.failures import Failures
     from mirprobe.sweep.status import pending
 
@@ -32,13 +32,8 @@ def sweep(options: argparse.Namespace) -> int:
 
         check_dashboard(waiting)
         failures = run_sweep(waiting)
-
-    problem = None
     try:
-        try:
-            track(cells)
-        except UserError as error:
-            problem = error  # of the dashboard: said after the table, which needs none
+        problem = _track(cells)  # said after the table, which needs no dashboard
         print_report(cells)
         _print_absent(absent)
     finally:
@@ -46,6 +41,17 @@ def sweep(options: argparse.Namespace) -> int:
     if problem is not None:
         raise problem
     return code
+
+
+def _track(cells: Sequence["Cell"]) -> UserError | None:
+    """Writes what is missing of the dashboard; gives what was wrong with it."""
+    from mirprobe.reporting.tracking import track
+
+    try:
+        track(cells)
+    except UserError as error:
+        return error
+    return None
 
 
 def extract(options: argparse.Namespace) -> int:

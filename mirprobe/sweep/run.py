@@ -69,9 +69,12 @@ def extract_cells(cells: Sequence[Cell]) -> Failures:
 def probe_cells(cells: Sequence[Cell]) -> Failures:
     """Trains the probes of these cells on features that are stored; builds no backbone."""
     stamps, failures = Stamps(), Failures(cells)
+    ready = []
     for cell in cells:
-        open_store(cell)  # what was never extracted is said before labels are read
-    plan = _start(cells, stamps)
+        with failures.of([cell]):
+            open_store(cell)  # what was never extracted is said before its labels are read
+            ready.append(cell)
+    plan = _start(ready, stamps)
     for job in plan.jobs:
         _stamp(job, stamps)
         with failures.of(job.cells):
