@@ -193,11 +193,17 @@ class Cell:
         return digests
 
     @property
+    def data_places(self) -> tuple[str, ...]:
+        """Files and folders, of those that the settings name, that labels and audio come from."""
+        options = [value for value in self.task.options.values() if isinstance(value, str)]
+        named = [self.data.root or self.paths.data, *options]
+        return tuple(str(Path(place).absolute()) if place else "" for place in named)
+
+    @property
     def places(self) -> tuple[str, ...]:
         """Files and folders that the settings name: in no hash, but two of them make two cells."""
-        options = [value for value in self.task.options.values() if isinstance(value, str)]
-        named = [self.data.root or self.paths.data, self.model.get("checkpoint"), *options]
-        return tuple(str(Path(place).absolute()) if place else "" for place in named)
+        checkpoint = self.model.get("checkpoint")
+        return (*self.data_places, str(Path(checkpoint).absolute()) if checkpoint else "")
 
     @property
     def key(self) -> tuple[str, ...]:

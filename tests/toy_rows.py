@@ -113,6 +113,7 @@ def save_rows(
     *,
     weighted: float | None = None,
     current: bool = True,
+    made_of: MadeOf = MADE_OF,
     **changes: object,
 ) -> Result:
     """Writes `make_rows` as a result of the cell, so that it is done.
@@ -123,9 +124,10 @@ def save_rows(
         test: score of every layer on test.
         weighted: as in `make_rows`.
         current: whether the files that it was made of are still the same.
+        made_of: what it was made of; two results of one cell differ in it.
         **changes: as in `make_rows`.
     """
-    result = result_of(cell, MADE_OF)
+    result = result_of(cell, made_of)
     write_rows(result.folder, make_rows(cell, val, test, weighted=weighted, **changes))
     note_result(cell, result, "t0\ttrain\t0\tsound\n")
     note_stamp(cell, result, INPUTS, Stamps().take(INPUTS) if current else "other files")

@@ -90,7 +90,8 @@ def make_panels(rows: Sequence[TableRow]) -> list[Panel]:
     for row in rows:
         if len(head_rows(row.rows, "test", single=True)) > 1:
             identity = row.cell.identity()
-            panel = repr((row.cell.model_name, identity["model"], identity["protocol"]))
+            model = (row.cell.model_name, identity["model"], row.cell.model.get("checkpoint"))
+            panel = repr((model, identity["protocol"]))
             places = (row.cell.places, row.any_row.metric)
             profile = repr((identity | {"seed": None}, places))
             panels.setdefault(panel, {}).setdefault(profile, []).append(row)

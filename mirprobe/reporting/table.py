@@ -120,7 +120,7 @@ def make_table_rows(cells: Sequence[Cell]) -> list[TableRow]:
 def _all_but_the_model(cell: Cell, rows: Sequence[Row]) -> str:
     """Settings that a row and its baseline share, as text that can be looked up."""
     shared = {key: value for key, value in cell.identity().items() if key != "model"}
-    return repr((shared, cell.data.root, rows[0].metric))
+    return repr((shared, cell.data_places, rows[0].metric))
 
 
 def table_columns(rows: Sequence[TableRow]) -> list[Column]:

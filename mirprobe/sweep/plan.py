@@ -60,7 +60,7 @@ def _model_key(cell: Cell) -> str:
 def _task_key(cell: Cell) -> str:
     """All that a task's labels and audio follow from, whatever the model, protocol and seed."""
     identity = cell.identity()
-    settings = [cell.task._target_, identity["task"], identity["data"], cell.paths.data]
+    settings = [cell.task._target_, identity["task"], identity["data"], cell.data_places]
     return json.dumps(settings, sort_keys=True)
 
 

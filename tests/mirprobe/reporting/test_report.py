@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,31 @@ def test_two_tables_of_ones_own_are_two_columns(compose: Compose, tmp_path: Path
     assert names == ["Own data\nfile=mine.csv", "Own data\nfile=yours.csv"]
     assert panel.profiles[0].test.tolist() == pytest.approx([30, 40])
     assert panel.profiles[1].test.tolist() == pytest.approx([70, 80])
+
+
+def test_two_checkpoints_are_two_panels(compose: Compose) -> None:
+    """Their settings are the same but for a path, which is in no hash."""
+    cells = compose("task=nsynth_pitch", "model.checkpoint=/a/one.pt,/a/two.pt", "baseline=null")
+    assert cells[0].hash == cells[1].hash
+    for number, cell in enumerate(cells):
+        made_of = replace(MADE_OF, weights=str(number))
+        save_rows(cell, [0.1, 0.2], [0.3, 0.4 + 0.1 * number], made_of=made_of)
+    panels = panels_of(cells)
+    assert [panel.title for panel in panels] == ["fcpe checkpoint=one.pt", "fcpe checkpoint=two.pt"]
+    scores = [profile.test.tolist() for panel in panels for profile in panel.profiles]
+    assert scores == [pytest.approx([30, 40]), pytest.approx([30, 50])]
+
+
+def test_two_roots_are_two_columns(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch", "data.root=/a/clean,/a/noisy", "baseline=null")
+    for number, cell in enumerate(cells):
+        made_of = replace(MADE_OF, tracks=str(number))
+        save_rows(cell, [0.1, 0.2], [0.3, 0.4 + 0.1 * number], made_of=made_of)
+    (panel,) = panels_of(cells)
+    names = [profile.task for profile in panel.profiles]
+    assert names == ["Pitch\nroot=clean", "Pitch\nroot=noisy"]
+    scores = [profile.test.tolist() for profile in panel.profiles]
+    assert scores == [pytest.approx([30, 40]), pytest.approx([30, 50])]
 
 
 def test_two_tasks_of_one_label_are_two_columns(compose: Compose) -> None:

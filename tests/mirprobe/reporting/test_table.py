@@ -343,6 +343,50 @@ def test_two_tables_of_ones_own_are_told_apart_by_their_files(
     assert [row["Setting"] for row in printed(cells)] == ["file=mine.csv", "file=yours.csv"]
 
 
+def test_two_roots_are_told_apart_and_each_stands_beside_its_own_baseline(
+    compose: Compose, tmp_path: Path
+) -> None:
+    cells = compose("task=nsynth_pitch", "data.root=/here/clean,/there/noisy")
+    for cell in cells:
+        value = 0.3 if cell.data.root == "/here/clean" else 0.1
+        made_of = replace(MADE_OF, tracks=str(value))
+        n = 1 if cell.is_baseline else 2
+        save_rows(cell, [value] * n, [value] * n, made_of=made_of)
+    rows = printed(cells)
+    assert [row["Setting"] for row in rows] == ["root=clean", "root=noisy"]
+    assert [row["fbank_chroma"][:4] for row in rows] == ["30.0", "10.0"]
+
+
+def test_equal_tables_beside_other_audio_have_a_baseline_each(
+    compose: Compose, tmp_path: Path
+) -> None:
+    """Their hash is the same, and no root is set: only the places tell them apart."""
+    tables = [tmp_path / name / "my.csv" for name in ("clean", "noisy")]
+    for table in tables:
+        table.parent.mkdir()
+        table.write_text("path,label\nx.wav,a\n")
+    cells = compose("task=manifest", f"task.options.file={tables[0]},{tables[1]}")
+    assert len({cell.hash for cell in cells}) == 2  # of the baseline and of fcpe
+    for cell in cells:
+        value = 0.3 if "clean" in cell.task.options["file"] else 0.1
+        made_of = replace(MADE_OF, tracks=str(value))
+        n = 1 if cell.is_baseline else 2
+        save_rows(cell, [value] * n, [value] * n, made_of=made_of)
+    assert [row["fbank_chroma"][:4] for row in printed(cells)] == ["30.0", "10.0"]
+
+
+def test_stale_rows_are_marked_and_a_note_says_what_that_is(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch", "seed=0,1", "baseline=null")
+    for cell in cells:
+        save_rows(cell, [0.5, 0.6], [0.5, 0.6], current=cell.seed == 1)
+    assert [row["State"] for row in printed(cells)] == ["stale", "current"]
+    text = "\n".join(notes(make_table_rows(cells)))
+    assert "Stale: files of labels, audio or weights are not those that the number" in text
+
+    assert "State" not in printed(cells[1:])[0]
+    assert "tale" not in "\n".join(notes(make_table_rows(cells[1:])))
+
+
 # -- plain text ------------------------------------------------------------------------------------
 
 
