@@ -31,17 +31,23 @@ class FileDigest:
         size: in bytes.
         changed_ns: time of change, in ns.
         sha256: of the content, 64 hex digits.
+        is_settled: whether the file was old enough, when it was read, for its time to tell of a
+            change.
     """
 
     path: str
     size: int
     changed_ns: int
     sha256: str
+    is_settled: bool = True
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether the file was old enough, when it was read, for its time to tell of a change."""
-        return time.time_ns() - self.changed_ns > _GRAIN_NS
+    def is_of(self, path: Path) -> bool:
+        """Whether a file has the size and the time of change of the one that was read."""
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == (self.size, self.changed_ns)
 
 
 def read_digest(path: Path) -> FileDigest:
@@ -51,9 +57,11 @@ def read_digest(path: Path) -> FileDigest:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
+        now_ns = time.time_ns()
         status = os.fstat(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileDigest(str(path.absolute()), status.st_size, status.st_mtime_ns, digest)
+    is_settled = now_ns - status.st_mtime_ns > _GRAIN_NS
+    return FileDigest(str(path.absolute()), status.st_size, status.st_mtime_ns, digest, is_settled)
 
 
 class KnownDigests:
@@ -66,6 +74,7 @@ class KnownDigests:
     def __init__(self, file: Path) -> None:
         self.file = file
         self._known: dict[str, FileDigest] = {}
+        self._learned: dict[str, FileDigest] = {}
         self._new: list[FileDigest] = []
         self.load()
 
@@ -76,23 +85,20 @@ class KnownDigests:
         """
         if not self.file.is_file():
             return
+        remembered: dict[str, FileDigest] = {}
         with suppress(OSError), self.file.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 digest = _parse(line)
                 if digest is not None:
-                    self._known[digest.path] = digest
+                    remembered[digest.path] = digest
+
+        # Of a file that this process has read, it knows the latest, remembered or not.
+        self._known |= remembered | self._learned
 
     def find(self, path: Path) -> str | None:
         """SHA-256 of a file, if it was read before and has not changed since."""
         known = self._known.get(str(path.absolute()))
-        if known is None:
-            return None
-        try:
-            status = path.stat()
-        except OSError:
-            return None
-        is_same = (status.st_size, status.st_mtime_ns) == (known.size, known.changed_ns)
-        return known.sha256 if is_same else None
+        return known.sha256 if known is not None and known.is_of(path) else None
 
     def get(self, path: Path) -> str:
         """SHA-256 of a file, which is read if it has to be.
@@ -110,7 +116,7 @@ class KnownDigests:
     def learn(self, digests: Iterable[FileDigest]) -> None:
         """Takes digests of files that were read just now; `save` keeps them for the next run."""
         for digest in digests:
-            self._known[digest.path] = digest
+            self._known[digest.path] = self._learned[digest.path] = digest
             if digest.is_settled:
                 self._new.append(digest)
 
@@ -133,9 +139,10 @@ class KnownDigests:
         ]
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            # One write at the end of the file: lines of several processes do not mix.
+            # One write at the end of the file: lines of several processes do not mix. The empty
+            # line ends a torn one, that a killed process has left.
             with self.file.open("ab") as file:
-                file.write("".join(lines).encode())
+                file.write("".join(["\n", *lines]).encode())
         except OSError as error:
             return f"what was read cannot be remembered in {self.file} ({error.strerror})"
         self._new.clear()

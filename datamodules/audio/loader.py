@@ -128,23 +128,25 @@ class ClipLoader:
 
         for track in tracks:
             try:
-                found.clips += self._clips(track, found.digest.sha256)
+                found.clips += self._clips(track, found.digest)
             except AudioError as problem:
                 found.unusable.append(UnusableFile(track.track_id, track.path, str(problem)))
         return found
 
-    def _clips(self, track: Track, sha256: str) -> list[Clip]:
+    def _clips(self, track: Track, digest: FileDigest) -> list[Clip]:
         """The clips of one track that are not stored.
 
         Raises:
             AudioError: the file cannot be used.
         """
-        name = audio_id(sha256, track.start_s, track.end_s)
+        name = audio_id(digest.sha256, track.start_s, track.end_s)
         done = self.stored.get(name, ())
         if done is None:
             return []
 
         audio = load_audio(track.path, self.sample_rate, start_s=track.start_s, end_s=track.end_s)
+        if not digest.is_of(track.path):  # what was heard may not be what was hashed
+            raise AudioError("changed while it was read")
         clips = cut_clips(
             audio, self.sample_rate, self.rule, audio_id=name, track_id=track.track_id
         )
