@@ -12,6 +12,8 @@ import gzip
 import hashlib
 import json
 import os
+import stat
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any
 
 from datamodules.errors import UserError
 from datamodules.files import atomic, write_text
-from datamodules.listing import differences
+from datamodules.listing import differences, hash_text
 from mirprobe.cell import Cell
 from mirprobe.results import is_done
 
@@ -96,35 +98,50 @@ class Stamps:
 
 def _walk(path: str) -> Iterator[tuple[str, int, int]]:
     """Name, size and time of change of a file, or of every file below a folder but hidden ones."""
-    found = Path(path)
-    if found.is_dir():
-        yield from _walk_folder(path)
-    elif found.exists():
-        status = found.stat()
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return
+    if stat.S_ISDIR(status.st_mode):
+        yield from _walk_folder(path, frozenset())
+    else:
         yield path, status.st_size, status.st_mtime_ns
 
 
-def _walk_folder(folder: str) -> Iterator[tuple[str, int, int]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk_folder(entry.path)
-                continue
-            try:
-                status = entry.stat()
-            except FileNotFoundError:  # a link to nowhere
-                continue
-            yield entry.path, status.st_size, status.st_mtime_ns
+def _walk_folder(folder: str, above: frozenset[Path]) -> Iterator[tuple[str, int, int]]:
+    """As `_walk`; `above` are the folders that it lies in, to which a link may lead back."""
+    real = Path(folder).resolve()
+    if real in above:
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:  # such as lost+found: nobody here can read what it holds
+        return
+
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk_folder(entry.path, above | {real})
+            continue
+        try:
+            status = entry.stat()
+        except OSError:  # a link to nowhere
+            continue
+        yield entry.path, status.st_size, status.st_mtime_ns
 
 
 def current_result(cell: Cell, stamps: Stamps) -> Result | None:
     """The result of a cell that was made of what is there now, as far as stamps tell."""
     for result in _results_here(cell):
-        note = _read_json(result.folder / _stamp_name(cell)) or {}
-        inputs = Inputs(tuple(note.get("folders", ())), tuple(note.get("files", ())))
-        if stamps.take(inputs) == note.get("stamp"):
+        path = result.folder / _stamp_name(cell)
+        note = _read_json(path) or {}
+        try:
+            inputs = Inputs(tuple(note.get("folders", ())), tuple(note.get("files", ())))
+            is_current = stamps.take(inputs) == note.get("stamp")
+        except TypeError as error:
+            raise _not_a_note(path) from error
+        if is_current:
             return result
     return None
 
@@ -140,18 +157,26 @@ def stored_results(cell: Cell) -> list[Result]:
     for path in cell.folder.glob(f"*/{MADE_OF}"):
         note = _read_json(path)
         if note is not None and is_done(path.parent):
-            found.append(Result(path.parent, MadeOf(**note["made_of"])))
+            found.append(Result(path.parent, _made_of(path, note)))
     return sorted(found, key=_age_s)
 
 
+def _made_of(path: Path, note: Mapping[str, Any]) -> MadeOf:
+    try:
+        return MadeOf(**note["made_of"])
+    except (KeyError, TypeError) as error:
+        raise _not_a_note(path) from error
+
+
 def _results_here(cell: Cell) -> list[Result]:
-    """Results from the places that the settings name, the newest first."""
+    """Results from the places that the settings name, that which was current last first."""
     name = _stamp_name(cell)
-    return [result for result in stored_results(cell) if (result.folder / name).is_file()]
+    here = [result for result in stored_results(cell) if (result.folder / name).is_file()]
+    return sorted(here, key=lambda result: _age_s(result, name))
 
 
-def _age_s(result: Result) -> float:
-    return -(result.folder / MADE_OF).stat().st_mtime
+def _age_s(result: Result, note: str = MADE_OF) -> float:
+    return -(result.folder / note).stat().st_mtime
 
 
 def result_of(cell: Cell, made_of: MadeOf) -> Result:
@@ -191,14 +216,20 @@ def _list_changes(cell: Cell, before: str, list_text: str) -> list[str]:
     path = Path(cell.paths.runs) / LISTS / f"{before}.tsv.gz"
     try:
         old = gzip.decompress(path.read_bytes()).decode("utf-8", "surrogateescape")
-    except OSError:
+    except (OSError, EOFError, zlib.error):
+        old = ""
+    if hash_text(old) != before:  # it is lost
         return ["the labelled list is another"]
+
     n_tracks = list_text.count("\n")
-    return [
-        f"{what} changed: {n} of {n_tracks}"
-        for what, n in differences(old, list_text).items()
-        if n > 0
+    found = differences(old, list_text)
+    one_sided = [f"{what}: {found[what]}" for what in ("tracks gone", "tracks new") if found[what]]
+    changed = [
+        f"{what} changed: {found[what]} of {n_tracks}"
+        for what in ("labels", "splits", "audio")
+        if found[what]
     ]
+    return [*one_sided, *changed]
 
 
 def _stamp_name(cell: Cell) -> str:
@@ -222,7 +253,9 @@ def _read_json(path: Path) -> Mapping[str, Any] | None:
             f"{path} cannot be read ({error}): delete it and run the same command again"
         ) from error
     if not isinstance(note, Mapping):
-        raise UserError(
-            f"{path} is not a note of mirprobe: delete it and run the same command again"
-        )
+        raise _not_a_note(path)
     return note
+
+
+def _not_a_note(path: Path) -> UserError:
+    return UserError(f"{path} is not a note of mirprobe: delete it and run the same command again")
