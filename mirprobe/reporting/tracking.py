@@ -169,7 +169,7 @@ def _write_run(cell: Cell, rows: Sequence[Row], run_name: str, folder: Path, mod
 
 
 def run_config(cell: Cell, rows: Sequence[Row]) -> dict[str, Any]:
-    """Names and hashes that the dashboard filters and groups by, and all settings."""
+    """Names, hashes and places that the dashboard filters and groups by, and all settings."""
     first = rows[0]
     return {
         "model": first.model,
@@ -179,7 +179,11 @@ def run_config(cell: Cell, rows: Sequence[Row]) -> dict[str, Any]:
         "metric": first.metric,
         "config_hash": first.config_hash,
         "store_hash": first.store_hash,
+        "weights": first.weights,
+        "tracks_hash": first.tracks_hash,
         "demo": first.demo,
+        "data_root": cell.data.root,
+        "checkpoint": cell.model.get("checkpoint"),
         "versions": first.versions,
         "settings": cell.identity(),
     }

@@ -124,6 +124,8 @@ def test_the_config_holds_names_hashes_versions_and_all_settings(
     assert config["versions"] == {"torch": "2.11.0"}
     assert config["settings"]["protocol"]["hidden"] == 512
     assert config["settings"]["data"] == {"demo": None, "exclude": []}
+    assert (config["data_root"], config["checkpoint"]) == ("/datasets", None)
+    assert (config["weights"], config["tracks_hash"]) == (MADE_OF.weights, MADE_OF.tracks)
     assert runs["nsynth_pitch"].config["demo"] is True
 
 
