@@ -11,6 +11,7 @@ from toy_backbone import Statistics
 
 from datamodules.audio.decode import RESAMPLER
 from datamodules.datasets.nsynth import NSynthPitch
+from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
 from datamodules.features.store import StoreId
 from datamodules.tracks import MARKER
@@ -27,10 +28,12 @@ from mirprobe.settings import compose_cell, compose_cells
 
 Settings = Callable[..., list[str]]
 
+NOTHING_KNOWN = KnownDigests(Path("nowhere"))
+
 
 def job_of(*arguments: str) -> Job:
     cells = compose_cells([*arguments, "baseline=null"])
-    return Job(tuple(cells), tuple(make_data(cell) for cell in cells))
+    return Job(tuple(cells), tuple(make_data(cell) for cell in cells), NOTHING_KNOWN)
 
 
 # -- tasks and backbones ---------------------------------------------------------------------------
@@ -147,7 +150,7 @@ def cell(settings: Settings) -> Cell:
 
 def test_a_store_is_named_by_all_that_its_features_follow_from(cell: Cell, tmp_path: Path) -> None:
     backbone = Statistics()
-    store = Job((cell,), (make_data(cell),)).store(backbone)
+    store = Job((cell,), (make_data(cell),), NOTHING_KNOWN).store(backbone)
     assert store.id == StoreId(
         backbone="toy",
         fingerprint=backbone.fingerprint(),
@@ -167,7 +170,7 @@ def test_features_of_a_demo_are_not_taken_for_those_of_the_dataset(
     (tmp_path / "NSynth").mkdir()
     (tmp_path / "NSynth" / MARKER).write_text("{}")
     placed = replace(cell, data=replace(cell.data, root=str(tmp_path)))
-    store = Job((placed,), (make_data(placed),)).store(Statistics())
+    store = Job((placed,), (make_data(placed),), NOTHING_KNOWN).store(Statistics())
     assert store.id.dataset == "nsynth-demo"
 
 
@@ -177,5 +180,5 @@ def test_a_label_grid_is_part_of_a_stores_name(tmp_path: Path) -> None:
 
 
 def test_other_weights_have_another_store(cell: Cell) -> None:
-    job = Job((cell,), (make_data(cell),))
+    job = Job((cell,), (make_data(cell),), NOTHING_KNOWN)
     assert job.store(Statistics(1.0)).folder != job.store(Statistics(2.0)).folder
