@@ -85,11 +85,15 @@ class KnownDigests:
         """
         if not self.file.is_file():
             return
+        remembered: dict[str, FileDigest] = {}
         with suppress(OSError), self.file.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 digest = _parse(line)
                 if digest is not None:
-                    self._known[digest.path] = digest
+                    remembered[digest.path] = digest
+
+        # Of a file that this process has read, it knows the latest, remembered or not.
+        self._known |= remembered | self._learned
 
         # Of a file that this process has read, it knows the latest, remembered or not.
         self._known |= self._learned

@@ -27,9 +27,8 @@ def list_text(tracks: Sequence[Track], *, audio: bool) -> str:
     """The sorted lines of some tracks, with the content of their audio or without."""
     lines = []
     for track in tracks:
-        name = track.track_id.replace("\n", "\\n")  # tables allow any text; a line is a track
-        song = "" if track.song is None else f" of {track.song}"
-        columns = [name, track.split, _target_text(track) + song]
+        song = "" if track.song is None else f" of {_one_word(track.song)}"
+        columns = [_one_word(track.track_id), track.split, _target_text(track) + song]
         if audio:
             columns.append(track.audio_id)
         lines.append("\t".join(columns) + "\n")
@@ -67,6 +66,11 @@ def _by_id(text: str) -> dict[str, tuple[str, str, str]]:
         name, split, target, audio = line.rsplit("\t", 3)
         found[name] = (split, target, audio)
     return found
+
+
+def _one_word(name: str) -> str:
+    """A name as it can stand in a column: tables allow any text, a line is a track."""
+    return name.replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _target_text(track: Track) -> str:

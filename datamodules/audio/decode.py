@@ -148,9 +148,13 @@ def _check_header(path: Path, file: soundfile.SoundFile) -> None:
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
-    if not path.exists():
+    try:
+        n_bytes = path.stat().st_size
+    except FileNotFoundError:
         return "does not exist"
-    if path.stat().st_size == 0:
+    except OSError as refusal:  # a folder that may not be entered
+        return f"cannot be read ({refusal.strerror})"
+    if n_bytes == 0:
         return "is empty (0 bytes)"
     reason = " ".join(str(error).split()).split(": ")[-1].strip().rstrip(".")
     return f"cannot be decoded ({reason or type(error).__name__})"

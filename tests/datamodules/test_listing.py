@@ -34,7 +34,7 @@ def test_the_hash_is_that_of_the_text() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"track_id": "z"}, {"split": "val"}, {"target": 7}, {"audio_id": "another"}],
+    [{"track_id": "z"}, {"split": "val"}, {"target": 7}, {"audio_id": "another"}, {"song": "s"}],
     ids=lambda changes: next(iter(changes)),
 )
 def test_the_hash_changes_with_what_changes_results(changes: dict[str, object]) -> None:
@@ -97,7 +97,7 @@ def test_each_kind_of_change_is_counted_for_itself() -> None:
 @pytest.mark.parametrize("name", ["a b", "a\tb", "a\u2028b", "a\x85b", "a\x0cb", "a\rb", "a\nb"])
 def test_odd_names_of_tracks_can_be_compared(name: str) -> None:
     """Tables allow nearly any text as an id."""
-    track = replace(TRACKS[0], track_id=name)
+    track = replace(TRACKS[0], track_id=name, song=name)
     before = list_text([track, TRACKS[1]], audio=True)
     after = list_text([replace(track, target=5), TRACKS[1]], audio=True)
     assert differences(before, before) == NONE

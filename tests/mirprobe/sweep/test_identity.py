@@ -29,7 +29,14 @@ from mirprobe.__main__ import main
 from mirprobe.assembly import inputs_of, make_data
 from mirprobe.cell import Cell
 from mirprobe.probing.probe import open_store
-from mirprobe.provenance import MADE_OF, Stamps, current_result, note_stamp, stored_results
+from mirprobe.provenance import (
+    MADE_OF,
+    Result,
+    Stamps,
+    current_result,
+    note_stamp,
+    stored_results,
+)
 from mirprobe.reporting.table import make_table_rows
 from mirprobe.results import Row, read_rows
 from mirprobe.scoring.selection import best_layer
@@ -92,18 +99,24 @@ def toy(settings: Callable[..., list[str]], tmp_path: Path) -> Callable[..., lis
     return make
 
 
+def rows_in(cell: Cell, result: Result) -> list[Row]:
+    return read_rows(result.folder, cell.hash, cell.metrics)
+
+
 def rows_of(arguments: Sequence[str]) -> list[list[Row]]:
     """Rows of every cell, which have to be current."""
     found = []
     for cell in compose_cells(arguments):
         result = current_result(cell, Stamps())
         assert result is not None, "not current"
-        found.append(read_rows(result.folder))
+        found.append(rows_in(cell, result))
     return found
 
 
 def accuracy(rows: Sequence[Row]) -> float:
-    return best_layer(rows, "val").value
+    chosen = best_layer(rows, "val")
+    assert chosen is not None and chosen.value is not None
+    return chosen.value
 
 
 def age(folder: Path) -> Path:
@@ -264,7 +277,7 @@ def test_a_file_replaced_under_its_name_is_seen(
     assert (again.n_clips, again.n_trained) == (1, 1)
     assert f"not what it was made of before (audio changed: 1 of {N_NOTES})" in again.text
     (cell,) = compose_cells(toy(notes))
-    assert before in [read_rows(result.folder) for result in stored_results(cell)]
+    assert before in [rows_in(cell, result) for result in stored_results(cell)]
 
     sweep(toy(notes, out=tmp_path / "alone"))
     assert rows_of(toy(notes)) == rows_of(toy(notes, out=tmp_path / "alone"))
@@ -329,7 +342,7 @@ def test_labels_that_changed_are_trained_anew_beside_the_old_rows(
     sweep(toy(notes, out=tmp_path / "alone"))
     assert [now] == rows_of(toy(notes, out=tmp_path / "alone"))
     (cell,) = compose_cells(toy(notes))
-    assert before in [read_rows(result.folder) for result in stored_results(cell)]
+    assert before in [rows_in(cell, result) for result in stored_results(cell)]
 
     for path, text in zip(labels_of(notes), old, strict=True):
         path.write_text(text)
