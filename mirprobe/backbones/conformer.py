@@ -25,7 +25,6 @@ from datamodules.errors import UserError
 from mirprobe.backbones.backbone import Backbone, Variant, check_choice
 from mirprobe.backbones.checkpoint import CheckpointSpec, read_state, sha256, verify
 from mirprobe.backbones.conformer_state import (
-    EPS,
     IGNORED,
     INV_FREQ,
     STORED_MEL,
@@ -34,6 +33,7 @@ from mirprobe.backbones.conformer_state import (
     published_shapes,
 )
 from mirprobe.backbones.hub import locate
+from mirprobe.backbones.layers import EPS, Convolution, Linear
 from mirprobe.backbones.random_weights import draw_state
 
 Precision = Literal["float32", "bf16"]
@@ -45,7 +45,6 @@ HOP_SAMPLES = 240
 # The maps of the conv2d blocks take 20 MB per second of audio: a big batch passes them in parts.
 FRONT_END_SAMPLES = 60 * SAMPLE_RATE
 ROTARY_BASE = 10_000.0
-ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 class LogMel(nn.Module):
@@ -89,26 +88,6 @@ def _choose_buffer(module: nn.Module, name: str, stored: Tensor | None) -> None:
     """Puts a stored tensor in place of a computed one; only a stored one is part of the state."""
     tensor = module.get_buffer(name) if stored is None else stored
     module.register_buffer(name, tensor, persistent=stored is not None)
-
-
-class Linear(nn.Linear):
-    """`nn.Linear`, followed by SiLU if asked for; in float32 on a CPU both are one oneDNN call."""
-
-    def __init__(self, n_in: int, n_out: int, *, bias: bool = True, silu: bool = False) -> None:
-        super().__init__(n_in, n_out, bias)
-        self.silu = silu
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., n_in) -> (..., n_out)."""
-        if ONEDNN and x.is_cpu and x.dtype == torch.float32 and not torch.compiler.is_compiling():
-            # F.linear goes to MKL, which reaches 90 GFLOP/s on a core of an AMD EPYC where oneDNN
-            # reaches 215. Inductor cannot compile this call with weights that are not packed.
-            activation = "swish" if self.silu else "none"
-            onednn = torch.ops.mkldnn._linear_pointwise
-            return cast(Tensor, onednn(x, self.weight, self.bias, activation, [], ""))
-
-        y = F.linear(x, self.weight, self.bias)
-        return F.silu(y, inplace=True) if self.silu else y
 
 
 class ResidualBlock(nn.Module):
@@ -188,32 +167,6 @@ class Attention(nn.Module):
         return x.view(*x.shape[:2], self.n_heads, -1)
 
 
-class Convolution(nn.Module):
-    """LayerNorm, gated pointwise, depthwise over time, SiLU, pointwise.
-
-    BatchNorm is in the weights of the depthwise convolution.
-    """
-
-    def __init__(self, size: ConformerSize) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(size.dim, EPS)
-        self.expand = Linear(size.dim, 2 * size.dim, bias=False)
-        # A conv2d, since (B, T, D) is a channels_last map one row high: no transposition, and
-        # 30 times conv1d's speed.
-        self.depthwise = nn.Conv2d(
-            size.dim, size.dim, (1, size.kernel), padding=(0, size.kernel // 2), groups=size.dim
-        )
-        self.reduce = Linear(size.dim, size.dim, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        gated = F.glu(self.expand(self.norm(x)), dim=-1)
-
-        as_map = gated.unsqueeze(1).permute(0, 3, 1, 2)  # (B, D, 1, T)
-        mixed = F.silu(self.depthwise(as_map), inplace=True)
-        return cast(Tensor, self.reduce(mixed.permute(0, 2, 3, 1).squeeze(1)))
-
-
 class ConformerLayer(nn.Module):
     """Feed-forward, attention, convolution, feed-forward, each added to its input; a LayerNorm."""
 
@@ -221,7 +174,8 @@ class ConformerLayer(nn.Module):
         super().__init__()
         self.ffn1 = FeedForward(size)
         self.attention = Attention(size)
-        self.convolution = Convolution(size)
+        # The BatchNorm of the published layer is in the weights of the depthwise convolution.
+        self.convolution = Convolution(size.dim, size.dim, size.kernel, bias=False)
         self.ffn2 = FeedForward(size)
         self.norm = nn.LayerNorm(size.dim, EPS)
 

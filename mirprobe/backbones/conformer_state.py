@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-EPS = 1e-5  # of every BatchNorm and LayerNorm
+from mirprobe.backbones.layers import EPS
+
 STORED_MEL = "preprocessor_melspec_2048.mel_stft"
 INV_FREQ = "conformer.embed_positions.inv_freq"
 WEIGHT_NORM = r"(weight_g|weight_v|parametrizations\.weight\.original[01])"

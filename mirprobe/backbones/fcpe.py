@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from datamodules.errors import UserError
 from mirprobe.backbones.backbone import Backbone, Variant
 from mirprobe.backbones.checkpoint import verify
+from mirprobe.backbones.layers import Convolution
 
 SHA256 = "b9aeaeb673436eeda50ceafd632aa681aa63417e52eae4207503d180c9b10015"
 N_BYTES = 43363260
@@ -31,7 +32,7 @@ HOP_SAMPLES = 160
 N_MELS = 128
 F_MAX = 8000  # Hz
 KERNEL = 31
-BLOCK_KEYS = {"norm": "0", "expand": "2", "depthwise": "4.conv", "project": "6"}  # ours -> theirs
+BLOCK_KEYS = {"norm": "0", "expand": "2", "depthwise": "4.conv", "reduce": "6"}  # ours -> theirs
 
 
 class FCPE(Backbone):
@@ -76,7 +77,9 @@ class FCPE(Backbone):
                 nn.LeakyReLU(),
                 nn.Conv1d(self.dim, self.dim, 3, padding=1),
             )
-            self.blocks = nn.ModuleList(FCPEBlock(self.dim) for _ in range(self.n_layers))
+            self.blocks = nn.ModuleList(
+                Convolution(self.dim, 2 * self.dim, KERNEL, bias=True) for _ in range(self.n_layers)
+            )
 
         mel = mel_filters(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=N_MELS, fmin=0, fmax=F_MAX)
         self.register_buffer("mel", torch.from_numpy(mel).float(), persistent=False)
@@ -96,7 +99,7 @@ class FCPE(Backbone):
         states = x.new_empty(x.shape[0], self.n_layers + 1, *x.shape[1:])
         states[:, 0] = x
         for layer, block in enumerate(self.blocks, start=1):
-            x = block(x)
+            x = block(x).add_(x)
             states[:, layer] = x
         return states
 
@@ -118,24 +121,6 @@ class FCPE(Backbone):
         magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9)
         log_mel: Tensor = torch.log((self.get_buffer("mel") @ magnitude).clamp(min=1e-5))
         return log_mel
-
-
-class FCPEBlock(nn.Module):
-    """LayerNorm, gated pointwise, depthwise over time, SiLU, pointwise, added to the input."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        inner = 2 * dim
-        self.norm = nn.LayerNorm(dim)
-        self.expand = nn.Conv1d(dim, 2 * inner, 1)
-        self.depthwise = nn.Conv1d(inner, inner, KERNEL, padding=KERNEL // 2, groups=inner)
-        self.project = nn.Conv1d(inner, dim, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        gated = F.glu(self.expand(self.norm(x).transpose(1, 2)), dim=1)
-        update: Tensor = self.project(F.silu(self.depthwise(gated))).transpose(1, 2)
-        return x + update
 
 
 def find_weights() -> Path:
@@ -165,7 +150,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _own_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published weights under our names, without the pitch head and the unused norms."""
+    """The published weights in our layout, without the pitch head and the unused norms."""
     own = {}
     for key, tensor in published.items():
         if key.startswith("input_stack."):
@@ -176,4 +161,10 @@ def _own_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
             for part in ("weight", "bias"):
                 key = f"net.encoder_layers.{block}.conformer.net.{theirs}.{part}"
                 own[f"blocks.{block}.{ours}.{part}"] = published[key]
+
+        # The published conv1d weights are (n_out, n_in, frames).
+        for pointwise in (f"blocks.{block}.expand.weight", f"blocks.{block}.reduce.weight"):
+            own[pointwise] = own[pointwise].squeeze(2)
+        depthwise = f"blocks.{block}.depthwise.weight"
+        own[depthwise] = own[depthwise].unsqueeze(2)
     return own
