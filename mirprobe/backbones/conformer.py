@@ -23,7 +23,14 @@ from torchaudio import transforms
 
 from datamodules.errors import UserError
 from mirprobe.backbones.backbone import Backbone, Variant, check_choice
-from mirprobe.backbones.checkpoint import CheckpointSpec, read_state, sha256, verify
+from mirprobe.backbones.checkpoint import (
+    CheckpointSpec,
+    is_file,
+    read_state,
+    readable,
+    sha256,
+    verify,
+)
 from mirprobe.backbones.conformer_state import (
     IGNORED,
     INV_FREQ,
@@ -215,6 +222,7 @@ class Conformer(Backbone):
 
     sample_rate = SAMPLE_RATE
     hop = 4 * HOP_SAMPLES / SAMPLE_RATE
+    first_frame_s = 0.0
     min_samples = N_FFT // 2 + 1  # reflected by half a window
     front_end: ClassVar[Mapping[str, object]] = {
         "n_fft": N_FFT,
@@ -238,7 +246,7 @@ class Conformer(Backbone):
     def __init__(
         self, *, weights: str, checkpoint: str | None, seed: int, precision: Precision
     ) -> None:
-        super().__init__(weights)
+        super().__init__(weights, checkpoint, seed)
         check_choice("precision", precision, get_args(Precision))
         size, variant = self.size, self.variants[weights]
         self.n_layers, self.dim = size.n_layers, size.dim
@@ -269,11 +277,6 @@ class Conformer(Backbone):
         """Tensors in the published layout, drawn or read; notes how many keys were read."""
         shapes, file = published_shapes(self.size), self.variants[weights].file
         if file is None:
-            if checkpoint is not None:
-                raise UserError(
-                    f"model.weights={weights} reads no file, "
-                    f"found model.checkpoint={checkpoint}: drop one"
-                )
             return draw_state(self.tag, shapes, seed=seed)
 
         if checkpoint is None:
@@ -298,14 +301,16 @@ class Conformer(Backbone):
 
         Variants have the same keys and other input statistics: only the checksum tells them apart.
         """
-        if not path.is_file():
+        if not is_file(path):
             return
         n_bytes = path.stat().st_size
         for name, variant in self.variants.items():
             file = variant.file
             if file is None or name == weights or n_bytes != file.n_bytes:
                 continue
-            if sha256(path) == file.sha256:
+            with readable(path, file.remedy):
+                digest = sha256(path)
+            if digest == file.sha256:
                 raise UserError(
                     f"{path} is the published {file.name}, not {weights}: set model={file.model}"
                 )
@@ -313,7 +318,8 @@ class Conformer(Backbone):
     def states(self, audio: Tensor) -> Tensor:
         """States of layers 0..L for checked audio: (B, S) float32 -> (B, L+1, T, D) float32."""
         n_at_once = max(1, FRONT_END_SAMPLES // audio.shape[1])
-        x = torch.cat([self.embed(part) for part in torch.split(audio, n_at_once)])
+        parts = [self.embed(part) for part in torch.split(audio, n_at_once)]
+        x = parts[0] if len(parts) == 1 else torch.cat(parts)  # of one part it would be a copy
         rotation = self._rotation(x)
 
         states = torch.empty((len(x), self.n_layers + 1, *x.shape[1:]), device=x.device)

@@ -133,6 +133,8 @@ def fold_front_end(state: Mapping[str, Tensor], size: ConformerSize) -> dict[str
                 state,
                 norm=f"conv.conv.{block}.bn{n}",
             )
+            # The faster order on a CPU. On a GPU perhaps not, since cuDNN has no Winograd for it in
+            # float32: decide by measurement when a card is at hand.
             own[f"blocks.{block}.conv{n}.weight"] = weight.to(memory_format=torch.channels_last)
             own[f"blocks.{block}.conv{n}.bias"] = bias
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from datamodules.errors import UserError
 from mirprobe.backbones.backbone import Backbone, Variant
-from mirprobe.backbones.checkpoint import verify
+from mirprobe.backbones.checkpoint import is_file, verify
 from mirprobe.backbones.layers import Convolution
 
 SHA256 = "b9aeaeb673436eeda50ceafd632aa681aa63417e52eae4207503d180c9b10015"
@@ -45,8 +45,8 @@ class FCPE(Backbone):
         seed: of the random weights.
 
     Raises:
-        UserError: unknown weights, the package is not installed, or the file is not the published
-            one.
+        UserError: unknown weights, a checkpoint beside random ones, the package is not installed,
+            or the file is not the published one.
     """
 
     sample_rate = SAMPLE_RATE
@@ -63,12 +63,15 @@ class FCPE(Backbone):
         "mel": "slaney",
         "log": "ln(max(|X|, 1e-5))",
     }
+    # Features are then the same to the last bit whatever the batch; eight clips of 4 s take 3 %
+    # longer on one thread, 7 % on two.
+    one_by_one_on = ("cpu",)
     variants: ClassVar[Mapping[str, Variant]] = {"trained": Variant(None), "random": Variant(None)}
 
     def __init__(
         self, weights: str = "trained", checkpoint: str | None = None, seed: int = 0
     ) -> None:
-        super().__init__(weights)
+        super().__init__(weights, checkpoint, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.stem = nn.Sequential(
@@ -86,7 +89,9 @@ class FCPE(Backbone):
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
 
         if weights == "trained":
-            published = _read_weights(Path(checkpoint) if checkpoint else find_weights())
+            published = _read_weights(
+                Path(checkpoint) if checkpoint is not None else find_weights()
+            )
             own = _own_state(published)
             self.load_state_dict(own)
             self.keys_matched = len(own)
@@ -140,7 +145,7 @@ def find_weights() -> Path:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """The published state dict, under the package's names."""
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(
             f"no weights for model fcpe: {path} does not exist. Reinstall them: {REINSTALL}"
         )
