@@ -114,7 +114,11 @@ class ExtractModule(L.LightningModule):
         if self.frame_rate is None:
             return pool_clip(frames)
         return pool_to_grid(
-            frames, hop=self.backbone.hop, seconds=seconds, frame_rate=self.frame_rate
+            frames,
+            hop=self.backbone.hop,
+            first_frame_s=self.backbone.first_frame_s,
+            seconds=seconds,
+            frame_rate=self.frame_rate,
         )
 
 
