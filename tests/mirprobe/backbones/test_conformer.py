@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.errors import UserError
-from mirprobe.backbones import conformer
+from mirprobe.backbones import conformer, layers
 from mirprobe.backbones.conformer import Conformer
 from mirprobe.backbones.conformer_state import published_shapes
 from mirprobe.backbones.random_weights import draw_state
@@ -89,7 +89,7 @@ def test_states_of_a_batch_in_one_pass_are_those_of_the_published_code(tag):
 
 
 def test_states_without_onednn_are_those_of_the_published_code(monkeypatch):
-    monkeypatch.setattr(conformer, "ONEDNN", False)
+    monkeypatch.setattr(layers, "ONEDNN", False)
     states = build("muq", "w1s")(golden_input("w1s"))
     torch.testing.assert_close(states, golden_states("muq", "w1s"), rtol=0, atol=2e-5)
 
