@@ -24,7 +24,7 @@ from mirprobe.extraction.pooling import pool_clip, pool_to_grid
 AUTO_BATCH_SECONDS = {"cpu": 32.0, "cuda": 240.0}
 # Forward passes until a halved size is doubled, since another process may have had the memory for a
 # while; twice as many after each doubling.
-PASSES_UNTIL_MORE = 50
+PASSES_UNTIL_MORE = 300
 # What tells a full memory in the words of torch, cuBLAS, cuFFT, cuDNN and the CPU's allocator: only
 # torch's allocator of a GPU has a class for it.
 OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "DefaultCPUAllocator")
