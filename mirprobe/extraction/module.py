@@ -21,6 +21,12 @@ from mirprobe.extraction.pooling import pool_clip, pool_to_grid
 
 # s of audio per forward pass; eight 30 s clips take 6 GB in MusicFM (facts/backbones section 4).
 AUTO_BATCH_SECONDS = {"cpu": 32.0, "cuda": 240.0}
+# Forward passes until a halved size is doubled, since another process may have had the memory for a
+# while; twice as many after each doubling.
+PASSES_UNTIL_MORE = 300
+# What tells a full memory in the words of torch, cuBLAS, cuFFT, cuDNN and the CPU's allocator: only
+# torch's allocator of a GPU has a class for it.
+OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "DefaultCPUAllocator")
 
 
 class ExtractModule(L.LightningModule):
@@ -28,7 +34,8 @@ class ExtractModule(L.LightningModule):
 
     Args:
         backbone: frozen.
-        batch_seconds: audio per forward pass, in s; halved where the memory does not hold it.
+        batch_seconds: audio per forward pass, in s; halved where the memory does not hold it, and
+            doubled again after a while.
         frame_rate: of the label grid, in Hz; None pools over the whole clip.
     """
 
@@ -39,6 +46,9 @@ class ExtractModule(L.LightningModule):
         self.backbone = backbone
         self.batch_seconds = batch_seconds
         self.frame_rate = frame_rate
+        self._asked_seconds = batch_seconds
+        self._n_passes = 0  # since the size was changed
+        self._passes_until_more = PASSES_UNTIL_MORE
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -77,37 +87,47 @@ class ExtractModule(L.LightningModule):
 
     def _extract(self, clips: Sequence[Clip]) -> list[ClipFeatures]:
         """One forward pass, or where the memory does not hold it two of half the size."""
-        audio = torch.from_numpy(np.stack([clip.audio for clip in clips])).to(self.device)
-        frames = self._frames(audio)
-        seconds = audio.shape[1] / self.backbone.sample_rate
-        if frames is not None:
-            return _to_store(clips, self._pool(frames, seconds))
+        features = self._pass(clips)
+        if features is not None:
+            self._try_more()
+            return features
 
+        seconds = len(clips[0].audio) / self.backbone.sample_rate
         if len(clips) == 1:
             raise UserError(
                 f"out of memory on a single clip of {seconds:g} s: use another device, or shorter "
                 "clips (task.clip.seconds)"
             )
         half = len(clips) // 2
-        self.batch_seconds = half * seconds
-        print(
-            f"out of memory at {len(clips)} clips a batch: going on with {self.batch_seconds:g} s "
-            "of audio a batch",
-            flush=True,
-        )
+        self._change_size(half * seconds, f"out of memory at {len(clips)} clips a batch")
         return [*self._extract(clips[:half]), *self._extract(clips[half:])]
 
-    def _frames(self, audio: Tensor) -> Tensor | None:
-        """(B, L+1, T, D) states, or None where the memory does not hold them."""
+    def _pass(self, clips: Sequence[Clip]) -> list[ClipFeatures] | None:
+        """Features of clips of one length, or None where the memory does not hold the way there."""
         try:
-            frames: Tensor = self.backbone(audio)
-            return frames
-        except RuntimeError as error:
-            is_memory = isinstance(error, torch.OutOfMemoryError)
-            if not (is_memory or "can't allocate memory" in str(error)):
+            audio = torch.from_numpy(np.stack([clip.audio for clip in clips])).to(self.device)
+            seconds = audio.shape[1] / self.backbone.sample_rate
+            # All of it in here: a GPU says what failed only when its results are waited for.
+            return _to_store(clips, self._pool(self.backbone(audio), seconds))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
         torch.cuda.empty_cache()  # here, where the failed pass's tensors are gone
         return None
+
+    def _try_more(self) -> None:
+        """Doubles a halved size after many passes; the memory may be there again."""
+        self._n_passes += 1
+        if self.batch_seconds >= self._asked_seconds:
+            return
+        if self._n_passes >= self._passes_until_more:
+            self._passes_until_more *= 2
+            more = min(2 * self.batch_seconds, self._asked_seconds)
+            self._change_size(more, f"{self._n_passes} batches fitted into the memory")
+
+    def _change_size(self, batch_seconds: float, reason: str) -> None:
+        self.batch_seconds, self._n_passes = batch_seconds, 0
+        print(f"{reason}: going on with {batch_seconds:g} s of audio a batch", flush=True)
 
     def _pool(self, frames: Tensor, seconds: float) -> Tensor:
         """What becomes of frames; other consumers of them belong here."""
@@ -120,6 +140,13 @@ class ExtractModule(L.LightningModule):
             seconds=seconds,
             frame_rate=self.frame_rate,
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory did not hold what was asked for."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return any(text in str(error) for text in OUT_OF_MEMORY)
 
 
 def _to_store(clips: Sequence[Clip], pooled: Tensor) -> list[ClipFeatures]:

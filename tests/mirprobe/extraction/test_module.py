@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import RATE
 from torch import Tensor
 from toy_backbone import N_LAYERS, Statistics
@@ -9,6 +10,7 @@ from toy_backbone import N_LAYERS, Statistics
 from datamodules.audio.clips import Clip
 from datamodules.errors import UserError
 from datamodules.tracks import ClipPlace, UnusableFile
+from mirprobe.extraction import module as module_under_test
 from mirprobe.extraction.module import ExtractModule
 
 BROKEN = UnusableFile("broken", None, "is empty (0 bytes)")  # type: ignore[arg-type]
@@ -101,6 +103,96 @@ def test_the_size_found_after_a_failure_holds_for_the_rest_of_the_batch(
     assert len({one.place.track_id for one in features}) == len(features) == 8
     assert sizes == [4, 2, 2, 1, 1, 1, 1], "0.1 s: two short clips, or one long one"
     assert capsys.readouterr().out.count("out of memory at ") == 1
+
+
+def batch_of(n_clips: int) -> list[Clip | UnusableFile]:
+    return [clip(f"{number}", 1600) for number in range(n_clips)]
+
+
+class Small(Statistics):
+    """A backbone for whose batches the memory is too small, as long as it is."""
+
+    def __init__(self, error: Exception, most_clips: int = 2) -> None:
+        super().__init__()
+        self.error, self.most_clips = error, most_clips
+        self.sizes: list[int] = []
+
+    def states(self, audio: Tensor) -> Tensor:
+        self.sizes.append(len(audio))
+        if len(audio) > self.most_clips:
+            raise self.error
+        return super().states(audio)
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total"),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 17.00 GB, max allowed: 18.13 GB)"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
+        "you tried to allocate 1125899906842624 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    MemoryError("Unable to allocate 8.00 EiB for an array"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[:40])
+def test_memory_that_runs_out_is_known_whoever_says_so(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = Small(error)
+    features = ExtractModule(small, batch_seconds=60.0).predict_step(batch_of(4), 0)
+    assert len({one.place for one in features}) == len(features) == 4
+    assert small.sizes == [4, 2, 2]
+    printed = capsys.readouterr().out
+    assert printed == "out of memory at 4 clips a batch: going on with 0.2 s of audio a batch\n"
+
+
+class Wide(Statistics):
+    """States of a terabyte a clip, which take no memory before they are pooled."""
+
+    def states(self, audio: Tensor) -> Tensor:
+        states = super().states(audio)
+        return states[..., :1].expand(*states.shape[:3], 2**38) if len(audio) > 2 else states
+
+
+@pytest.mark.parametrize("frame_rate", [None, 20.0])
+def test_memory_that_runs_out_while_pooling_is_known(
+    frame_rate: float | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = ExtractModule(Wide(), batch_seconds=60.0, frame_rate=frame_rate)
+    assert len(module.predict_step(batch_of(4), 0)) == 4
+    assert "out of memory at 4 clips a batch" in capsys.readouterr().out
+
+
+def test_a_halved_size_is_tried_again_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module_under_test, "PASSES_UNTIL_MORE", 3)
+    small = Small(OUT_OF_MEMORY[0])
+    module = ExtractModule(small, batch_seconds=0.8)
+    module.predict_step(batch_of(4), 0)
+    small.most_clips = 8  # the other process is gone
+    module.predict_step(batch_of(32), 0)
+
+    # Three passes of 0.2 s, then six of 0.4 s, then all that was asked for.
+    assert small.sizes[:3] == [4, 2, 2]
+    assert small.sizes[3:] == [2, *[4] * 6, 6]
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "3 batches fitted into the memory: going on with 0.4 s of audio a batch",
+        "6 batches fitted into the memory: going on with 0.8 s of audio a batch",
+    ]
+
+
+def test_a_size_that_was_never_halved_stays() -> None:
+    module = ExtractModule(Statistics(), batch_seconds=0.1)
+    for _ in range(2 * module_under_test.PASSES_UNTIL_MORE):
+        module.predict_step(batch_of(1), 0)
+    assert module.batch_seconds == 0.1
 
 
 def test_other_errors_of_a_backbone_are_not_taken_for_memory(
