@@ -108,19 +108,18 @@ def task_class(cell: Cell) -> type[TaskDataModule]:
     return found
 
 
-def check_weights(cells: Sequence[Cell]) -> None:
-    """Looks for the files of all weights, so that the last model's are missed before any work.
+def check_weights(cell: Cell) -> None:
+    """Looks for the file of a cell's weights, without reading it.
 
     Raises:
-        UserError: a file is not there.
+        UserError: it is not there.
     """
-    for cell in {str(sorted(cell.model.items(), key=str)): cell for cell in cells}.values():
-        file = _weights_file(cell)
-        if file is not None and not file.is_file():
-            raise UserError(
-                f"no weights for model {cell.model['name']}: {file} does not exist. Set "
-                "model.checkpoint to a file that does, or leave it out"
-            )
+    file = _weights_file(cell)
+    if file is not None and not file.is_file():
+        raise UserError(
+            f"no weights for model {cell.model['name']}: {file} does not exist. Set "
+            "model.checkpoint to a file that does, or leave it out"
+        )
 
 
 def _weights_file(cell: Cell) -> Path | None:

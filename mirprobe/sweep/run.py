@@ -47,8 +47,7 @@ from mirprobe.sweep.plan import Plan, make_plan
 def sweep(cells: Sequence[Cell]) -> Failures:
     """Computes features and rows of these cells; gives those that could not be computed."""
     stamps, failures = Stamps(), Failures(cells)
-    check_weights(cells)
-    plan = _start(cells, stamps)
+    plan = _start(_with_weights(cells, failures), stamps)
     for job, store in _extracted(plan, stamps, failures):
         for cell in job.cells:
             with failures.of([cell]):
@@ -59,11 +58,21 @@ def sweep(cells: Sequence[Cell]) -> Failures:
 def extract_cells(cells: Sequence[Cell]) -> Failures:
     """Brings the features of these cells into their stores; gives the cells that have none."""
     stamps, failures = Stamps(), Failures(cells)
-    check_weights(cells)
-    plan = _start(cells, stamps)
+    plan = _start(_with_weights(cells, failures), stamps)
     for _ in _extracted(plan, stamps, failures):
         pass
     return failures
+
+
+def _with_weights(cells: Sequence[Cell], failures: Failures) -> list[Cell]:
+    """The cells whose weights are there: what the last model lacks is said before any work."""
+    of_model: dict[str, list[Cell]] = {}
+    for cell in cells:
+        of_model.setdefault(repr(cell.model), []).append(cell)
+    for group in of_model.values():
+        with failures.of(group):
+            check_weights(group[0])
+    return failures.without(cells)
 
 
 def probe_cells(cells: Sequence[Cell]) -> Failures:

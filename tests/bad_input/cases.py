@@ -1,8 +1,8 @@
 """Bad input, as a plain table: how it is made, the command, and what must be said of it.
 
-Conventions: `{w}` in a word stands for the folder of the world (`world.py`). Every case ends with
-one line on stderr that starts with `mirprobe: ` and has all of `says`, with exit code `code`, and
-with every file as it was; a case that is no error says nothing there and ends with 0.
+Conventions: `{w}` in a word stands for the folder of the world (`world.py`). A case of exit
+code 2 ends with one line on stderr that starts with `mirprobe: ` and has all of `says`, every other
+with none there; and all end with every file as it was.
 """
 
 import json
@@ -369,10 +369,10 @@ def flac_of_2_to_36_samples(world: Path) -> None:
     (world / AUDIO).write_bytes(b"fLaC\x80" + len(info).to_bytes(3, "big") + info)
 
 
-def header_of_4_gb(world: Path) -> None:
+def header_of_1_mb(world: Path) -> None:
     """A WAV whose header claims more than the file has."""
     content = bytearray((world / AUDIO).read_bytes())
-    content[40:44] = struct.pack("<I", 2**32 - 10)
+    content[40:44] = struct.pack("<I", 10**6)
     (world / AUDIO).write_bytes(bytes(content))
 
 
@@ -390,7 +390,7 @@ AUDIO_CASES = [
         ("infinity", wav(samples=np.full(4000, np.inf), subtype="FLOAT"), (BAD,)),
         ("samples of 1e30", wav(samples=np.full(4000, 1e30), subtype="FLOAT"), (BAD,)),
         ("a FLAC of 2^36 samples", flac_of_2_to_36_samples, (BAD,)),
-        ("a header of 4 GB", header_of_4_gb, (BAD,)),
+        ("a header that claims more", header_of_1_mb, (BAD,)),
         ("a folder", folder_instead(AUDIO), ()),
         ("gone", remove(AUDIO), ("no audio", BAD)),
         ("a page of HTML", write(AUDIO, "<!DOCTYPE html><title>404</title>"), (BAD,)),
@@ -528,7 +528,7 @@ TABLES = [
         (
             "a target of 1e308",
             both(change(OWN, ",a,", ",1e308,", 99), change(OWN, ",b,", ",-1e308,", 99)),
-            ("test03.wav",),
+            ("1e+308",),
         ),
         (
             "a target of nan",
@@ -603,10 +603,10 @@ CHECKPOINTS = [
     ),
     Case(
         "checkpoints",
-        "of the second model, before any work",
+        "of the second model: the first is worked",
         f"{AFRESH} model=fbank_chroma,musicfm",
-        ("musicfm", "mirprobe fetch"),
-        absent=("features/*-0.2s-*",),
+        code=1,
+        prints=("failed, the others go on: the weights pretrained_msd.pt", "mirprobe fetch"),
     ),
 ]
 

@@ -80,13 +80,13 @@ def test_bad_input_is_answered_in_one_line_and_nothing_is_lost(
 
     shown = capsys.readouterr()
     lines = shown.err.splitlines()
-    if case.code == 0:
-        assert (code, lines) == (0, [])
+    assert code == case.code, shown.err
+    assert "Traceback" not in shown.err + shown.out
+    if case.code != 2:
+        assert lines == []
     else:
-        assert code == case.code, shown.err
         assert len(lines) == 1, shown.err[-3000:]
         assert lines[0].startswith("mirprobe: ")
-        assert "Traceback" not in shown.err + shown.out
         for word in case.says:
             assert word in lines[0]
     for word in case.prints:

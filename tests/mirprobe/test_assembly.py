@@ -145,12 +145,12 @@ def test_an_option_that_the_class_does_not_take_names_its_key(
         make_data(compose_cell(["task=manifest", *overrides]))
 
 
-def test_the_weights_of_every_model_are_looked_for(tmp_path: Path) -> None:
+def test_weights_are_looked_for_without_building_a_backbone(tmp_path: Path) -> None:
     there = compose_cell(["model=fcpe"])
     gone = compose_cell(["model=fcpe", f"model.checkpoint={tmp_path}/gone.pt"])
-    check_weights([there])
+    check_weights(there)
     with pytest.raises(UserError, match=r"no weights for model fcpe: .*gone\.pt does not exist"):
-        check_weights([there, gone])
+        check_weights(gone)
 
 
 # -- devices ---------------------------------------------------------------------------------------

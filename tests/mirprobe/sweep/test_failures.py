@@ -134,6 +134,16 @@ def test_a_model_without_weights_does_not_stop_the_baseline(
     assert results == [True, False]
 
 
+def test_weights_that_the_last_model_lacks_are_said_before_the_first_is_worked(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = settings("task=nsynth_pitch", *QUICK, "model=fbank_chroma,musicfm")
+    assert main(["extract", *arguments]) == 1
+    shown = capsys.readouterr().out
+    assert shown.startswith("failed, the others go on: the weights pretrained_msd.pt of ")
+    assert shown.index("failed") < shown.index("fbank_chroma over nsynth")
+
+
 def test_probes_without_features_do_not_stop_those_that_have_some(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
