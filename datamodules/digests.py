@@ -95,9 +95,6 @@ class KnownDigests:
         # Of a file that this process has read, it knows the latest, remembered or not.
         self._known |= remembered | self._learned
 
-        # Of a file that this process has read, it knows the latest, remembered or not.
-        self._known |= self._learned
-
     def find(self, path: Path) -> str | None:
         """SHA-256 of a file, if it was read before and has not changed since."""
         known = self._known.get(str(path.absolute()))

@@ -9,6 +9,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -130,9 +131,12 @@ def _weights_file(cell: Cell) -> Path | None:
 def inputs_of(cell: Cell, data: TaskDataModule) -> Inputs:
     """Every file that a cell's results may follow from: labels, audio, tables, weights."""
     folders, files = data.inputs()
-    weights = _weights_file(cell)
-    if weights is not None:
-        files = [*files, weights]
+
+    # A machine that only probes has no weights: published ones are always the same.
+    with suppress(UserError):
+        weights = _weights_file(cell)
+        if weights is not None:
+            files = [*files, weights]
     return Inputs(
         tuple(str(folder.absolute()) for folder in folders),
         tuple(dict.fromkeys(str(file.absolute()) for file in files)),

@@ -269,7 +269,7 @@ def test_flaws_are_printed_before_the_error(
 
     assert shown.err.startswith("mirprobe: 1 of 8 manifest files ")
     assert shown.err.count("\n") == 1
-    remedy = "Replace them, or leave them out with 'data.exclude=[manifest-"
+    remedy = "Replace them, or leave them out with 'data.exclude=[manifest:broken.wav]'"
     assert f"files cannot be read: broken.wav. {remedy}" in shown.err
 
     (advice,) = re.findall(r"'data\.exclude=.*\]'", shown.err)
@@ -279,7 +279,10 @@ def test_flaws_are_printed_before_the_error(
     shown = capsys.readouterr()
     assert "excluded     broken.wav (data.exclude)\n" in shown.out
     assert "manifest: train 2/3, val 2/2, test 3/3 tracks, 2 classes" in shown.out
-    assert "data.exclude: gtzan:x ignored, it is neither of the dataset manifest-" in shown.out
+    assert (
+        "data.exclude: gtzan:x ignored, it is neither of the dataset manifest nor an id"
+        in shown.out
+    )
 
 
 def test_missing_audio_is_printed_and_said(

@@ -19,6 +19,7 @@ from mirprobe.assembly import (
     Job,
     check_weights,
     data_root,
+    inputs_of,
     make_backbone,
     make_data,
     n_devices,
@@ -265,3 +266,30 @@ def test_a_label_grid_is_part_of_a_stores_name(tmp_path: Path) -> None:
 def test_other_weights_have_another_store(cell: Cell) -> None:
     job = Job((cell,), (make_data(cell),), NOTHING_KNOWN)
     assert job.store(Statistics(1.0)).folder != job.store(Statistics(2.0)).folder
+
+
+# -- files that results follow from ----------------------------------------------------------------
+
+
+def test_results_follow_from_the_data_and_from_the_weights_that_are_there(
+    notes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = f"data.root={notes_root}"
+    own = compose_cell(["model=fcpe", f"model.checkpoint={tmp_path}/last.pt", root])
+    inputs = inputs_of(own, make_data(own))
+    assert inputs.folders == (str(notes_root / "NSynth"),)
+    assert inputs.files == (str(tmp_path / "last.pt"),)
+
+    random = compose_cell(["model=fcpe", "model.weights=random", root])
+    assert inputs_of(random, make_data(random)).files == ()
+
+
+def test_a_machine_without_the_weights_can_probe(
+    notes_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1.3 GB are not needed to train probes on stored features."""
+    monkeypatch.setattr("mirprobe.backbones.hub.try_to_load_from_cache", lambda *_, **__: None)
+    muq = compose_cell(["model=muq", f"data.root={notes_root}"])
+    with pytest.raises(UserError, match="are not on this machine"):
+        make_backbone(muq)
+    assert inputs_of(muq, make_data(muq)).files == ()
