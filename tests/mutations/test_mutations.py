@@ -16,7 +16,7 @@ import pytest
 from mutations.mutations import MUTATIONS, Mutation
 from mutations.running import NEVER_ENDED, ROOT, run_tests
 
-pytestmark = pytest.mark.trial
+pytestmark = pytest.mark.mutation
 PARTS = ("mirprobe", "datamodules", "conf", "tests")
 NOT_COPIED = shutil.ignore_patterns("__pycache__", "mutations", "real_labels")
 AT_ONCE = 2
