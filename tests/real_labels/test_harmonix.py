@@ -140,7 +140,7 @@ def test_without_groups_the_folds_are_those_of_all_in_one(
 ) -> None:
     names = {fold: "test", (fold + 1) % 8: "val"}
     rule = {song: names.get(n % 8, "train") for n, song in enumerate(sorted(songs))}
-    found = tracks(root, f"task.options.fold={fold}", "task.options.group_by_url=false")
+    found = tracks(root, f"task.options.fold={fold}", "task.options.group_versions=false")
     assert {song: track.split for song, track in found.items()} == rule
     assert Counter(rule.values())["test"] == 114  # facts/tasks 7.4
 

@@ -113,7 +113,8 @@ def test_a_head_without_a_score_is_said_and_never_chosen(
 
 
 def test_a_cell_without_any_score_leaves_no_results(cell: Setting) -> None:
-    toy = cell("protocol.lr=1e30", "seed=3")
+    toy = cell("seed=3")
+    toy = replace(toy, protocol=replace(toy.protocol, lr=1e30))  # settings refuse it
     data = make_data(toy)
     store = store_of(toy, data)
     place = place_of(toy, store)

@@ -115,9 +115,9 @@ def test_a_bad_file_stops_only_the_cells_that_cannot_use_it(
     shown = capsys.readouterr().out
     end = shown.split("1 of 2 cells could not be computed:\n")[1]
     assert "fbank_chroma nsynth_pitch seed 0: 1 of 72 audio files cannot be used: " in end
-    assert f"data.exclude=[{short.stem}]" in end
+    assert f"'data.exclude=[nsynth:{short.stem}]'" in end
 
-    without = [*arguments, f"data.exclude=[{short.stem}]"]
+    without = [*arguments, f"data.exclude=[nsynth:{short.stem}]"]
     assert main(["sweep", *without]) == 0, "the remedy works"
 
 
