@@ -603,10 +603,10 @@ TRAINING = (
         (f"{ROOM}/probing/test_outputs.py",),
     ),
     Mutation(
-        "the smallest class is the majority",
+        "the worst constant answer is the floor",
         "mirprobe/probing/controls.py",
-        "target.bincount().max()",
-        "target.bincount().min()",
+        "max(defined)",
+        "min(defined)",
         "scores are held against less than nothing (unseen once)",
         (f"{ROOM}/probing/test_controls.py",),
     ),
@@ -1008,9 +1008,9 @@ REPORT = (
     ),
     Mutation(
         "weights are counted from layer 0",
-        "mirprobe/reporting/table.py",
-        "int(np.argmax(weights)) + 1",
-        "int(np.argmax(weights))",
+        "mirprobe/reporting/text.py",
+        "{end.argmax() + 1}, moved",
+        "{end.argmax()}, moved",
         "the wrong layer beside the weighted sum",
         (f"{ROOM}/reporting/test_table.py",),
     ),
@@ -1049,8 +1049,8 @@ REPORT = (
     Mutation(
         "two protocols are one panel",
         "mirprobe/reporting/report.py",
-        'identity["model"], identity["protocol"]))',
-        'identity["model"]))',
+        'identity["protocol"]',
+        "None",
         "numbers side by side that cannot be compared",
         (f"{ROOM}/reporting/test_report.py",),
     ),
@@ -1091,6 +1091,73 @@ REPORT = (
     ),
 )
 
+IDENTITY = (
+    Mutation(
+        "a file that was written anew is not read",
+        "datamodules/digests.py",
+        "known is not None and known.is_of(path)",
+        "known is not None",
+        "features of the audio that was there before",
+        (f"{DATA}/test_digests.py",),
+    ),
+    Mutation(
+        "a digest is remembered within the grain of the clock",
+        "datamodules/digests.py",
+        "is_settled = now_ns - status.st_mtime_ns > _GRAIN_NS",
+        "is_settled = True",
+        "a second change in the same moment is never seen",
+        (f"{DATA}/test_digests.py",),
+    ),
+    Mutation(
+        "parts of a file are the whole",
+        "datamodules/tracks.py",
+        "if start_s == 0 and end_s is None:",
+        "if start_s >= 0:",
+        "every part has the features of another",
+        (f"{DATA}/test_digests.py",),
+    ),
+    Mutation(
+        "the labelled list forgets the audio",
+        "datamodules/listing.py",
+        "columns.append(track.audio_id)",
+        "columns.append('')",
+        "results of other audio pass for these",
+        (f"{DATA}/test_listing.py",),
+    ),
+    Mutation(
+        "the labelled list forgets the labels",
+        "datamodules/listing.py",
+        "_target_text(track) + song",
+        "song",
+        "results of other labels pass for these",
+        (f"{DATA}/test_listing.py",),
+    ),
+    Mutation(
+        "a stamp does not look at times",
+        "mirprobe/provenance.py",
+        'f"{name}\\t{size}\\t{changed_ns}\\n"',
+        'f"{name}\\t{size}\\n"',
+        "old numbers for files that were written anew",
+        (f"{ROOM}/test_provenance.py",),
+    ),
+    Mutation(
+        "the content of a result forgets the labels",
+        "mirprobe/provenance.py",
+        "text = json.dumps(asdict(self), sort_keys=True)",
+        'text = json.dumps(asdict(self) | {"tracks": ""}, sort_keys=True)',
+        "results of other labels are written over",
+        (f"{ROOM}/test_provenance.py",),
+    ),
+    Mutation(
+        "a result is always current",
+        "mirprobe/provenance.py",
+        'is_current = stamps.take(inputs) == note.get("stamp")',
+        "is_current = bool(stamps.take(inputs))",
+        "old numbers, exit code 0",
+        (f"{ROOM}/test_provenance.py",),
+    ),
+)
+
 MUTATIONS = (
     *EXTRACTION,
     *STORE,
@@ -1100,4 +1167,5 @@ MUTATIONS = (
     *STATISTICS,
     *LOADERS,
     *REPORT,
+    *IDENTITY,
 )

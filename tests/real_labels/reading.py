@@ -14,7 +14,6 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,9 @@ from mirprobe.settings import compose_cell
 
 _BESIDE = Path(__file__).resolve().parents[3] / "shared" / "real-labels"
 FOLDER = Path(os.environ.get("MIRPROBE_REAL_LABELS") or _BESIDE)
+_RATE = 8000
 _HEADER_BYTES = 44  # of a WAV file
+_SILENCE = wav_bytes(np.zeros(_RATE // 20, dtype=np.float32), _RATE)
 
 Labels = Mapping[str, tuple[Split, Sequence[str]]]  # track -> its split, its class or tags
 
@@ -63,16 +64,22 @@ def write(path: Path, content: str | bytes) -> None:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def audio(number: int, seconds: float = 0.05, rate: int = 8000) -> bytes:
-    """A WAV file that no other number has, not shorter than it should be."""
-    content = bytearray(_silence(math.ceil(seconds * rate), rate))
-    content[_HEADER_BYTES : _HEADER_BYTES + 4] = number.to_bytes(4, "little")
-    return bytes(content)
+def audio(number: int) -> bytes:
+    """A WAV file that no other number has."""
+    told = number.to_bytes(4, "little")
+    return _SILENCE[:_HEADER_BYTES] + told + _SILENCE[_HEADER_BYTES + len(told) :]
 
 
-@cache
-def _silence(n_samples: int, rate: int) -> bytes:
-    return wav_bytes(np.zeros(n_samples, dtype=np.float32), rate)
+def write_long(path: Path, number: int, seconds: float) -> None:
+    """Writes a WAV file of some minutes that takes no room on the disk: zeros need not be there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    n_bytes = 2 * math.ceil(seconds * _RATE)
+    header = bytearray(_SILENCE[:_HEADER_BYTES])
+    header[4:8] = (n_bytes + _HEADER_BYTES - 8).to_bytes(4, "little")
+    header[40:44] = n_bytes.to_bytes(4, "little")
+    with path.open("wb") as file:
+        file.write(header + number.to_bytes(4, "little"))
+        file.truncate(_HEADER_BYTES + n_bytes)
 
 
 def write_audio(paths: Iterable[Path]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from real_labels.reading import audio, csv_rows, read, task_data, write
+from real_labels.reading import csv_rows, read, task_data, write, write_long
 
 from datamodules.datasets.harmonix import CLASSES, structure_class
 from datamodules.passport import read_passport
@@ -71,7 +71,7 @@ def root(songs: Mapping[str, Lines], tmp_path_factory: pytest.TempPathFactory) -
     for number, (song, lines) in enumerate(songs.items()):
         write(folder / f"segments/{song}.txt", "\n".join(lines) + "\n")
         last_s = float(lines[-1].split()[0])
-        write(folder / f"tracks/{song}.mp3", audio(number, seconds=last_s, rate=20))
+        write_long(folder / f"tracks/{song}.mp3", number, last_s)
     return folder.parent
 
 
@@ -145,16 +145,28 @@ def test_without_groups_the_folds_are_those_of_all_in_one(
     assert Counter(rule.values())["test"] == 114  # facts/tasks 7.4
 
 
-@pytest.mark.parametrize("fold", range(8))
-def test_songs_with_one_url_are_in_one_split(root: Path, fold: int) -> None:
-    found = tracks(root, f"task.options.fold={fold}")
-    songs_of = defaultdict(list)
+@pytest.fixture(scope="module")
+def versions() -> list[list[str]]:
+    """Songs that are there more than once: by URL, by MusicBrainz id, by title and artist."""
+    songs_of: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
     for row in csv_rows("harmonix_youtube_urls.csv.gz"):
-        songs_of[row["URL"]].append(row["File"])
+        songs_of["url", row["URL"]].append(row["File"])
     shared = [songs for songs in songs_of.values() if len(songs) > 1]
     assert (len(shared), sum(map(len, shared))) == (27, 55)  # facts/tasks 7.4
 
-    for songs in shared:
+    for row in csv_rows("harmonix_metadata.csv.gz"):
+        songs_of["name", row["Title"].casefold(), row["Artist"].casefold()].append(row["File"])
+        if row["MusicBrainz Id"]:
+            songs_of["recording", row["MusicBrainz Id"]].append(row["File"])
+    return [songs for songs in songs_of.values() if len(songs) > 1]
+
+
+@pytest.mark.parametrize("fold", range(8))
+def test_versions_of_a_song_are_in_one_split(
+    root: Path, versions: list[list[str]], fold: int
+) -> None:
+    found = tracks(root, f"task.options.fold={fold}")
+    for songs in versions:
         assert len({found[song].split for song in songs}) == 1, songs
         assert len({found[song].group for song in songs}) == 1, songs
 
