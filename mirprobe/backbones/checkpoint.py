@@ -10,6 +10,7 @@ import hashlib
 import pickle
 import re
 import struct
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -145,7 +146,9 @@ def _read_safetensors(path: Path, remedy: str) -> dict[str, Tensor]:
 
 def _read_zip(path: Path, remedy: str) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sparse tensors: they are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds Python code or objects besides tensors; refused, "
