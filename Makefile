@@ -1,6 +1,6 @@
 # Calls only; what happens is in `mirprobe --help`. Variables: MODEL, TASK, ARGS (any Hydra override), PYTHON.
 .DEFAULT_GOAL := help
-.PHONY: help install sweep extract probe report data test trial check bench pins clean
+.PHONY: help install sweep extract probe report data test trial mutations check bench pins clean
 
 PYTHON ?= python3
 MODEL ?= fcpe
@@ -51,6 +51,9 @@ test: $(READY)  ## the tests: units, golden numbers, one run from end to end
 
 trial: $(READY)  ## the long tests: kills, several processes, whole tasks
 	@$(BIN)/python -m pytest -m trial
+
+mutations: $(READY)  ## single changes to the code, each of which some test must notice
+	@$(BIN)/python -m pytest -m mutation tests/mutations
 
 check: $(READY)  ## format, lint, types and import contracts
 	@$(BIN)/ruff format --check .

@@ -325,9 +325,17 @@ def _is_recorded(volumes: Sequence[Archive], folder: Path) -> bool:
     marker = _marker(volumes, folder)
     if not marker.is_file():
         return False
-    record = json.loads(marker.read_text(encoding="utf-8"))
-    exists = [(marker.parent / name).exists() for name in record["made"]]
-    return record["checksums"] == _checksums(volumes) and all(exists)
+    try:
+        record = json.loads(marker.read_text(encoding="utf-8"))
+        checksums, made = (
+            dict(record["checksums"]),
+            [marker.parent / name for name in record["made"]],
+        )
+        return checksums == _checksums(volumes) and all(path.exists() for path in made)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{marker} is no record of a download ({_one_line(error)}): delete it and {_AGAIN}"
+        ) from error
 
 
 def _left_over(archives: Sequence[Archive], folder: Path) -> list[Path]:

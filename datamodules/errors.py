@@ -6,11 +6,37 @@ exception is a bug and keeps its traceback. What many places say alike is a clas
 text; its arguments are kept as they are, so that it can be sent from one process to another.
 """
 
+import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 
 class UserError(Exception):
     """Something that the user can put right: a name, a path, a file, a full disk."""
+
+
+def printable(text: str) -> str:
+    """A text as one line that a terminal can show: line ends and other control characters of names
+    from outside are escaped.
+
+    >>> print(printable("a\\nb\\x1b[2J"))
+    a\\nb\\x1b[2J
+    """
+    shown = (
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
+    return "".join(shown)
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """A question for the known name that an unknown one resembles, to follow it; or nothing.
+
+    >>> nearest("fcp", ["fcpe", "muq"]), nearest("x", ["fcpe"])
+    (", did you mean 'fcpe'?", '')
+    """
+    close = difflib.get_close_matches(name, names, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
 
 
 class MissingFilesError(UserError):

@@ -1,16 +1,19 @@
 """Files that are either whole or absent, whatever is killed when; locks, checksums and free space.
 
-Conventions: a file is written under a temporary name in its own folder (`.NAME.HEX.tmp`), flushed
-to disk and renamed. What a killed process leaves behind is a temporary file, which
-`remove_temporary` deletes. Sizes are bytes, and 1 GB is 10^9 of them.
+Conventions: a file is written under a temporary name in its own folder, which names its writer
+(`.NAME.HEX-PROCESS@HOST.tmp`), flushed to disk and renamed. What a killed process leaves behind is
+a temporary file, which `remove_temporary` and `remove_orphans` delete. Sizes are bytes, and 1 GB is
+10^9 of them.
 """
 
 import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +21,8 @@ from pathlib import Path
 
 from datamodules.errors import UserError
 
+_WRITER = re.compile(r"-(?P<process>\d+)@(?P<host>.+)\.tmp$")
+_DAY_S = 86400.0
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -33,7 +38,8 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full.
     """
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    writer = f"{uuid.uuid4().hex[:8]}-{os.getpid()}@{socket.gethostname()}"
+    temporary = path.parent / f".{path.name}.{writer}.tmp"
     try:
         make_folder(path.parent)
         yield temporary
@@ -85,6 +91,34 @@ def remove_temporary(folder: Path) -> None:
     """Deletes what killed writers left directly in `folder`; only for who holds that folder."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+def remove_orphans(folder: Path) -> None:
+    """Deletes what killed writers left directly in `folder`, where others may be at work.
+
+    Whether a writer on another machine still lives cannot be known: its files stay for a day.
+    """
+    for path in folder.glob(".*.tmp"):
+        with suppress(OSError):  # another process may be as quick, or own the folder
+            if _is_orphan(path):
+                path.unlink(missing_ok=True)
+
+
+def _is_orphan(path: Path) -> bool:
+    writer = _WRITER.search(path.name)
+    if writer is None or writer["host"] != socket.gethostname():
+        return time.time() - path.stat().st_mtime > _DAY_S
+
+    process = int(writer["process"])
+    if process == os.getpid():
+        return True  # of an earlier container: this process writes nothing just now
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's
+        return False
+    return False
 
 
 def _fsync(path: Path) -> None:

@@ -6,9 +6,8 @@ channels are counted per file. A group with `|` in its name is several groups, a
 to each. Reading and hashing run in threads: most of the time goes to the disk.
 """
 
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,16 +19,25 @@ import numpy as np
 
 from datamodules.audio.decode import AudioError, AudioInfo, audio_info
 from datamodules.card import Card
-from datamodules.errors import UserError
-from datamodules.files import sha256_of
+from datamodules.duplicates import look_at_each, same_audio
+from datamodules.excluding import exclude_remedy
+from datamodules.listing import hash_list
 from datamodules.task import TaskDataModule
-from datamodules.tracks import SPLITS, BadFile, Kind, Segment, Split, Track, UnusableFile
+from datamodules.tracks import (
+    SPLITS,
+    BadFile,
+    Kind,
+    Segment,
+    Split,
+    Track,
+    UnusableFile,
+    count_scored,
+)
 
 T = TypeVar("T")
 Headers = Mapping[Path, AudioInfo | str]  # what a file's header says, or why it cannot be read
 _N_THREADS = 16
 _FILES_PER_CALL = 64  # a future for every one of 300 000 files would cost more than the file
-_SAMPLE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,8 @@ class Passport:
         channels: number of files of each number of channels.
         missing: labelled tracks without audio.
         unreadable: tracks whose file's header cannot be read, or announces no samples.
+        odd_lengths: readable tracks that do not last as long as those of the dataset do, and how
+            long they last in s.
         left_out: known bad files that are no tracks.
         excluded: ids that `data.exclude` leaves out.
         duplicates: sets of files with the same bytes, as their tracks; those in more than one split
@@ -89,6 +99,8 @@ class Passport:
         grouped: tracks that have a group, in each split.
         listed: number of tracks that `list_hash` is of, with audio or without.
         list_hash: see `hash_list`.
+        lasts_s: how long the dataset's tracks last, see `TaskDataModule.lasts_s`.
+        exclude: entries of `data.exclude`, for advice.
     """
 
     dataset: str
@@ -110,6 +122,9 @@ class Passport:
     grouped: Mapping[Split, int]
     listed: int
     list_hash: str
+    odd_lengths: tuple[tuple[str, float], ...] = ()
+    lasts_s: tuple[float, float] | None = None
+    exclude: tuple[str, ...] = ()
 
     @property
     def group_leaks(self) -> dict[str, Mapping[Split, int]]:
@@ -139,40 +154,8 @@ class Passport:
         return (
             f"{len(names)} of {self.listed} {self.dataset} files cannot be read: "
             f"{', '.join(names)}. Replace them, or leave them out with "
-            f"data.exclude=[{','.join(names)}] (tables will say so)"
+            f"{exclude_remedy(self.dataset, names, self.exclude)} (tables will say so)"
         )
-
-
-def hash_list(tracks: Sequence[Track]) -> str:
-    """16 hex digits that two people share if their tracks have the same ids, splits and targets.
-
-    The start of the SHA-256 over the sorted lines `track_id<tab>split<tab>target`; numbers have six
-    decimals, which hides in which order a machine adds.
-
-    >>> one = Track("a", Path("a.wav"), "train", 0)
-    >>> other = Track("b", Path("b.wav"), "test", (0.5, 1.0))
-    >>> hash_list([one, other]), hash_list([one, other]) == hash_list([other, one])
-    ('3a9438398b552a9d', True)
-    """
-    lines = sorted(f"{track.track_id}\t{track.split}\t{_target_text(track)}" for track in tracks)
-    text = "".join(f"{line}\n" for line in lines)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _target_text(track: Track) -> str:
-    if isinstance(track.target, int):
-        return str(track.target)
-    # + 0.0 makes 0.0 of -0.0
-    return " ".join(f"{round(number, 6) + 0.0:.6f}" for number in _numbers(track.target))
-
-
-def _numbers(target: tuple[float, ...] | tuple[Segment, ...]) -> Iterator[float]:
-    """The numbers of a target, those of a segment one after the other."""
-    for part in target:
-        if isinstance(part, Segment):
-            yield from part
-        else:
-            yield part
 
 
 def read_passport(
@@ -188,7 +171,6 @@ def read_passport(
         UserError: the dataset's folder is missing, or its labels are missing or broken. Missing or
             broken audio is no error.
     """
-    everything = data.listed()
     listed = data.wanted()
     data.check_targets(listed)
     tracks = [track for track in listed if track.path.is_file()]
@@ -214,13 +196,35 @@ def read_passport(
         missing=tuple(track for track in listed if not track.path.is_file()),
         unreadable=tuple(_unreadable(tracks, headers)),
         left_out=tuple(data.left_out()),
-        excluded=tuple(sorted(data.excluded_ids() & {track.track_id for track in everything})),
-        duplicates=tuple(_duplicates(readable, files)),
+        excluded=tuple(_excluded(data, listed)),
+        duplicates=tuple(same_audio(readable, files.each)),
         groups=_tracks_per_group(tracks),
         grouped=Counter(track.split for track in tracks if track.group),
         listed=len(listed),
         list_hash=hash_list(listed),
+        odd_lengths=tuple(_odd_lengths(data, readable, seconds)),
+        lasts_s=None if data.is_demo else data.lasts_s,
+        exclude=tuple(sorted(data.exclude)),
     )
+
+
+def _excluded(data: TaskDataModule, wanted: Sequence[Track]) -> list[str]:
+    """Ids that `data.exclude` leaves out, by themselves or by a word."""
+    everything = {track.track_id for track in data.listed()}
+    if data.is_demo:  # it holds a part of the list, which nobody has excluded
+        return sorted(data.excluded_ids() & everything)
+    return sorted(everything - {track.track_id for track in wanted})
+
+
+def _odd_lengths(
+    data: TaskDataModule, tracks: Sequence[Track], seconds: Mapping[str, float]
+) -> list[tuple[str, float]]:
+    """Tracks, and how long they last, whose length the dataset's tracks do not have."""
+    if data.lasts_s is None or data.is_demo:
+        return []
+    low, high = data.lasts_s
+    lengths = [(track.track_id, seconds[track.track_id]) for track in tracks]
+    return [(name, length) for name, length in lengths if not low <= length <= high]
 
 
 class _Files:
@@ -243,24 +247,11 @@ class _Files:
 
         found: dict[Path, T] = {}
         with ThreadPoolExecutor(_N_THREADS) as pool:
-            for looked_at in pool.map(partial(_look_at_each, look), parts):
+            for looked_at in pool.map(partial(look_at_each, look), parts):
                 found.update(looked_at)
                 self._done += len(looked_at)
                 self._progress(self._done, self._total)
         return found
-
-
-def _look_at_each(look: Callable[[Path], T], paths: Sequence[Path]) -> dict[Path, T]:
-    found = {}
-    for path in paths:
-        try:
-            found[path] = look(path)
-        except OSError as error:
-            raise UserError(
-                f"cannot read {path} ({error.strerror}): "
-                "repair it or leave its track out with data.exclude"
-            ) from error
-    return found
 
 
 def _header(path: Path) -> AudioInfo | str:
@@ -308,7 +299,7 @@ def _split_facts(
         per_class = _per_class(len(data.classes), members, seconds)
 
     return SplitFacts(
-        found=len(members),
+        found=count_scored(members)[split],
         expected=None if data.is_demo else data.expected.get(split),
         seconds=sum(seconds[track.track_id] for track in members),
         per_class=tuple(per_class),
@@ -357,44 +348,3 @@ def _tracks_per_group(tracks: Sequence[Track]) -> dict[str, Mapping[Split, int]]
         for name in set((track.group or "").split("|")) - {""}:
             groups[name][track.split] += 1
     return dict(groups)
-
-
-def _duplicates(tracks: Sequence[Track], files: _Files) -> list[tuple[Track, ...]]:
-    """Tracks whose files have the same bytes, those in more than one split first."""
-    of_path = {track.path: track for track in reversed(tracks)}  # the first of a file's tracks
-
-    # Only files of one size can be the same, and of those only the ones with the same bytes in the
-    # middle are read as a whole.
-    sizes = {path: path.stat().st_size for path in of_path}
-    samples = files.each(_sample, _that_share(sizes))
-    candidates = _that_share({path: (sizes[path], sample) for path, sample in samples.items()})
-
-    tracks_of_hash: defaultdict[str, list[Track]] = defaultdict(list)
-    for path, file_hash in files.each(sha256_of, candidates).items():
-        tracks_of_hash[file_hash].append(of_path[path])
-
-    sets = [same for same in tracks_of_hash.values() if len(same) > 1]
-    found = [tuple(sorted(same, key=lambda track: track.track_id)) for same in sets]
-    return sorted(found, key=lambda same: (not crosses_splits(same), same[0].track_id))
-
-
-def crosses_splits(tracks: Sequence[Track]) -> bool:
-    """Whether tracks are of more than one split."""
-    return len({track.split for track in tracks}) > 1
-
-
-def _that_share(keys: Mapping[Path, Hashable]) -> list[Path]:
-    """Paths that share their key with another one."""
-    n = Counter(keys.values())
-    return [path for path, key in keys.items() if n[key] > 1]
-
-
-def _sample(path: Path) -> bytes:
-    """Hash of some bytes in the middle of a file.
-
-    It tells most files of one size apart (all 305 979 of NSynth have the same) at the price of one
-    read; at the start, headers look alike.
-    """
-    with path.open("rb") as file:
-        file.seek(path.stat().st_size // 2)
-        return hashlib.sha256(file.read(_SAMPLE_BYTES)).digest()

@@ -10,7 +10,9 @@ from itertools import groupby
 from statistics import median
 
 from datamodules.card import Card
-from datamodules.passport import Passport, SplitFacts, Values, crosses_splits
+from datamodules.duplicates import crosses_splits
+from datamodules.excluding import DUPLICATES, exclude_remedy
+from datamodules.passport import Passport, SplitFacts, Values
 from datamodules.tracks import SPLITS, Split
 
 _MOST_CLASSES = 20  # more of them are summarised
@@ -177,8 +179,19 @@ def _audio_lines(passport: Passport) -> Iterator[str]:
         low, middle, high = passport.durations_s
         length = f"; a track lasts {low:.2f} to {high:.2f} s, median {middle:.2f} s"
     yield from _fact("audio", f"{hours:.2f} h{length} (as the headers say: no sample was decoded)")
+    if passport.lasts_s is not None:
+        yield from _length_lines(passport, passport.lasts_s)
     yield from _fact("rates", _file_counts(passport.sample_rates, " Hz"))
     yield from _fact("channels", _file_counts(passport.channels, ""))
+
+
+def _length_lines(passport: Passport, lasts_s: tuple[float, float]) -> list[str]:
+    """Tracks that are shorter or longer than those of the dataset are: most often cut files."""
+    low, high = lasts_s
+    odd = [f"{name} ({seconds:.2f} s)" for name, seconds in passport.odd_lengths]
+    if not odd:
+        return _fact("lengths", f"every track lasts {low:g} to {high:g} s, as it should")
+    return _fact("lengths", f"{len(odd)} tracks do not last {low:g} to {high:g} s: {_some(odd)}")
 
 
 def _file_counts(n_files: Mapping[int, int], unit: str) -> str:
@@ -202,7 +215,8 @@ def _file_lines(passport: Passport) -> Iterator[str]:
 
     left_out = [f"{item.name}: {item.reason} (listed {item.listed})" for item in passport.left_out]
     yield from _fact("left out", *left_out)
-    yield from _fact("excluded", *(f"{item} (data.exclude)" for item in passport.excluded))
+    excluded = [f"{item} (data.exclude)" for item in passport.excluded]
+    yield from _fact("excluded", *_first_lines(excluded))
 
 
 def _some(names: Sequence[str]) -> str:
@@ -228,7 +242,11 @@ def _duplicate_lines(passport: Passport) -> list[str]:
 
     crossing = sum(map(crosses_splits, passport.duplicates))
     summary = f"{len(lines)} sets of files with the same bytes, {crossing} of them across splits"
-    return _fact("duplicates", summary, *_first_lines(lines))
+    advice = []
+    if crossing:
+        remedy = exclude_remedy(passport.dataset, [DUPLICATES], passport.exclude)
+        advice = [f"{remedy} keeps one copy: in test, else in val"]
+    return _fact("duplicates", summary, *_first_lines(lines), *advice)
 
 
 def _group_lines(passport: Passport) -> list[str]:

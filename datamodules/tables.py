@@ -203,7 +203,7 @@ def read_jsonl(path: Path) -> Table:
 def _json_object(line: str) -> Cells:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # nested deeper than Python's stack
         raise ValueError(f"is not valid JSON ({error})") from error
     if not isinstance(value, dict):
         kind = type(value).__name__

@@ -1,6 +1,6 @@
 """A task: a dataset's labelled tracks, and the loaders that Lightning asks for.
 
-Conventions: the predict loader yields lists of clips (and of files that cannot be used) for
+Conventions: the predict loader yields lists of files that were read, with their clips, for
 extraction, once `audio` says which; the train, val and test loaders yield batches of features for
 probes, once `features` holds them. One LightningDataModule class per MARBLE task.
 """
@@ -14,22 +14,24 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
-from datamodules.audio.clips import Clip, ClipRule
-from datamodules.audio.loader import ClipLoader
+from datamodules.audio.clips import ClipRule
+from datamodules.audio.loader import ClipLoader, ReadFile
 from datamodules.card import Card
+from datamodules.digests import KnownDigests
+from datamodules.duplicates import copies, same_audio
 from datamodules.errors import UserError
+from datamodules.excluding import DUPLICATES, MISSING, WORDS, exclude_remedy
 from datamodules.features.frames import FrameFeatures
 from datamodules.features.memory import FeatureBatch, MemoryFeatures
 from datamodules.tracks import (
     MARKER,
-    MISSING,
     SPLITS,
     BadFile,
     Kind,
     Segment,
     Split,
     Track,
-    UnusableFile,
+    count_scored,
 )
 
 
@@ -42,7 +44,10 @@ class TaskDataModule(L.LightningDataModule):
         classes: names of the classes, tags or dimensions, in the order of the targets.
         frame_rate: of the label grid in Hz, for the kind `frames`; None where a track has one
             target.
-        expected: number of tracks per split in the complete dataset (empty if it varies).
+        expected: number of tracks per split in the complete dataset; where none is published, those
+            that are listed, before any is excluded.
+        lasts_s: the shortest and the longest that a track of the dataset lasts, in s; None where
+            that is not known. The passport names those that do not.
         card: about the dataset, and how to get it.
         known_bad: files of the dataset that `read_tracks` leaves out.
         audio: clips that the predict loader yields.
@@ -51,7 +56,8 @@ class TaskDataModule(L.LightningDataModule):
     Args:
         root: folder of the dataset.
         clip: how its tracks are cut.
-        exclude: ids of tracks to leave out; `gtzan:jazz.00054` is for one dataset only.
+        exclude: what to leave out, see `datamodules.excluding`: ids of tracks, such as
+            `jazz.00054`, or `gtzan:jazz.00054` for one dataset only; or words.
     """
 
     dataset: str
@@ -59,6 +65,7 @@ class TaskDataModule(L.LightningDataModule):
     classes: tuple[str, ...]
     frame_rate: float | None = None
     expected: Mapping[Split, int] = MappingProxyType({})
+    lasts_s: tuple[float, float] | None = None
     card: Card | None = None
     known_bad: tuple[BadFile, ...] = ()
     audio: ClipLoader
@@ -73,6 +80,7 @@ class TaskDataModule(L.LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._labelled: list[Track] | None = None
         self._tracks: list[Track] | None = None
+        self._copies: set[str] | None = None
 
     @property
     def is_demo(self) -> bool:
@@ -102,6 +110,8 @@ class TaskDataModule(L.LightningDataModule):
                     "folder that holds it"
                 )
             self._labelled = self.read_tracks()
+            if not self.expected:
+                self.expected = count_scored(self._labelled)
         return self._labelled
 
     def wanted(self) -> list[Track]:
@@ -116,7 +126,18 @@ class TaskDataModule(L.LightningDataModule):
             for track in self.listed()
             if track.track_id not in excluded and (not only_there or track.path.is_file())
         ]
+        if DUPLICATES in excluded:
+            found = self._copies_of(wanted)
+            wanted = [track for track in wanted if track.track_id not in found]
         return sorted(wanted, key=lambda track: track.track_id)
+
+    def _copies_of(self, tracks: Sequence[Track]) -> set[str]:
+        """Ids of the tracks whose audio is in another split too, of which that one is kept."""
+        if self._copies is None:
+            there = [track for track in tracks if track.path.is_file()]
+            alike = same_audio(there)
+            self._copies = {track.track_id for same in alike for track in copies(same)}
+        return self._copies
 
     def tracks(self) -> list[Track]:
         """The tracks to work on: those that are wanted, whose audio is there.
@@ -134,12 +155,31 @@ class TaskDataModule(L.LightningDataModule):
             self._tracks = tracks
         return self._tracks
 
+    def identify(self, digests: KnownDigests) -> None:
+        """Gives the tracks the ids of their audio, as far as their files are known.
+
+        Raises:
+            UserError: as `tracks`.
+        """
+        self._tracks = digests.identify(self.tracks())
+
+    def inputs(self) -> tuple[list[Path], list[Path]]:
+        """Folders of which every file may matter to labels and audio, and further single files."""
+        return [self.root], []
+
     def excluded_ids(self) -> set[str]:
-        """Ids in `exclude` that are for this dataset or for all."""
-        ours = (
-            name for name in self.exclude if ":" not in name or name.startswith(f"{self.dataset}:")
-        )
-        return {name.removeprefix(f"{self.dataset}:") for name in ours}
+        """Ids and words in `exclude` that are for this dataset or for all."""
+        ours = [entry for entry in self.exclude if self.is_ours(entry)]
+        return {entry.removeprefix(f"{self.dataset}:") for entry in ours}
+
+    def is_ours(self, entry: str) -> bool:
+        """Whether an entry of `exclude` may be meant for this dataset.
+
+        What stands before a colon may be the name of another dataset, or the start of an id.
+        """
+        if ":" not in entry or entry.startswith(f"{self.dataset}:"):
+            return True
+        return any(track.track_id == entry for track in self.listed())
 
     def check_targets(self, tracks: Sequence[Track]) -> None:
         """Raises UserError if a target is not what `kind` and `classes` say."""
@@ -168,11 +208,12 @@ class TaskDataModule(L.LightningDataModule):
     def _check_excluded(self) -> None:
         known = {track.track_id for track in self.listed()}
         known |= {item.name for item in self.left_out()}
-        unknown = sorted(self.excluded_ids() - known - {MISSING})
+        unknown = sorted(self.excluded_ids() - known - WORDS)
         if unknown:
             raise UserError(
                 f"data.exclude names {len(unknown)} tracks that {self.dataset} does not have "
-                f"(first: {unknown[0]})"
+                f"(first: {unknown[0]}): correct them, or write DATASET:ID where they are those of "
+                "another one"
             )
 
     def _check_audio(self, tracks: Sequence[Track]) -> None:
@@ -181,13 +222,11 @@ class TaskDataModule(L.LightningDataModule):
             return
 
         # A few tracks are left out by their ids, many by one word.
-        names = ",".join(track.track_id for track in missing)
-        if len(missing) > 3:
-            names = f"{self.dataset}:{MISSING}"
+        ids = [track.track_id for track in missing] if len(missing) <= 3 else [MISSING]
         raise UserError(
             f"{len(missing)} of {len(tracks)} {self.dataset} tracks have no audio under "
             f"{self.root} (first: {missing[0].path}). Put the files there, or leave the tracks out "
-            f"with data.exclude=[{names}]"
+            f"with {exclude_remedy(self.dataset, ids, self.exclude)}"
         )
 
     def _check_splits(self, tracks: Sequence[Track]) -> None:
@@ -201,8 +240,8 @@ class TaskDataModule(L.LightningDataModule):
 
     # -- loaders -------------------------------------------------------------------------------
 
-    def predict_dataloader(self) -> DataLoader[list[Clip | UnusableFile]]:
-        """Batches of decoded clips: the share of this rank."""
+    def predict_dataloader(self) -> DataLoader[list[ReadFile]]:
+        """Batches of files that were read, with their clips: the share of this rank."""
         if self.trainer is None:
             return self.audio.batches()
         return self.audio.batches(self.trainer.global_rank, self.trainer.world_size)

@@ -4,6 +4,8 @@ Conventions: a track is the labelled item, the unit of split, of score and of bo
 the piece of a track that one forward pass sees. Times are in s from the start of the track.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,7 +13,6 @@ from typing import Literal, NamedTuple
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Kind = Literal["classification", "multilabel", "regression", "frames"]  # of a task's targets
-MISSING = "missing"  # in `exclude`: every track without audio
 MARKER = "demo.json"  # a dataset's folder that holds this file is the rendered stand-in
 
 
@@ -44,6 +45,9 @@ class Track:
             of them separated by `|`; None where it is not known.
         start_s: where in the file the track starts, in s.
         end_s: where in the file it ends, in s; None: at the end of the file.
+        audio_id: of the content of its audio, see `audio_id`; empty until the file was read.
+        song: of several tracks that are pieces of one song, in files of their own, its name: they
+            are scored as one, by the mean of their outputs. None for a track that is a whole.
     """
 
     track_id: str
@@ -53,26 +57,57 @@ class Track:
     group: str | None = None
     start_s: float = 0.0
     end_s: float | None = None
+    audio_id: str = ""
+    song: str | None = None
+
+    @property
+    def scored_as(self) -> str:
+        """Name of what it is scored as: its song, or itself."""
+        return self.track_id if self.song is None else self.song
+
+
+def audio_id(sha256: str, start_s: float = 0.0, end_s: float | None = None) -> str:
+    """Name of audio by its content: the digest of its file, and which part of it is meant.
+
+    Tracks with equal audio have equal ids, whatever their files are called.
+
+    >>> audio_id("a" * 64)
+    'aaaaaaaaaaaaaaaaaaaaaaaa'
+    >>> audio_id("a" * 64, 1.5, 3.0)
+    'aaaaaaaaaaaaaaaaaaaaaaaa@1.5-3.0'
+    """
+    content = sha256[:24]
+    if start_s == 0 and end_s is None:
+        return content
+    return f"{content}@{start_s!r}-{'' if end_s is None else repr(end_s)}"
+
+
+def count_scored(tracks: Iterable[Track]) -> Counter[Split]:
+    """How many scores each split is the mean of: pieces of one song give one.
+
+    >>> pieces = [Track(name, Path(name), "test", 0, song="s") for name in "ab"]
+    >>> count_scored([*pieces, Track("c", Path("c"), "test", 0)])
+    Counter({'test': 2})
+    """
+    scored = {(track.split, track.scored_as) for track in tracks}
+    return Counter(split for split, _ in scored)
 
 
 @dataclass(frozen=True)
 class ClipPlace:
-    """Which piece of which track a clip is.
+    """Which piece of which audio a clip is.
 
     Attributes:
-        track_id: the track it was cut from.
+        audio_id: of the track it was cut from, see `audio_id`.
         index: 0 .. n_clips - 1, its place in the track.
         n_clips: how many clips the track gives.
         start_s: where it starts in the track, in s.
-        file_bytes: size of the audio file, which tells a changed file from the one that features
-            were made of.
     """
 
-    track_id: str
+    audio_id: str
     index: int
     n_clips: int
     start_s: float
-    file_bytes: int
 
 
 @dataclass(frozen=True)

@@ -1,92 +1,22 @@
-"""The command line: `mirprobe VERB [key=value ...]`, one call per verb.
+"""The command `mirprobe`: where it starts.
 
-Conventions: settings are Hydra overrides (README, conf/). Exit code 0 only if all that was asked
-for exists afterwards; 1 if a self-test fails; 2 for what a user can put right, told in one line;
-130 or 143 after Ctrl-C or SIGTERM. A traceback is a bug.
+Conventions: Ctrl-C may come at any moment, so what takes time to import is imported where that is
+caught.
 """
 
-import argparse
-import os
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-
-from datamodules.errors import UserError
-from mirprobe import verbs
-
-EXAMPLES = """examples:
-  mirprobe sweep                                  the offline demo: pitch, instrument, key with \
-FCPE and the baseline
-  mirprobe sweep model=fcpe task=all              every task there is data for
-  mirprobe sweep model=fcpe model.weights=random  the random-network control
-  mirprobe sweep seed=0,1,2 protocol.lr=1e-3,3e-4 a comma list runs every value
-  mirprobe sweep data.root=/datasets task=gtzan_genre data.exclude=[jazz.00054]
-  mirprobe report task=all                        the table and figures of what is done
-"""
-
-VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
-    "sweep": verbs.sweep,
-    "extract": verbs.extract,
-    "probe": verbs.probe,
-    "report": verbs.report,
-    "data": verbs.data,
-    "check": verbs.check,
-    "fetch": verbs.fetch,
-    "push": verbs.push,
-    "list": verbs.list_names,
-}
-
-
-def _parser() -> argparse.ArgumentParser:
-    shape = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="mirprobe",
-        formatter_class=shape,
-        description="What does each layer of a frozen music model know? "
-        "Layer-wise probes on MARBLE's tasks.",
-        epilog=f"names for key=value:\n{verbs.names()}\n\n{EXAMPLES}",
-    )
-    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, function in VERBS.items():
-        about = " ".join((function.__doc__ or "").split())
-        verb = subparsers.add_parser(
-            name, help=about, description=about, formatter_class=shape, epilog=EXAMPLES
-        )
-        verb.set_defaults(function=function)
-        if name != "list":
-            _add_settings(verb)
-    return parser
-
-
-def _add_settings(verb: argparse.ArgumentParser) -> None:
-    cell_help = "a cell's config.yaml instead of settings; more than one may be given"
-    verb.add_argument("--cell", type=Path, action="append", metavar="FILE", help=cell_help)
-    settings_help = "Hydra overrides; every key: conf/"
-    verb.add_argument("settings", nargs="*", metavar="key=value", help=settings_help)
+from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit code."""
-    options = _parser().parse_args(arguments)
     try:
-        return options.function(options) or 0
-    except UserError as error:
-        print(f"mirprobe: {error}", file=sys.stderr)
-        return 2
+        from mirprobe.command import run
+
+        return run(arguments)
     except KeyboardInterrupt:
-        return _stopped(130)
-    except SystemExit as ended:  # Lightning ends with 1 after Ctrl-C, and with 0 after SIGTERM
-        if isinstance(ended.__context__, KeyboardInterrupt):
-            return _stopped(130)
-        return _stopped(143) if ended.code in (None, 0) else int(ended.code)
-    except BrokenPipeError:  # `mirprobe report | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
-
-
-def _stopped(code: int) -> int:
-    print("\nmirprobe: stopped; run the same command to go on", file=sys.stderr)
-    return code
+        print("\nmirprobe: stopped by SIGINT before any work", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -7,16 +7,17 @@ another machine changes no result.
 
 import hashlib
 import json
-import math
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from datamodules.audio.clips import ClipRule
 from datamodules.demo.recipe import demo_root
@@ -26,6 +27,15 @@ GROUPS = ("model", "task", "protocol", "launcher", "logger")
 LOGGER_MODES = ("auto", "online", "offline", "disabled")
 RESULTS_VERSION = 2  # raised when a change of code changes numbers; part of every cell's hash
 SETTINGS, STORE = "config.yaml", "features.json"  # files of a cell
+MOST_BYTES, MOST_DEEP = 10**6, 20  # of a file of settings
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    yaml.YAMLError,
+    OmegaConfBaseException,
+)
 
 
 @dataclass(frozen=True)
@@ -157,16 +167,23 @@ class Cell:
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:12]
 
     def identity(self) -> dict[str, Any]:
-        """The settings that change results; tables that options name count by their content."""
+        """The settings that change results, without any path.
+
+        Tables that options name count by their content; what a dataset's folder holds is part of
+        what a result was made of (`provenance`).
+        """
         # Names for people, and the place of a class among our files, change nothing.
         ignored = ("card", "label", "level", "demo", "_target_")
         task = {key: value for key, value in asdict(self.task).items() if key not in ignored}
         model = {key: value for key, value in self.model.items() if key not in ignored}
 
-        root = str(Path(self.data.root or ".").resolve())
-        if self.is_demo:
-            root = demo_root(Path(), self.data.scale).name
-        data = {"root": root, "exclude": sorted(self.data.exclude), "tables": self._tables()}
+        tables = self._tables()
+        task["options"] = {
+            name: tables.get(name, value) for name, value in self.task.options.items()
+        }
+        model.pop("checkpoint", None)  # its content counts, as that of all weights
+        demo = demo_root(Path(), self.data.scale).name if self.is_demo else None
+        data = {"demo": demo, "exclude": sorted(self.data.exclude)}
 
         return {
             "model": model,
@@ -181,13 +198,40 @@ class Cell:
         """SHA-256 of every file that an option names."""
         digests = {}
         for name, value in self.task.options.items():
-            if isinstance(value, str) and Path(value).is_file():
-                digests[name] = hashlib.sha256(Path(value).read_bytes()).hexdigest()
+            try:
+                if isinstance(value, str) and Path(value).is_file():
+                    digests[name] = hashlib.sha256(Path(value).read_bytes()).hexdigest()
+            except OSError as error:  # a name that is too long, a file that may not be read
+                raise UserError(
+                    f"task.options.{name}={value} cannot be read ({error.strerror}): set it to a "
+                    "file that can"
+                ) from error
         return digests
 
     @property
+    def data_places(self) -> tuple[str, ...]:
+        """Files and folders, of those that the settings name, that labels and audio come from."""
+        options = [value for value in self.task.options.values() if isinstance(value, str)]
+        named = [self.data.root or self.paths.data, *options]
+        return tuple(str(Path(place).absolute()) if place else "" for place in named)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Files and folders that the settings name: in no hash, but two of them make two cells."""
+        checkpoint = self.model.get("checkpoint")
+        return (*self.data_places, str(Path(checkpoint).absolute()) if checkpoint else "")
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Tells a cell from all others of a command."""
+        return (self.hash, *self.places, *asdict(self.paths).values())
+
+    @property
     def folder(self) -> Path:
-        """Where the cell's results go: `runs/<model>/<task>/<protocol>-s<seed>-<hash>`."""
+        """Where the cell's results go: `runs/<model>/<task>/<protocol>-s<seed>-<hash>`.
+
+        They lie in folders of their own, one for each content that they were made of.
+        """
         name = f"{self.protocol.name}-s{self.seed}-{self.hash}"
         return Path(self.paths.runs) / self.model_name / self.task.name / name
 
@@ -204,12 +248,38 @@ def read_cell(path: Path) -> Cell:
         UserError: the file is missing or is not a cell.
     """
     try:
-        return to_cell(OmegaConf.load(path))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        return to_cell(read_yaml(path))
+    except UNREADABLE as error:
         raise UserError(
             f"{path} is not a cell file ({' '.join(str(error).split())}): make one with `mirprobe "
             "sweep`"
         ) from error
+
+
+def read_yaml(path: Path) -> Any:
+    """The settings in a YAML file of anybody: to read it neither hangs nor runs code.
+
+    Raises:
+        Exception: one of `UNREADABLE`.
+    """
+    if path.exists() and not path.is_file():  # a pipe or a device would be waited for
+        raise ValueError("it is not a file")
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES} bytes")
+    text = path.read_text(encoding="utf-8")
+
+    # References to references and endless depth are small files that take for ever to build.
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if depth == 0 and isinstance(event, yaml.ScalarEvent | yaml.SequenceStartEvent):
+            raise ValueError("it holds no keys")
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has a reference (*), which settings do not need")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEEP:
+            raise ValueError(f"it is nested more than {MOST_DEEP} deep")
+    return OmegaConf.create(text)
 
 
 def to_cell(settings: Any) -> Cell:
@@ -231,36 +301,77 @@ def to_cell(settings: Any) -> Cell:
     return cell
 
 
-_POSITIVE = (
-    *("protocol.hidden", "protocol.lr", "protocol.layer_weights_lr", "protocol.batch_size"),
-    *("protocol.frame_batch_size", "protocol.max_epochs", "protocol.patience"),
-    *("extract.batch_seconds", "extract.shard_clips", "extract.shard_seconds"),
-    *("data.scale", "task.clip.seconds", "task.clip.tail_seconds"),
-)
+_RANGES: dict[str, tuple[float, float]] = {
+    "protocol.hidden": (1, 65536),
+    "protocol.lr": (1e-12, 100),
+    "protocol.layer_weights_lr": (1e-12, 100),
+    "protocol.batch_size": (1, 10**6),
+    "protocol.frame_batch_size": (1, 10**7),
+    "protocol.max_epochs": (1, 10**6),
+    "protocol.patience": (1, 10**6),
+    "extract.batch_seconds": (0.01, 10**6),
+    "extract.n_workers": (0, 1024),
+    "extract.shard_clips": (1, 10**7),
+    "extract.shard_seconds": (0.01, 10**6),
+    "data.scale": (1e-3, 1000),
+    "task.clip.seconds": (0.02, 36000),  # a frame of the fastest backbone is 0.01 s, MusicFM's 0.04
+    "task.clip.tail_seconds": (0.01, 36000),
+    "logger.timeout_s": (1, 3600),
+    "seed": (0, 2**32 - 1),
+}
 _CHOICES = {
     "logger.mode": LOGGER_MODES,
     "protocol.track_score": ("logits", "probabilities"),
     "protocol.layer_weights_init": ("zeros", "normal"),
 }
+_NAMES = ("model.name", "task.name", "protocol.name")
+_CARD = ("label", "licence", "note")
 
 
 def _check_values(cell: Cell) -> None:
     """Refuses what no training and no extraction can use."""
-    for name in _POSITIVE:
+    for name, (low, high) in _RANGES.items():
         value = attrgetter(name)(cell)
-        if value is not None and not 0 < value < math.inf:
+        if value is None or low <= value <= high:
+            continue
+        if value <= 0 < low:
             raise UserError(f"{name} must be more than 0, found {value}")
+        raise UserError(f"{name} must be from {low} to {high}, found {value}")
 
     for name, choices in _CHOICES.items():
         choice = attrgetter(name)(cell)
         if choice not in choices:
             raise UserError(f"unknown {name} {choice!r}. Known: {', '.join(choices)}")
 
-    if not 0 <= cell.seed < 2**32:
-        raise UserError(f"seed must be from 0 to {2**32 - 1}, found {cell.seed}")
-    if cell.extract.n_workers is not None and cell.extract.n_workers < 0:
-        raise UserError(f"extract.n_workers must be 0 or more, found {cell.extract.n_workers}")
     if not 0 <= cell.protocol.dropout < 1:
         raise UserError(
             f"protocol.dropout must be from 0 up to below 1, found {cell.protocol.dropout}"
+        )
+    for name in ("data.root", "paths.data", "paths.features", "paths.runs"):
+        if attrgetter(name)(cell) == "":  # such as that of a variable that is not set
+            raise UserError(f"{name} is empty: set it to a folder, or leave it out")
+    _check_names(cell)
+
+
+def _check_names(cell: Cell) -> None:
+    """Refuses names that cannot be a folder's, and a model without a class or with half a card."""
+    names = (cell.model.get("name"), cell.task.name, cell.protocol.name)
+    for key, name in zip(_NAMES, names, strict=True):
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]{0,47}", name):
+            raise UserError(
+                f"{key} must be a name of at most 48 letters, digits, - _ . or +, since folders are"
+                f" called by it, found {name!r}"
+            )
+
+    if not isinstance(cell.model.get("_target_"), str):
+        raise UserError(
+            f"model._target_ must be the class of {cell.model['name']}, as in conf/model/fcpe.yaml,"
+            f" found {cell.model.get('_target_')!r}"
+        )
+    card = cell.model.get("card", dict.fromkeys(_CARD, ""))
+    whole = isinstance(card, Mapping) and all(isinstance(card.get(key), str) for key in _CARD)
+    if not whole:
+        raise UserError(
+            f"model.card must have the texts {', '.join(_CARD)}, found {card!r}: complete it, or "
+            "leave all of it out with '~model.card'"
         )

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from datamodules.download import fetch_archives, is_fetched
 from datamodules.errors import UserError
+from datamodules.excluding import ignored_entries, ignored_line
 from mirprobe.assembly import backbone_class, card_of, make_demo_data
 from mirprobe.backbones.hub import fetch
 from mirprobe.cell import Cell
@@ -96,7 +97,7 @@ def _show_task(cell: Cell) -> str | None:
     """Prints what there is to say of a task's data, and returns what makes it unusable."""
     from datamodules.passport import read_passport
     from datamodules.passport_text import card_lines, passport_lines
-    from mirprobe.assembly import make_data
+    from mirprobe.assembly import UnfitMetricError, make_data
 
     try:
         data = make_data(cell)
@@ -104,10 +105,15 @@ def _show_task(cell: Cell) -> str | None:
             f"reading data of {cell.task.name}", 0, "files", passing=True
         ) as progress:
             passport = read_passport(data, progress.update)
+    except UnfitMetricError as problem:
+        return str(problem)  # the data may well be there
     except UserError as problem:
         print_lines(card_lines(cell.task.name, card_of(cell)))
         return str(problem)
     print_lines(passport_lines(cell.task.name, passport))
+    ignored = ignored_entries(data.exclude, [data])
+    if ignored:
+        print_lines([f"  {ignored_line(ignored, [data.dataset])}"])
     problems = [] if passport.complaint is None else [passport.complaint]
     try:
         data.tracks()

@@ -1,21 +1,28 @@
 """Result rows: the one format that everything printed is made of.
 
 Conventions: a row is one number: the score of one head of one cell on one split, with its interval,
-its n and how it was chosen. A cell's rows are written at once, as JSON lines, when everything else
-of the cell is on disk: `rows.jsonl` is the sign that a cell is done. Values are fractions; layers
-count as in design: 0 is the input of the first block.
+its n and how it was chosen. A head that has no score has a row too, whose value is null and which
+says why. A cell's rows are written at once, as JSON lines, when everything else of the cell is on
+disk: `rows.jsonl` is the sign that a cell is done. Values are fractions; layers count as in design:
+0 is the input of the first block.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
 
 from datamodules.errors import UserError
 from datamodules.files import write_text
-from datamodules.tracks import Split
+from datamodules.tracks import SPLITS, Split
 
 FILE = "rows.jsonl"
+PROBES, PREDICTIONS = "probes.pt", "predictions.npz"  # what else a cell that is done has
+SCORED: tuple[Split, ...] = ("val", "test")
 
 
 @dataclass(frozen=True)
@@ -31,20 +38,31 @@ class Row:
         split: `val` or `test`.
         seed: of the cell.
         protocol: of the cell.
-        value: the score, as a fraction.
-        ci_low: lower end of the 95 % interval over tracks.
+        value: the score, as a fraction; None for a head that has none.
+        failed: why there is no score; None where there is one.
+        ci_low: lower end of the 95 % interval over tracks; None where there is none.
         ci_high: upper end.
-        n_tracks: tracks scored.
-        n_expected: tracks that the complete split has; equal to `n_tracks` where unknown (demo).
-        majority: share of the split's most frequent class; None for tags and values.
-        epoch: the epoch the head kept.
+        no_interval: why a score has no interval; None where it has one.
+        n_left_out: resamples in which the metric is not defined, which the interval leaves out.
+        n_tracks: tracks of each split that the cell was trained and scored on.
+        n_expected: tracks of each split of the complete dataset; those of `n_tracks` where that is
+            unknown (demo).
+        constant: score of the best constant answer on this split; None where it has none.
+        epoch: the epoch the head kept; 0 for a head that never had a score on val.
         selected_by: what chose the epoch.
-        weights_start: softmax layer weights over layers 1..L before training (weighted heads).
+        weights_start: softmax layer weights over layers 1..L before training (weighted heads that
+            were trained).
         weights_end: the same at the chosen epoch.
         demo: whether the data is the rendered stand-in.
         config_hash: of the cell.
         store_hash: of the feature store.
+        weights: fingerprint of the backbone.
+        tracks_hash: of the labelled list: ids, splits, targets and the content of the audio.
         versions: software.
+
+    Raises:
+        ValueError: a field of another type, a number that is not finite, or fields that contradict
+            each other, such as an interval that does not hold its value.
     """
 
     model: str
@@ -55,12 +73,15 @@ class Row:
     split: Split
     seed: int
     protocol: str
-    value: float
-    ci_low: float
-    ci_high: float
-    n_tracks: int
-    n_expected: int
-    majority: float | None
+    value: float | None
+    failed: str | None
+    ci_low: float | None
+    ci_high: float | None
+    no_interval: str | None
+    n_left_out: int
+    n_tracks: dict[Split, int]
+    n_expected: dict[Split, int]
+    constant: float | None
     epoch: int
     selected_by: str
     weights_start: list[float] | None
@@ -68,12 +89,66 @@ class Row:
     demo: bool
     config_hash: str
     store_hash: str
+    weights: str
+    tracks_hash: str
     versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not _fits(value, field.type):
+                raise ValueError(f"{field.name} is {_shorten(value)}")
+        for name in ("n_tracks", "n_expected"):
+            if set(getattr(self, name)) != set(SPLITS):
+                raise ValueError(f"{name} does not count {', '.join(SPLITS)}")
+        self._check_score()
+
+    def _check_score(self) -> None:
+        """Raises ValueError unless there is a score in its interval, or a reason for what is
+        missing.
+        """
+        if (self.value is None) != (self.failed is not None):
+            raise ValueError("a row has either a value or a reason why it failed")
+
+        if self.ci_low is None or self.ci_high is None:
+            is_explained = self.value is None or self.no_interval is not None
+            if self.ci_low is not self.ci_high or not is_explained:
+                raise ValueError("an interval is missing, in whole or in part, without a reason")
+        elif self.value is None or not self.ci_low <= self.value <= self.ci_high:
+            raise ValueError(
+                f"the interval [{self.ci_low}, {self.ci_high}] does not hold the value {self.value}"
+            )
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value is of the type that a field of `Row` names; numbers must be finite."""
+    parts = get_args(kind)
+    origin = get_origin(kind)
+    if origin is UnionType:
+        return any(_fits(value, part) for part in parts)
+    if origin is Literal:
+        return value in parts
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, parts[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            _fits(key, parts[0]) and _fits(item, parts[1]) for key, item in value.items()
+        )
+    if kind is float:
+        return type(value) in (float, int) and math.isfinite(value)  # type: ignore[arg-type]
+    return type(value) is int if kind is int else isinstance(value, kind)
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def write_rows(folder: Path, rows: Iterable[Row]) -> None:
     """Writes all rows of a cell, atomically."""
-    write_text(folder / FILE, "".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    # NaN is not JSON: other readers than Python's would refuse the line.
+    lines = (json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)
+    write_text(folder / FILE, "".join(lines))
 
 
 def is_done(folder: Path) -> bool:
@@ -81,23 +156,82 @@ def is_done(folder: Path) -> bool:
     return (folder / FILE).exists()
 
 
-def read_rows(folder: Path) -> list[Row]:
+def missing_files(folder: Path) -> list[str]:
+    """What a cell that is done should have beside its rows, and has not."""
+    return [name for name in (PROBES, PREDICTIONS) if not (folder / name).is_file()]
+
+
+def read_rows(folder: Path, config_hash: str, metrics: Sequence[str]) -> list[Row]:
     """Reads the rows of a cell; none if it is not done.
 
+    Args:
+        folder: of its results.
+        config_hash: of the cell, which all rows must name.
+        metrics: of the cell: each has a row on val and on test for every head.
+
     Raises:
-        UserError: the file is broken or of another version.
+        UserError: the file is broken, incomplete, of another cell or of another version.
     """
     if not is_done(folder):
         return []
 
     path = folder / FILE
     try:
-        rows = [Row(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-        if not rows:
-            raise ValueError("it is empty")
-        return rows
-    except (ValueError, TypeError) as error:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [_parse(line, number) for number, line in enumerate(lines, start=1)]
+        _check_whole(rows, config_hash, metrics)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"{path} is not a list of result rows ({error}): "
-            "delete it and run the same command again"
+            f"{path} is not a list of result rows ({reason}): delete it and run the same command "
+            "again"
         ) from error
+    return rows
+
+
+def _parse(line: str, number: int) -> Row:
+    """A row of a line of text.
+
+    Raises:
+        ValueError: the line holds no row, or one of another version.
+    """
+    try:
+        entry = json.loads(line)
+        if not isinstance(entry, dict):
+            raise ValueError("it is no object")
+
+        known = {field.name for field in fields(Row)}
+        missing, unknown = sorted(known - set(entry)), sorted(set(entry) - known)
+        if missing or unknown:
+            parts = [f"without {', '.join(missing)}"] if missing else []
+            parts += [f"with {', '.join(unknown)}"] if unknown else []
+            raise ValueError(f"it is of another version, {' and '.join(parts)}")
+        return Row(**entry)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from error
+
+
+def _check_whole(rows: Sequence[Row], config_hash: str, metrics: Sequence[str]) -> None:
+    """Raises ValueError unless these are all rows of a cell, and no others."""
+    if not rows:
+        raise ValueError("it is empty")
+    foreign = [row.config_hash for row in rows if row.config_hash != config_hash]
+    if foreign:
+        raise ValueError(f"{len(foreign)} of {len(rows)} rows are of another cell, {foreign[0]}")
+
+    heads = dict.fromkeys(row.head for row in rows)
+    layers = {row.layer for row in rows if row.layer is not None}
+    gaps = sorted(set(range(max(layers, default=0))) - layers)
+    if gaps or not layers:
+        raise ValueError(f"it has no row of layer {gaps[0] if gaps else 0}")
+
+    expected = Counter(
+        (metric, split, head) for metric in metrics for split in SCORED for head in heads
+    )
+    found = Counter((row.metric, row.split, row.head) for row in rows)
+    missing, surplus = expected - found, found - expected
+    if missing:
+        first = " ".join(next(iter(missing)))
+        raise ValueError(f"{missing.total()} rows are missing, first: {first}")
+    if surplus:
+        raise ValueError(f"{surplus.total()} rows too many, first: {' '.join(next(iter(surplus)))}")

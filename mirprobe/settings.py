@@ -5,9 +5,10 @@ working directory is changed, no argument is taken from Hydra). One composed `Ce
 model, one task, one protocol, one seed. A comma list in an override stands for one cell per value.
 """
 
-import difflib
 import itertools
+import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from datamodules.errors import UserError
-from mirprobe.cell import GROUPS, Cell, to_cell
+from datamodules.errors import UserError, nearest
+from datamodules.excluding import read_exclude
+from mirprobe.cell import GROUPS, UNREADABLE, Cell, read_yaml, to_cell
+
+MOST_CELLS = 10_000  # of one command: more is a slip, such as range(0,1e9)
 
 
 def conf_dir() -> Path:
@@ -52,9 +55,24 @@ def compose_cell(overrides: Sequence[str]) -> Cell:
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             composed = compose("config", overrides=list(overrides))
-        return to_cell(OmegaConf.to_container(composed, resolve=True))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explain(error)) from error
+        settings: Any = OmegaConf.to_container(composed, resolve=True)
+        # Here and not later: a cell is known by what it leaves out, not by the name of a list.
+        settings["data"]["exclude"] = read_exclude(settings["data"]["exclude"])
+        return to_cell(settings)
+    except (HydraException, RecursionError, *UNREADABLE) as error:
+        _check_files()  # what Hydra answers to a broken file names neither it nor the line
+        raise UserError(_explain(error, overrides)) from error
+
+
+def _check_files() -> None:
+    """Reads every file of settings by itself, and raises what is wrong with the first."""
+    for path in sorted(conf_dir().rglob("*.yaml")):
+        try:
+            read_yaml(path)
+        except UNREADABLE as error:
+            raise UserError(
+                f"{path} is not a file of settings ({' '.join(str(error).split())}): put it right"
+            ) from error
 
 
 def compose_cells(arguments: Sequence[str]) -> list[Cell]:
@@ -77,34 +95,68 @@ def compose_cells(arguments: Sequence[str]) -> list[Cell]:
     # The tasks and the baseline that nothing on the command line names stand in the settings.
     first = compose_cell([values[0] for values in _split_lists(overrides)])
     if not any(_key(override) == "task" for override in overrides):
+        if not first.tasks:
+            raise UserError("tasks is empty: name one, or write task=NAME")
         overrides.append(f"task={','.join(first.tasks)}")
 
-    cells: dict[str, Cell] = {}  # by hash: what is asked for twice is computed once
-    for choice in itertools.product(*_split_lists(overrides)):
+    split = _split_lists(overrides)
+    n_cells = math.prod(len(values) for values in split)
+    if n_cells > MOST_CELLS:
+        raise UserError(f"these lists make {n_cells} cells, more than {MOST_CELLS}: split them")
+    if first.baseline is not None and first.baseline not in known("model"):
+        raise UserError(
+            f"unknown baseline {first.baseline!r}{nearest(first.baseline, known('model'))}. "
+            f"Known: null, {', '.join(known('model'))}"
+        )
+
+    cells: dict[tuple[str, ...], Cell] = {}  # what is asked for twice is computed once
+    for choice in itertools.product(*split):
         if first.baseline is not None:
             others = [override for override in choice if not _is_model(override)]
             baseline = compose_cell([*others, f"model={first.baseline}"])
-            cells.setdefault(baseline.hash, replace(baseline, is_baseline=True))
+            cells.setdefault(baseline.key, replace(baseline, is_baseline=True))
         cell = compose_cell(choice)
-        cells.setdefault(cell.hash, cell)
+        cells.setdefault(cell.key, cell)
     return list(cells.values())
 
 
 def _split_lists(overrides: Sequence[str]) -> list[list[str]]:
     """For each override those that it stands for: one for every value of a comma list."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise UserError(_explain(error)) from error
-
+    parser = OverridesParser.create()
     split: list[list[str]] = []
-    for one, override in zip(parsed, overrides, strict=True):
-        if one.is_sweep_override():
-            key = one.get_key_element()
-            split.append([f"{key}={value}" for value in one.sweep_string_iterator()])
-        else:
-            split.append([override])
+    for override in overrides:
+        try:
+            parsed = parser.parse_override(override)
+            if not parsed.is_sweep_override():
+                split.append([override])
+                continue
+            # A list has at most so many values: range(0,1e9) would take hours to write out.
+            texts = itertools.islice(parsed.sweep_string_iterator(), MOST_CELLS + 1)
+            values = [f"{parsed.get_key_element()}={text}" for text in texts]
+        except HydraException as error:
+            raise UserError(_explain_override(override)) from error
+        split.append(values)
     return split
+
+
+def _explain_override(override: str) -> str:
+    """What to write instead of an override that Hydra cannot read."""
+    key, _, value = override.partition("=")
+    if re.match(r"(interval|glob|range|shuffle|sort|choice)\(", value):
+        return f"{override!r} is not a list of values: write {key}=A,B,C"
+    if value.startswith("["):
+        example = shlex.quote(f'{key}=["A","B"]')
+        return f"{override!r} cannot be read: a list is written {example}"
+
+    quoted = f'{key}="{value}"'
+    try:
+        OverridesParser.create().parse_override(quoted)
+    except HydraException:
+        quoted = f'{key}="text"'
+    return (
+        f"{override!r} cannot be read: text with any of ( ) [ ] {{ }} = , ' $ or letters beyond "
+        f"ASCII is written in quotes, {shlex.quote(quoted)}"
+    )
 
 
 def _key(override: str) -> str:
@@ -124,23 +176,30 @@ def _check_name(override: str) -> None:
         raise UserError(f"{override!r} is not a setting: write key=value, such as model=fcpe")
     if key not in GROUPS:
         return
+    if override.startswith("~"):
+        raise UserError(f"{override}: nothing runs without a {key}, write {key}=NAME")
 
     names = known(key)
     for name in override.partition("=")[2].split(","):
         if name not in names:
             raise UserError(
-                f"unknown {key} {name!r}{_nearest(name, names)}. Known: {', '.join(names)}"
+                f"unknown {key} {name!r}{nearest(name, names)}. Known: {', '.join(names)}"
             )
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, overrides: Sequence[str] = ()) -> str:
     """Puts what Hydra and OmegaConf raise into one line of our words."""
     text = " ".join(str(error).split())
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown.group(1)
-        nearest = _nearest(key, _known_keys())
-        return f"unknown setting {key!r}{nearest}. See conf/config.yaml, or `mirprobe list`"
+        guess = nearest(key, _known_keys(overrides))
+        return f"unknown setting {key!r}{guess}. See conf/config.yaml, or `mirprobe list`"
+    section = re.search(r"Merge error: \w+ is not a subclass of (\w+)\. value: (\S+)", text)
+    if section:
+        names = [override for override in overrides if override.endswith(f"={section.group(2)}")]
+        found = names[0] if names else section.group(2)
+        return f"{found} is a whole section: set one of its keys, such as task.clip.seconds=30"
 
     # Of their last lines only the key is of use, the rest are class names and addresses of pages.
     text = re.sub(r" See https.*", "", text)
@@ -148,9 +207,11 @@ def _explain(error: Exception) -> str:
     return f"the settings do not fit: {text}. See the comments in conf/"
 
 
-def _known_keys() -> list[str]:
+def _known_keys(overrides: Sequence[str]) -> list[str]:
+    """All keys that there are with the models, tasks and protocols that were asked for."""
+    groups = [override for override in overrides if override.partition("=")[0] in GROUPS]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        container = OmegaConf.to_container(compose("config"), resolve=False)
+        container = OmegaConf.to_container(compose("config", overrides=groups), resolve=False)
     return _flatten(container) if isinstance(container, Mapping) else []
 
 
@@ -162,8 +223,3 @@ def _flatten(tree: Mapping[Any, Any], prefix: str = "") -> list[str]:
         if isinstance(value, Mapping):
             keys += _flatten(value, f"{prefix}{key}.")
     return keys
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f", did you mean {close[0]!r}?" if close else ""

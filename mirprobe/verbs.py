@@ -1,66 +1,101 @@
 """The verbs of the command line, one short function each.
 
 Conventions: the docstring of a verb is its help. Nothing heavy is imported before it is needed, so
-that `--help` and a command that finds everything done answer at once.
+that `--help` and a command that finds everything done answer at once; and nothing of it before the
+cells are known, which say where libraries may keep their caches.
 """
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, printable
 
 if TYPE_CHECKING:
     from mirprobe.cell import Cell
 
 
-def sweep(options: argparse.Namespace) -> None:
+def sweep(options: argparse.Namespace) -> int:
     """Features, probes, W&B and report of every model, task and seed; goes on where it stopped."""
+    cells, absent = _cells_with_data(options)
+
     from mirprobe.reporting.report import report as print_report
-    from mirprobe.reporting.tracking import track
+    from mirprobe.reporting.tracking import check_dashboard
+    from mirprobe.sweep.failures import Failures
     from mirprobe.sweep.status import pending
 
-    cells = _cells(options)
     waiting = pending(cells)
+    failures = Failures(waiting)
     if waiting:
         from mirprobe.sweep.run import sweep as run_sweep
 
-        run_sweep(waiting)
-    track(cells)
-    print_report(cells)
+        check_dashboard(waiting)
+        failures = run_sweep(waiting)
+    try:
+        problem = _track(cells)  # said after the table, which needs no dashboard
+        print_report(cells)
+        _print_absent(absent)
+    finally:
+        code = failures.print()
+    if problem is not None:
+        raise problem
+    return code
 
 
-def extract(options: argparse.Namespace) -> None:
+def _track(cells: Sequence["Cell"]) -> UserError | None:
+    """Writes what is missing of the dashboard; gives what was wrong with it."""
+    from mirprobe.reporting.tracking import track
+
+    try:
+        track(cells)
+    except UserError as error:
+        return error
+    return None
+
+
+def extract(options: argparse.Namespace) -> int:
     """Features only: every clip through the backbone once, into the feature store."""
+    cells, absent = _cells_with_data(options)
+
+    from mirprobe.sweep.local import is_rank
     from mirprobe.sweep.run import extract_cells, extract_here
 
-    cells = _cells(options)
-    if options.cell is None:
-        extract_cells(cells)
-    else:
+    if is_rank():
         extract_here(cells)
+        return 0
+    code = extract_cells(cells).print()
+    _print_absent(absent)
+    return code
 
 
-def probe(options: argparse.Namespace) -> None:
+def probe(options: argparse.Namespace) -> int:
     """Probes on stored features, without W&B and report."""
+    cells, absent = _cells_with_data(options)
+
     from mirprobe.sweep.status import pending
 
-    waiting = pending(_cells(options))
+    waiting = pending(cells)
+    code = 0
     if waiting:
         from mirprobe.sweep.run import probe_cells
 
-        probe_cells(waiting)
+        code = probe_cells(waiting).print()
+    _print_absent(absent)
+    return code
 
 
 def report(options: argparse.Namespace) -> None:
     """Prints Table 1 and draws Figure 2 and the layer weights, from the rows of the cells asked
     for.
     """
+    cells, absent = _cells_with_data(options)
+
     from mirprobe.reporting.report import report as print_report
     from mirprobe.sweep.status import check_done
 
-    cells = _cells(options)
     print_report(cells)
+    _print_absent(absent)
     check_done(cells)
 
 
@@ -68,49 +103,70 @@ def data(options: argparse.Namespace) -> None:
     """Prints a passport of each task's data: counts, audio, broken files, leaks, licence; or how to
     get the data.
     """
+    cells = _cells(options)
+
     from mirprobe.data import show_data
 
-    show_data(_cells(options))
+    show_data(cells)
 
 
 def fetch(options: argparse.Namespace) -> None:
     """Downloads, resumed and checked: weights of model=NAME into Hugging Face's cache, data of
     task=NAME below data.root=DIR.
     """
+    cells, models = _cells(options), _models(options)
+
     from mirprobe.data import fetch_datasets, fetch_weights
 
     wants_data = any(setting.startswith("task=") for setting in options.settings)
     wants_weights = any(setting.startswith(("model=", "model.")) for setting in options.settings)
 
     if wants_weights or not wants_data:
-        for cell in _models(options):
+        for cell in models:
             print(f"{cell.model_name}: {fetch_weights(cell) or 'nothing to download'}")
     if wants_data:
-        fetch_datasets(_cells(options))
+        fetch_datasets(cells)
 
 
 def check(options: argparse.Namespace) -> int:
     """Self-test of a backbone: determinism, batches, frame rate, sensitivities, precision, speed;
     exit code 1 if a must fails.
     """
+    models = _models(options)
+
     from mirprobe.assembly import make_backbone, place
     from mirprobe.backbones.check import check as check_backbone
 
     holds = [
         check_backbone(cell.model_name, place(make_backbone(cell), cell), cell.task.clip.seconds)
-        for cell in _models(options)
+        for cell in models
     ]
     return 0 if all(holds) else 1
 
 
 def push(options: argparse.Namespace) -> None:
     """Writes the W&B runs of finished cells again, from their rows."""
-    from mirprobe.reporting.tracking import track
+    cells, absent = _cells_with_data(options)
+
+    from mirprobe.reporting.tracking import check_dashboard, track
     from mirprobe.sweep.status import check_done
 
-    cells = _cells(options)
     check_done(cells)
+    check_dashboard(cells)
     track(cells, again=True)
+    _print_absent(absent)
+
+
+def why(options: argparse.Namespace) -> None:
+    """Prints what a number was made of: settings, weights, labels, store, versions, and whether its
+    files are still those.
+    """
+    from mirprobe.reporting.why import why as lines_of
+    from mirprobe.settings import compose_cell
+
+    _check_folder()
+    for line in lines_of(options.what, Path(compose_cell(options.settings).paths.runs)):
+        print(printable(line))
 
 
 def list_names(_options: argparse.Namespace) -> None:
@@ -130,14 +186,52 @@ def _cells(options: argparse.Namespace) -> list["Cell"]:
     """The cells that the command line asks for, by settings or by a file."""
     from mirprobe.cell import read_cell
     from mirprobe.settings import compose_cells
+    from mirprobe.streams import keep_caches_below
 
-    if options.cell is None:
-        return compose_cells(options.settings)
-    if options.settings:
+    _check_folder()
+    if options.cell is not None and options.settings:
         raise UserError(
             "--cell FILE already holds every setting: give either the file or key=value settings"
         )
-    return [read_cell(path) for path in options.cell]
+    if options.cell is None:
+        cells = compose_cells(options.settings)
+    else:
+        cells = [read_cell(path) for path in options.cell]
+    keep_caches_below(Path(cells[0].paths.runs))
+    return cells
+
+
+def _cells_with_data(options: argparse.Namespace) -> tuple[list["Cell"], list["Cell"]]:
+    """The cells that the command line asks for, and apart those of `task=all` that have no data.
+
+    Tasks that are named one by one are all wanted.
+    """
+    cells = _cells(options)
+    if "task=all" not in options.settings:
+        return cells, []
+
+    from mirprobe.sweep.status import part_by_data
+
+    return part_by_data(cells)
+
+
+def _print_absent(cells: Sequence["Cell"]) -> None:
+    """Says which tasks of `task=all` were left out, and how to get their data."""
+    from mirprobe.sweep.status import how_to_get
+
+    for line in how_to_get(cells):
+        print(line)
+
+
+def _check_folder() -> None:
+    """Refuses to work in a folder that was deleted, where no path leads anywhere."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise UserError(
+            "the folder that mirprobe was started in does not exist any more: change to one that "
+            "does (cd)"
+        ) from error
 
 
 def _models(options: argparse.Namespace) -> Sequence["Cell"]:

@@ -27,9 +27,9 @@ PARTIALS = {
 
 def write_notes(root: Path, *, per_pitch: dict[str, int]) -> Path:
     """A tiny NSynth: three families that differ in their partials, eight pitches, `per_pitch` notes
-    of each and split.
+    of each and split; no two have the same content.
     """
-    for split, repeats in per_pitch.items():
+    for number, (split, repeats) in enumerate(per_pitch.items()):
         folder = root / "NSynth" / f"nsynth-{split}"
         (folder / "audio").mkdir(parents=True)
         examples = {}
@@ -39,7 +39,7 @@ def write_notes(root: Path, *, per_pitch: dict[str, int]) -> Path:
                     name = f"{split}{family}_synthetic_{family:03d}-{pitch:03d}-{velocity:03d}"
                     soundfile.write(
                         folder / "audio" / f"{name}.wav",
-                        _note(pitch, partials, len(examples)),
+                        _note(pitch, partials, 1000 * number + len(examples)),
                         RATE,
                     )
                     examples[name] = {
@@ -52,7 +52,7 @@ def write_notes(root: Path, *, per_pitch: dict[str, int]) -> Path:
     return root
 
 
-def _note(pitch: int, partials: tuple[float, ...], seed: int) -> np.ndarray:
+def _note(pitch: int, partials: tuple[float, ...], seed: tuple[int, int]) -> np.ndarray:
     time = np.arange(round(RATE * SECONDS)) / RATE
     frequency = 440 * 2 ** ((pitch - 69) / 12)
     tone = sum(
@@ -93,3 +93,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(
         key=lambda item: item.path.name not in ("test_run.py", "test_extract.py", "test_build.py")
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints the table of bad input where its cases were run."""
+    from bad_input.table import table_lines
+
+    stats = terminalreporter.stats
+    for line in table_lines([*stats.get("passed", ()), *stats.get("failed", ())]):
+        terminalreporter.write_line(line)

@@ -19,9 +19,10 @@ def items_of(
         batch_seconds=60.0,
         n_workers=0,
     )
-    return [item for batch in data.predict_dataloader() for item in batch]
+    files = [file for batch in data.predict_dataloader() for file in batch]
+    return [item for file in files for item in (*file.clips, *file.unusable)]
 
 
 def track_of(item: Clip | UnusableFile) -> str:
     """Id of the track that an item belongs to."""
-    return item.place.track_id if isinstance(item, Clip) else item.track_id
+    return item.track_id

@@ -3,10 +3,12 @@
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,3 +65,37 @@ def test_every_requirement_is_pinned_by_name_and_version() -> None:
         "h5py",
     } <= pinned
     assert "lightning==2.6.2" not in lines and "lightning==2.6.3" not in lines
+
+
+BAD_RELEASES = {
+    "lightning": ("2.6.2", "2.6.3"),  # malicious uploads (GHSA-w37p-236h-pfx3)
+    "hydra-core": ("1.3.7",),  # `instantiate`, CVE-2026-68508
+}
+
+
+def requirements() -> list[Requirement]:
+    """Those of the package and of its extras, as an installer without our pins reads them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    return [Requirement(line) for line in (*project["dependencies"], *extras)]
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [(name, one) for name, bad in BAD_RELEASES.items() for one in bad]
+)
+def test_a_bad_release_is_refused_by_name(name: str, version: str) -> None:
+    """Also where it is asked for: without pins, or with pins that were compiled meanwhile."""
+    (wanted,) = [one for one in requirements() if one.name == name]
+    assert not wanted.specifier.contains(version)
+    pins = (ROOT / ".ci" / "requirements.txt").read_text().splitlines()
+    assert f"{name}=={version}" not in pins
+
+
+def test_every_pin_is_a_version_that_the_package_asks_for() -> None:
+    lines = (ROOT / ".ci" / "requirements.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines]
+    for wanted in requirements():
+        name = wanted.name.replace("_", "-")
+        versions = [next(iter(pin.specifier)).version for pin in pins if pin.name == name]
+        assert versions, name
+        assert all(wanted.specifier.contains(one, prereleases=True) for one in versions), name

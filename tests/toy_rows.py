@@ -4,6 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mirprobe.cell import Cell
+from mirprobe.provenance import (
+    Inputs,
+    MadeOf,
+    Result,
+    Stamps,
+    note_result,
+    note_stamp,
+    result_of,
+)
 from mirprobe.results import Row, write_rows
 
 ROW = Row(
@@ -16,11 +25,14 @@ ROW = Row(
     seed=0,
     protocol="mlp512",
     value=0.5,
+    failed=None,
     ci_low=0.4,
     ci_high=0.6,
-    n_tracks=24,
-    n_expected=24,
-    majority=0.125,
+    no_interval=None,
+    n_left_out=0,
+    n_tracks={"train": 48, "val": 24, "test": 24},
+    n_expected={"train": 48, "val": 24, "test": 24},
+    constant=0.125,
     epoch=3,
     selected_by="val/accuracy",
     weights_start=None,
@@ -28,11 +40,27 @@ ROW = Row(
     demo=False,
     config_hash="0123456789ab",
     store_hash="ba9876543210",
+    weights="0123456789abcdef",
+    tracks_hash="fedcba9876543210",
     versions={"torch": "2.11.0"},
 )
+MADE_OF = MadeOf(ROW.weights, ROW.tracks_hash, ROW.store_hash)
+INPUTS = Inputs((), ())  # no file: such a result is always current
 WEIGHTED = replace(
     ROW, head="weighted", layer=None, weights_start=[1 / 3] * 3, weights_end=[0.1, 0.2, 0.7]
 )
+
+
+def scored(row: Row, value: float, *, width: float = 0.1) -> Row:
+    """The row with another score, whose interval is so wide to each side."""
+    return replace(row, value=value, ci_low=value - width, ci_high=value + width)
+
+
+def failed(row: Row, reason: str = "val score is not a number in any epoch") -> Row:
+    """The row of a head that never had a score."""
+    nothing = {"value": None, "ci_low": None, "ci_high": None, "n_left_out": 0, "epoch": 0}
+    untrained = {"weights_start": None, "weights_end": None}
+    return replace(row, failed=reason, **nothing, **untrained)  # type: ignore[arg-type]
 
 
 def layer_rows(split: str, *values: float, like: Row = ROW) -> list[Row]:
@@ -40,7 +68,7 @@ def layer_rows(split: str, *values: float, like: Row = ROW) -> list[Row]:
     rows = []
     for layer, value in enumerate(values):
         where = replace(like, head=f"layer_{layer:02d}", layer=layer, split=split, epoch=layer + 1)
-        rows.append(replace(where, value=value, ci_low=value - 0.1, ci_high=value + 0.1))
+        rows.append(scored(where, value))
     return rows
 
 
@@ -71,8 +99,7 @@ def make_rows(
     if weighted is not None:
         n_layers = len(test) - 1
         end = list(weights or range(1, n_layers + 1))
-        total = replace(like, head="weighted", layer=None, value=weighted)
-        total = replace(total, ci_low=weighted - 0.05, ci_high=weighted + 0.05)
+        total = scored(replace(like, head="weighted", layer=None), weighted, width=0.05)
         total = replace(total, weights_start=[1 / n_layers] * n_layers)
         total = replace(total, weights_end=[weight / sum(end) for weight in end])
         rows += [replace(total, split="val"), total]
@@ -85,7 +112,23 @@ def save_rows(
     test: Sequence[float],
     *,
     weighted: float | None = None,
+    current: bool = True,
+    made_of: MadeOf = MADE_OF,
     **changes: object,
-) -> None:
-    """Writes `make_rows` to the cell's folder, so that it is done."""
-    write_rows(cell.folder, make_rows(cell, val, test, weighted=weighted, **changes))
+) -> Result:
+    """Writes `make_rows` as a result of the cell, so that it is done.
+
+    Args:
+        cell: that the rows are of.
+        val: score of every layer on val.
+        test: score of every layer on test.
+        weighted: as in `make_rows`.
+        current: whether the files that it was made of are still the same.
+        made_of: what it was made of; two results of one cell differ in it.
+        **changes: as in `make_rows`.
+    """
+    result = result_of(cell, made_of)
+    write_rows(result.folder, make_rows(cell, val, test, weighted=weighted, **changes))
+    note_result(cell, result, "t0\ttrain\t0\tsound\n")
+    note_stamp(cell, result, INPUTS, Stamps().take(INPUTS) if current else "other files")
+    return result

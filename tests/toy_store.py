@@ -4,15 +4,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from toy_tracks import audio_of, with_audio
 
 from datamodules.features.shards import PATTERN, ClipFeatures, write_shard
 from datamodules.features.store import FeatureStore, StoreId
-from datamodules.tracks import ClipPlace
+from datamodules.tracks import ClipPlace, Track
 
 ID = StoreId("fcpe", "0a1b2c", "toy", "1s", "mean", "soxr-HQ", "float32")
 N_LAYERS, DIM = 3, 5  # layers 0..2
 TRACKS = ("blues.00029", "jazz.00099", "rock.00000")  # two clips each
-FILE_BYTES = 1234
+AUDIO = tuple(audio_of(track_id) for track_id in TRACKS)
+
+
+def wanted(*track_ids: str) -> list[Track]:
+    """Tracks of these ids, to ask a store for."""
+    return with_audio(Track(track_id, Path("none"), "train", 0) for track_id in track_ids)
 
 
 def values_of(track_id: str, clip: int, n_layers: int = N_LAYERS, dim: int = DIM) -> np.ndarray:
@@ -23,7 +29,7 @@ def values_of(track_id: str, clip: int, n_layers: int = N_LAYERS, dim: int = DIM
 
 def item(track_id: str, clip: int = 0, n_clips: int = 2) -> ClipFeatures:
     """A clip of one row."""
-    place = ClipPlace(track_id, clip, n_clips, 1.5 * clip, FILE_BYTES)
+    place = ClipPlace(audio_of(track_id), clip, n_clips, 1.5 * clip)
     return ClipFeatures(place, values_of(track_id, clip)[:, None])
 
 

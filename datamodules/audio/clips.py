@@ -42,12 +42,14 @@ class Clip:
     """One piece of a track, ready for a backbone.
 
     Attributes:
-        place: which piece of which track it is.
+        place: which piece of which audio it is.
         audio: (S,) float32, mono, at the backbone's sample rate.
+        track_id: a track that has it, for people.
     """
 
     place: ClipPlace
     audio: NDArray[np.float32]
+    track_id: str = ""
 
 
 def cut_positions(n_samples: int, sample_rate: int, rule: ClipRule) -> list[tuple[int, int]]:
@@ -78,13 +80,18 @@ def cut_positions(n_samples: int, sample_rate: int, rule: ClipRule) -> list[tupl
 
 
 def cut_clips(
-    audio: NDArray[np.float32], sample_rate: int, rule: ClipRule, *, track_id: str, file_bytes: int
+    audio: NDArray[np.float32],
+    sample_rate: int,
+    rule: ClipRule,
+    *,
+    audio_id: str,
+    track_id: str = "",
 ) -> list[Clip]:
     """Clips of one decoded track, in order; views of `audio`, (S,) float32 at `sample_rate` Hz."""
     positions = cut_positions(len(audio), sample_rate, rule)
 
     clips = []
     for index, (start, length) in enumerate(positions):
-        place = ClipPlace(track_id, index, len(positions), start / sample_rate, file_bytes)
-        clips.append(Clip(place, audio[start : start + length]))
+        place = ClipPlace(audio_id, index, len(positions), start / sample_rate)
+        clips.append(Clip(place, audio[start : start + length], track_id))
     return clips

@@ -1,13 +1,16 @@
 """Decoding, resampling and encoding: the one home of the audio libraries.
 
 Conventions: audio is float32 in [-1, 1], mono (the mean of the channels), at the rate that the
-caller asks for. Headers are not believed (an mp3 header may announce samples that are not there): a
-file is what can be decoded from it. Encoders return bytes, so that whoever writes them sees a full
-disk as the error it is (libsndfile does not tell).
+caller asks for. A header is checked against what is there: a file with fewer samples than it
+announces breaks off and is not used, and none can announce more than its bytes may hold. Whatever
+the libraries raise over a damaged file is an `AudioError`. Encoders return bytes, so that whoever
+writes them sees a full disk as the error it is (libsndfile does not tell).
 """
 
 import io
 import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +19,36 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from datamodules.audio.headers import cut_share, mp3_has_length, mp3_samples, ogg_ends
+
 # part of a store's name: features of two resamplers differ by -40 dB and must not be mixed
 RESAMPLER = "soxr-HQ"
+
+_PIECE_SAMPLES = 2**22  # decoded at a time: memory follows what is there, not what a header says
+_MOST_FRAMES_PER_BYTE = 8192  # silence as FLAC comes near 5500, nothing comes nearer
+_RATES = (1000, 1_000_000)  # Hz; resampling what claims 1 Hz would fill any memory
+_LOUDEST = 1000.0  # 60 dB above full scale; squares of what damaged floats hold are infinite
+
+# Encoders put up to three frames of silence around the music, 0.11 s, and count them or do not.
+_MP3_SLACK_S = 0.2
+# A frame of MP3 needs bits of those before it, and its filters their output.
+_MP3_RUN_UP_S = 0.5
+# A seek into the last page of Ogg lands beside its place; a page holds 255 packets, some 6 s.
+_OGG_END_S = 30.0
+_SLACK_AT_END_S = 0.1  # that a part may ask for beyond the end: labels are rounded
+
+# Also MemoryError, which is a false length's, and what soundfile asserts.
+_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SystemError,
+    TypeError,
+    ValueError,
+)
 
 
 class AudioError(Exception):
@@ -39,24 +70,27 @@ def load_audio(
     """Decodes a file, or its part from `start_s` to `end_s` seconds, to mono float32 (S,) at
     `sample_rate` Hz.
 
+    Of a part, nothing but the part is decoded: the samples are those of the same stretch of the
+    whole, in an MP3 to within the rounding of float32.
+
     Raises:
-        AudioError: the file is missing, unreadable, empty, holds NaN or infinite samples, or ends
-            before `end_s`.
+        AudioError: the file is missing, unreadable or empty, breaks off before the end that it
+            announces or before `end_s`, or holds samples that are no audio.
     """
-    try:
-        samples, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
-        if start_s > 0 or end_s is not None:
-            samples = _cut(samples, file_rate, start_s, end_s)
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
-        raise AudioError(_why_unreadable(path, error)) from error
-    if len(samples) == 0:
-        raise AudioError("holds no samples")
-    mono = samples.mean(axis=1, dtype=np.float32)
-    if not np.isfinite(mono).all():
-        raise AudioError("holds NaN or infinite samples")
-    if file_rate != sample_rate:
-        mono = soxr.resample(mono, file_rate, sample_rate, quality="HQ")
-    return np.ascontiguousarray(mono, dtype=np.float32)
+    with _opened(path) as file:
+        mono = _decode(path, file, start_s, end_s)
+        if len(mono) == 0:
+            raise AudioError("holds no samples")
+
+        loudest = float(np.abs(mono).max())
+        if not np.isfinite(loudest):
+            raise AudioError("holds NaN or infinite samples")
+        if loudest > _LOUDEST:
+            raise AudioError(f"holds samples up to {loudest:.1e}, expected -1 to 1")
+
+        if file.samplerate != sample_rate:
+            mono = soxr.resample(mono, file.samplerate, sample_rate, quality="HQ")
+        return np.ascontiguousarray(mono, dtype=np.float32)
 
 
 def duration_s(path: Path) -> float:
@@ -64,7 +98,7 @@ def duration_s(path: Path) -> float:
     bars.
 
     Raises:
-        AudioError: the header cannot be read.
+        AudioError: the header cannot be read, or cannot be true.
     """
     return audio_info(path).duration_s
 
@@ -73,23 +107,135 @@ def audio_info(path: Path) -> AudioInfo:
     """What a file's header announces; no sample is decoded.
 
     Raises:
-        AudioError: the header cannot be read.
+        AudioError: the header cannot be read, or cannot be true.
     """
+    with _opened(path) as file:
+        return AudioInfo(file.frames / file.samplerate, file.samplerate, file.channels)
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """A file whose header may be true; an AudioError of all that goes wrong while it is open."""
     try:
         with soundfile.SoundFile(path) as file:
-            return AudioInfo(file.frames / file.samplerate, file.samplerate, file.channels)
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+            _check_header(path, file)
+            yield file
+    except _DAMAGE as error:
         raise AudioError(_why_unreadable(path, error)) from error
 
 
-def _cut(
-    samples: NDArray[np.float32], rate: int, start_s: float, end_s: float | None
+def _check_header(path: Path, file: soundfile.SoundFile) -> None:
+    low, high = _RATES
+    if not low <= file.samplerate <= high:
+        raise AudioError(f"announces {file.samplerate} Hz, which is no rate of audio")
+
+    n_bytes = path.stat().st_size
+    if file.frames > n_bytes * _MOST_FRAMES_PER_BYTE:
+        raise AudioError(
+            f"announces {file.frames} samples, which {n_bytes} bytes cannot hold: it is damaged"
+        )
+
+    seconds = file.frames / file.samplerate
+    share = cut_share(file.extra_info)
+    if share is not None:
+        whole = f"{seconds / share:.2f}" if share > 0 else "some"
+        raise AudioError(f"breaks off after {seconds:.2f} of {whole} s")
+    if file.format == "OGG" and not ogg_ends(path):
+        raise AudioError(f"breaks off after {seconds:.2f} s, without the mark of its end")
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    try:
+        n_bytes = path.stat().st_size
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as refusal:  # a folder that may not be entered
+        return f"cannot be read ({refusal.strerror})"
+    if n_bytes == 0:
+        return "is empty (0 bytes)"
+    reason = " ".join(str(error).split()).split(": ")[-1].strip().rstrip(".")
+    return f"cannot be decoded ({reason or type(error).__name__})"
+
+
+# -- samples ---------------------------------------------------------------------------------------
+
+
+def _decode(
+    path: Path, file: soundfile.SoundFile, start_s: float, end_s: float | None
 ) -> NDArray[np.float32]:
-    seconds = len(samples) / rate
-    if start_s >= seconds or (end_s is not None and end_s > seconds + 0.1):
-        wanted = f"{start_s:g} s to " + ("its end" if end_s is None else f"{end_s:g} s")
-        raise AudioError(f"lasts {seconds:.2f} s, {wanted} was asked for")
-    return samples[round(start_s * rate) : None if end_s is None else round(end_s * rate)]
+    """Mono samples of the file, or of its part, at its own rate; as many as there should be."""
+    rate = file.samplerate
+    first = round(start_s * rate)
+    last = file.frames if end_s is None else round(end_s * rate)
+
+    is_mp3 = file.format == "MP3"
+    has_length = not is_mp3 or mp3_has_length(path)
+    if not has_length:
+        _check_guess(path, file)
+    if first > 0 and first >= file.frames:
+        raise AudioError(_too_short(file.frames / rate, start_s, end_s))
+
+    begin = _safe_place(file, first)
+    file.seek(begin)  # also to 0, which `soundfile.read` does: an MP3 then differs by 3e-7
+    mono = _read(file, last - begin)[first - begin :]
+
+    end = first + len(mono)
+    if end_s is not None:
+        if end < last - _SLACK_AT_END_S * rate:
+            raise AudioError(_too_short(end / rate, start_s, end_s))
+        return mono
+
+    slack = _MP3_SLACK_S * rate if is_mp3 else 0
+    if has_length and end < last - slack:
+        raise AudioError(f"breaks off after {end / rate:.2f} of {last / rate:.2f} s")
+    return mono
+
+
+def _safe_place(file: soundfile.SoundFile, first: int) -> int:
+    """The last frame at or before `first` from which decoding gives the samples of the whole."""
+    rate: int = file.samplerate
+    place = first
+    if file.format == "MP3":
+        place -= round(_MP3_RUN_UP_S * rate)
+    elif file.format == "OGG":
+        place = min(place, file.frames - round(_OGG_END_S * rate))
+    return max(0, place)
+
+
+def _read(file: soundfile.SoundFile, n_frames: int) -> NDArray[np.float32]:
+    """The next frames, mono: as many as there are, if there are fewer."""
+    most = max(1, _PIECE_SAMPLES // file.channels)
+    pieces = [np.zeros(0, np.float32)]
+    while n_frames > 0:
+        piece = file.read(min(most, n_frames), dtype="float32", always_2d=True)
+        if len(piece) == 0:
+            break
+        with np.errstate(over="ignore", invalid="ignore"):  # said by who looks at the samples
+            pieces.append(piece.mean(axis=1, dtype=np.float32))
+        n_frames -= len(piece)
+    return np.concatenate(pieces)
+
+
+def _check_guess(path: Path, file: soundfile.SoundFile) -> None:
+    """Refuses an MP3 of which libsndfile would read a part, because it has guessed its length."""
+    n_samples = mp3_samples(path)
+    if n_samples > file.frames + _MP3_SLACK_S * file.samplerate:
+        raise AudioError(
+            f"does not say how long it is, and {file.frames / file.samplerate:.2f} of "
+            f"{n_samples / file.samplerate:.2f} s would be read: `ffmpeg -i OLD -c copy NEW` "
+            "writes its length"
+        )
+
+
+def _too_short(seconds: float, start_s: float, end_s: float | None) -> str:
+    wanted = f"{start_s:g} s to " + ("its end" if end_s is None else f"{end_s:g} s")
+    return f"lasts {seconds:.2f} s, {wanted} was asked for"
+
+
+# -- encoding --------------------------------------------------------------------------------------
 
 
 def wav_bytes(audio: NDArray[np.float32], sample_rate: int) -> bytes:
@@ -118,11 +264,3 @@ def mp3_bytes(audio: NDArray[np.float32], sample_rate: int) -> bytes:
         compression_level=0.9,
     )
     return file.getvalue()
-
-
-def _why_unreadable(path: Path, error: Exception) -> str:
-    if not path.exists():
-        return "does not exist"
-    if path.stat().st_size == 0:
-        return "is empty (0 bytes)"
-    return f"cannot be decoded ({str(error).split(': ')[-1].strip().rstrip('.')})"

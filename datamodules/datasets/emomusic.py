@@ -1,9 +1,11 @@
 """EmoMusic (Soleymani et al. 2013): 744 clips of 45 s, each rated as a whole.
 
 Conventions: the dataset is also called "1000 songs for emotional analysis of music". A target is
-(arousal, valence) in this order, as in MARBLE v1, v2 and jukemir. Ratings are means over raters on
-a scale of 1 to 9; each dimension is standardised by mean and population standard deviation over all
-development songs (train and val), excluded ones too, so that leaving out a song moves no target.
+(arousal, valence) in this order, as in MARBLE v1, v2 and jukemir; DEAM, the later release, gives
+the same ratings with the two names exchanged, which may be how the paper's rows came about. Ratings
+are means over raters on a scale of 1 to 9; each dimension is standardised by mean and population
+standard deviation over all development songs (train and val), excluded ones too, so that leaving
+out a song moves no target.
 Test is MediaEval's evaluation set; the development songs go to train or val by a hash of the artist
 (jukemir). Train and val share no artist; test shares some with both.
 """
@@ -88,6 +90,7 @@ class EmoMusicEmotion(TaskDataModule):
     classes = DIMENSIONS
     card = CARD
     expected: Mapping[Split, int] = {"train": 504, "val": 115, "test": 125}
+    lasts_s = (44.6, 45.1)
 
     def read_tracks(self) -> list[Track]:
         """All songs with their standardised ratings.

@@ -6,16 +6,18 @@ a single key remain (1159: 923 / 236). MARBLE's paper speaks of 1077; the code t
 number relies on gives 1159. Val is chosen by artist: an artist is in val by a hash of the name, and
 so is everybody who appears with such an artist, carried on twice. Classes are the 12 major keys
 from C upwards, spelled with flats, then the 12 minor. A track's group is its artists, separated by
-`|`; they are not known for test.
+`|`. They are not in the release for test; of 243 of its 604 songs they are public elsewhere, and
+12 of those songs are by artists of train, which the passport cannot show.
 """
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 
 from datamodules.card import Card
 from datamodules.errors import BrokenLabelsError, MissingFilesError, UserError
-from datamodules.tables import Cells, Table, read_csv
+from datamodules.tables import Cells, Table, read_csv, read_text
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Split, Track
 
@@ -128,7 +130,7 @@ def _read_test(repository: Path) -> Iterator[Track]:
 
 def _key_in(path: Path) -> int:
     """Class of the key that a file holds, and nothing else."""
-    key = path.read_text(encoding="utf-8").strip()
+    key = shorten(read_text(path, "unpack the repository's archive again").strip(), 40)
     try:
         return key_class(key)
     except ValueError as error:

@@ -5,13 +5,15 @@ line `<seconds> <label>` for every section, separated by a blank or a tab; audio
 `tracks/<File>.<ext>`. 126 raw labels become seven classes by the first of 26 ordered rules that
 matches (Wang, Hung & Smith 2022, Algorithm 1; facts/tasks 7.3). What precedes the first line and
 what follows `end` has no label and is ignored. No split is published: folds are All-In-One's (index
-of the sorted ids modulo 8; test is fold k, val fold k + 1), but songs that share a YouTube URL are
-the same song charted anew and stay together.
+of the sorted ids modulo 8; test is fold k, val fold k + 1), but versions of one song (charted anew,
+edits, remixes) stay together. They share a YouTube URL, a MusicBrainz id, or title and first
+artist, without what stands behind the title in brackets: 64 songs have 134 entries.
 """
 
 import math
+import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 
 from datamodules.audio.clips import ClipRule
@@ -56,7 +58,8 @@ N_FOLDS = 8
 FOLDERS = ("", "dataset")  # below the root: files as they come, or the repository
 AUDIO_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".opus", ".aiff", ".au")
 SEGMENT_FILES = "[0-9][0-9][0-9][0-9]_*.txt"  # such as 0001_12step.txt
-URLS = "youtube_urls.csv"
+URLS, METADATA = "youtube_urls.csv", "metadata.csv"
+_NEXT_ARTIST = re.compile(r",|&|;|/|\b(?:feat|ft|featuring|and|vs|with)\b")
 _REMEDY = "unpack the Harmonix Set's dataset/segments again"
 
 CARD = Card(
@@ -149,16 +152,58 @@ def fold_splits(groups: Mapping[str, str], fold: int) -> dict[str, Split]:
     return {song: names.get(fold_of[group], "train") for song, group in groups.items()}
 
 
-def read_url_groups(path: Path, songs: Sequence[str]) -> dict[str, str]:
-    """Id of each song -> id of the first song with the same YouTube URL.
+def read_version_groups(urls: Path, metadata: Path, songs: Sequence[str]) -> dict[str, str]:
+    """Id of each song -> id of the first song that it is a version of.
+
+    Args:
+        urls: the table of YouTube URLs.
+        metadata: the table of titles, artists and MusicBrainz ids.
+        songs: sorted ids.
 
     Raises:
-        UserError: the table of URLs cannot be read.
+        UserError: a table cannot be read.
     """
-    table = read_csv(path, required=("File", "URL"), remedy="unpack the repository again")
-    url = {row["File"]: row["URL"] for row in table.rows}
-    first: dict[str, str] = {}
-    return {song: first.setdefault(url.get(song) or song, song) for song in songs}
+    remedy = "unpack the repository again"
+    marks: dict[str, list[Hashable]] = {song: [] for song in songs}
+    for row in read_csv(urls, required=("File", "URL"), remedy=remedy).rows:
+        marks.setdefault(row["File"], []).append(("url", row["URL"]) if row["URL"] else None)
+
+    columns = ("File", "Title", "Artist")
+    table = read_csv(metadata, required=columns, optional=("MusicBrainz Id",), remedy=remedy)
+    for row in table.rows:
+        recording = row.get("MusicBrainz Id")
+        found = marks.setdefault(row["File"], [])
+        found.append(("recording", recording) if recording else None)
+        found.append(song_of(row["Title"], row["Artist"]))
+
+    first: dict[Hashable, str] = {}
+    group: dict[str, str] = {}
+    for song in songs:
+        known = [mark for mark in marks[song] if mark is not None]
+        joined = sorted({group[first[mark]] for mark in known if mark in first})
+        group[song] = joined[0] if joined else song
+
+        # A song may be the link between two that had nothing in common.
+        for other, name in group.items():
+            if name in joined:
+                group[other] = joined[0]
+        for mark in known:
+            first.setdefault(mark, song)
+    return group
+
+
+def song_of(title: str, artist: str) -> tuple[str, str] | None:
+    """Title and first artist as versions of a song have them in common; None without a title.
+
+    >>> song_of("Hello (Dada Life remix)", "Martin Solveig & Dragonette")
+    ('hello', 'martin solveig')
+    >>> song_of("(I've Had) The Time of My Life", "Bill Medley & Jennifer Warnes")
+    ('ivehadthetimeofmylife', 'bill medley')
+    """
+    plain = re.sub(r"(?<=.)[(\[].*", "", title.casefold())
+    letters = re.sub(r"[\W_]+", "", plain)
+    first_artist = _NEXT_ARTIST.split(artist.casefold(), maxsplit=1)[0].strip()
+    return (letters, first_artist) if letters else None
 
 
 # -- task ------------------------------------------------------------------------------------------
@@ -176,8 +221,8 @@ class HarmonixStructure(FrameTask):
         exclude: ids of songs to leave out, such as those whose audio is missing.
         frame_rate: of the label grid, in Hz.
         fold: 0 .. 7, the fold that is test.
-        group_by_url: keep songs with one YouTube URL in one split; False is All-In-One's rule to
-            the letter, which leaks.
+        group_versions: keep versions of one song in one split; False is All-In-One's rule to the
+            letter, which leaks.
 
     Raises:
         UserError: a fold beyond 7, or a frame rate that does not go with the clips.
@@ -195,24 +240,23 @@ class HarmonixStructure(FrameTask):
         *,
         frame_rate: float = 8.0,
         fold: int = 0,
-        group_by_url: bool = True,
+        group_versions: bool = True,
     ) -> None:
         super().__init__(root, clip, exclude, frame_rate=frame_rate)
         if fold not in range(N_FOLDS):
             raise UserError(f"task.options.fold must be from 0 to {N_FOLDS - 1}, found {fold}")
-        self.fold, self.group_by_url = fold, group_by_url
+        self.fold, self.group_versions = fold, group_versions
 
     def read_tracks(self) -> list[Track]:
         """Every song with a segment file; one without audio has the path where it should be.
 
         Raises:
-            UserError: no segments, a segment file that cannot be read, or no table of URLs to group
-                by.
+            UserError: no segments, a segment file that cannot be read, or no tables to group by.
         """
         labels = self._segment_files()
         groups = self._groups(sorted(labels))
         splits = fold_splits(
-            groups if self.group_by_url else {song: song for song in labels}, self.fold
+            groups if self.group_versions else {song: song for song in labels}, self.fold
         )
         self.expected = dict(Counter(splits.values()))
 
@@ -249,17 +293,21 @@ class HarmonixStructure(FrameTask):
         return next((place for place in places if place.is_dir()), places[0])
 
     def _groups(self, songs: Sequence[str]) -> dict[str, str]:
-        """Group of each song by its URL; empty where URLs are not known and not asked for."""
-        places = [self.root / folder / URLS for folder in FOLDERS]
-        path = next((place for place in places if place.is_file()), None)
-        if path is not None:
-            return read_url_groups(path, songs)
-        if self.group_by_url:
+        """What each song is a version of; empty where that is not known and not asked for."""
+        urls, metadata = self._table(URLS), self._table(METADATA)
+        if urls is not None and metadata is not None:
+            return read_version_groups(urls, metadata, songs)
+        if self.group_versions:
             raise UserError(
-                f"{self.root} has no {URLS}, which tells the songs that are there twice: "
-                "put it beside segments/, or split without it by task.options.group_by_url=false"
+                f"{self.root} has no {METADATA if urls else URLS}, which tells the songs that are "
+                "there twice: put it beside segments/, or split without it by "
+                "task.options.group_versions=false"
             )
         return {}
+
+    def _table(self, name: str) -> Path | None:
+        places = [self.root / folder / name for folder in FOLDERS]
+        return next((place for place in places if place.is_file()), None)
 
 
 def _is_audio(path: Path) -> bool:

@@ -7,12 +7,16 @@ Conventions: one row is one track, and the JSONL files of MARBLE v2 serve as the
 - `start` and `end`, in s: where the track is a part of its file; `a.wav@10-25` is its id then.
 - `label` (one class), or `labels` (tags, in CSV separated by `|`), or numeric columns that the
   option `targets` names. A JSON list in `label` is a list of tags, or of numbers for regression.
-- `split`: train, val or test; without it it is drawn, 3:1:1, so that no `group` is in two splits.
+- `split`: train, val or test; without it it is drawn, 3:1:1 and, of classes, 3:1:1 within each as
+  far as groups allow, so that no `group` is in two splits.
+- `ori_uid` (MARBLE v2): the song that several rows are clips of. They are one track: its outputs
+  are the mean over all of them, and it counts once. A song whose clips have several labels is one
+  track for each label.
 Other columns are not looked at. Classes and tags are sorted by name, or as numbers where all of
-them are; values of regression are standardised on train, which R² does not see and training needs.
+them are; where all of them are keys, classes are the 24 keys, C to B major, then minor. Values of
+regression are standardised on train, which R² does not see and training needs.
 """
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -24,6 +28,7 @@ import numpy as np
 
 from datamodules.audio.clips import ClipRule
 from datamodules.card import Card
+from datamodules.datasets.giantsteps import KEYS, key_class
 from datamodules.errors import BrokenLabelsError, UserError
 from datamodules.splitting import split_groups
 from datamodules.tables import Cells, Table, read_csv, read_jsonl, to_number
@@ -35,6 +40,7 @@ SPLIT_NAMES: Mapping[str, Split] = {
     "valid": "val",
     "validation": "val",
 }
+_LARGEST = 1e100  # of a value: the sum of squares must be a number
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
 
 CARD = Card(
@@ -68,12 +74,15 @@ class _Entry:
     end_s: float | None
     split: Split | None
     group: str | None
+    song: str | None
     label: _Label
 
     @property
     def unit(self) -> str:
-        """The tracks that stay in one split: those of the group, or all parts of the file."""
-        return f"path:{self.path}" if self.group is None else f"group:{self.group}"
+        """The tracks that stay in one split: of the group, of the song, or parts of the file."""
+        if self.group is None and self.song is None:
+            return f"path:{self.path}"
+        return f"group:{self.song if self.group is None else self.group}"
 
     @property
     def track_id(self) -> str:
@@ -94,6 +103,7 @@ class Manifest(TaskDataModule):
         UserError: a table is missing or broken, or its rows do not go together.
     """
 
+    dataset = "manifest"
     card = CARD
 
     def __init__(
@@ -117,14 +127,15 @@ class Manifest(TaskDataModule):
 
         folder = _base_folder([tables[0][0].parent, Path(root)], entries)
         super().__init__(folder, clip, exclude)
-        # Two folders may both hold an `a.wav`: their features must not be taken for each other.
-        digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()
-        self.dataset = f"manifest-{digest[:8]}"
-
+        self._tables = [path for path, _ in tables]
         self.kind = _kind(entries, source)
         splits = _splits(entries, source, split_seed)
         self.classes = _classes(entries, splits, source)
         self._listed = self._make_tracks(entries, splits)
+
+    def inputs(self) -> tuple[list[Path], list[Path]]:
+        """The tables and the files that they name: their folder may hold anything else."""
+        return [], [*self._tables, *(track.path for track in self._listed)]
 
     def read_tracks(self) -> list[Track]:
         """The rows of the table."""
@@ -132,27 +143,55 @@ class Manifest(TaskDataModule):
 
     def _make_tracks(self, entries: Sequence[_Entry], splits: Sequence[Split]) -> list[Track]:
         targets = self._targets([entry.label for entry in entries], splits)
+        songs = _songs(entries)
         return [
             Track(
                 entry.track_id,
                 self.root / entry.path,
                 split,
                 target,
-                entry.group,
+                entry.song if entry.group is None else entry.group,
                 entry.start_s,
                 entry.end_s,
+                song=song,
             )
-            for entry, split, target in zip(entries, splits, targets, strict=True)
+            for entry, split, target, song in zip(entries, splits, targets, songs, strict=True)
         ]
 
     def _targets(
         self, labels: Sequence[_Label], splits: Sequence[Split]
     ) -> Sequence[int | tuple[float, ...]]:
         if self.kind == "classification":
-            return [self.classes.index(label.names[0]) for label in labels]
+            return [self.classes.index(_spelled(label.names[0], self.classes)) for label in labels]
         if self.kind == "multilabel":
             return [_flags(label.names, self.classes) for label in labels]
         return _standardised([label.values for label in labels], splits, self.classes)
+
+
+def _songs(entries: Sequence[_Entry]) -> list[str | None]:
+    """What each row is a clip of; with its label where the song has several."""
+    labels: dict[str | None, set[_Label]] = {}
+    for entry in entries:
+        labels.setdefault(entry.song, set()).add(entry.label)
+
+    songs: list[str | None] = []
+    for entry in entries:
+        is_mixed = entry.song is not None and len(labels[entry.song]) > 1
+        label = " ".join([*entry.label.names, *map(str, entry.label.values)])
+        songs.append(f"{entry.song} ({label})" if is_mixed else entry.song)
+    return songs
+
+
+def _spelled(name: str, classes: Sequence[str]) -> str:
+    """The name of a class as it is in the list: keys have several spellings."""
+    return KEYS[key_class(name)] if classes == KEYS else name
+
+
+def _are_keys(names: Collection[str]) -> bool:
+    try:
+        return bool([key_class(name) for name in names])
+    except ValueError:
+        return False
 
 
 def _flags(tags: Collection[str], classes: Sequence[str]) -> tuple[float, ...]:
@@ -214,7 +253,9 @@ def _entry(cells: Cells, split: Split | None, targets: tuple[str, ...]) -> _Entr
         raise ValueError("has no path")
     path = PurePosixPath(path).as_posix()
     group = None if _is_empty(cells, "group") else str(cells["group"])
-    return _Entry(path, *_part(cells), split or _split(cells), group, _label(cells, targets))
+    song = None if _is_empty(cells, "ori_uid") else str(cells["ori_uid"])
+    split = split or _split(cells)
+    return _Entry(path, *_part(cells), split, group, song, _label(cells, targets))
 
 
 def _is_empty(cells: Cells, name: str) -> bool:
@@ -324,7 +365,11 @@ def _splits(entries: Sequence[_Entry], source: str, seed: int) -> list[Split]:
     """The split of every entry: as written, or drawn where none is written."""
     written = [entry.split for entry in entries if entry.split is not None]
     if not written:
-        drawn = split_groups((entry.unit for entry in entries), seed)
+        units = [entry.unit for entry in entries]
+        is_classes = entries[0].label.kind == "classification"
+        drawn = split_groups(
+            units, seed, [entry.label for entry in entries] if is_classes else None
+        )
         return [drawn[entry.unit] for entry in entries]
 
     without = [entry.track_id for entry in entries if entry.split is None]
@@ -335,6 +380,7 @@ def _splits(entries: Sequence[_Entry], source: str, seed: int) -> list[Split]:
         )
 
     places = {(entry.unit, entry.split) for entry in entries}
+    places |= {(f"group:{entry.song}", entry.split) for entry in entries if entry.song is not None}
     n_splits = Counter(unit for unit, _ in places)
     torn = sorted(unit for unit, n in n_splits.items() if n > 1)
     if torn:
@@ -353,7 +399,10 @@ def _classes(entries: Sequence[_Entry], splits: Sequence[Split], source: str) ->
 
     train = [entry for entry, split in zip(entries, splits, strict=True) if split == "train"]
     known = set(chain.from_iterable(entry.label.names for entry in train))
-    unknown = sorted(set(chain.from_iterable(entry.label.names for entry in entries)) - known)
+    everywhere = set(chain.from_iterable(entry.label.names for entry in entries))
+    if entries[0].label.kind == "classification" and _are_keys(everywhere):
+        known, everywhere = ({KEYS[key_class(name)] for name in x} for x in (known, everywhere))
+    unknown = sorted(everywhere - known)
     if unknown:
         raise UserError(
             f"{len(unknown)} labels of {source} are in val or test but not in train "
@@ -366,6 +415,8 @@ def _classes(entries: Sequence[_Entry], splits: Sequence[Split], source: str) ->
             f"{source} has {len(known)} different labels in train: there is nothing to tell apart"
         )
 
+    if entries[0].label.kind == "classification" and _are_keys(known):
+        return KEYS  # in the order that the score of keys counts on
     all_numbers = all(name.isdecimal() for name in known)
     return tuple(sorted(known, key=int) if all_numbers else sorted(known))
 
@@ -386,6 +437,12 @@ def _standardised(
 ) -> list[tuple[float, ...]]:
     """Values less the mean over train, in standard deviations over train."""
     table = np.array(values, dtype=np.float64)
+    largest = np.abs(table).max()
+    if largest > _LARGEST:
+        raise UserError(
+            f"task.options.targets has the value {largest:g}, whose square no number holds: give "
+            "it in another unit"
+        )
     train = table[[split == "train" for split in splits]]
     if len(train) == 0:
         return [tuple(row) for row in table.tolist()]  # the base class says that train is empty

@@ -5,7 +5,9 @@ because 30 file names lack the singer or give a wrong one. Layouts:
 `FULL/<singer>/<context>/<technique>/<file>.wav` (version 1.1) and the same below `data_by_singer`
 (1.2, whose other folders hold the same audio again). A track id is the path below that folder
 without suffix, so both versions have the same ids and splits. `DOUBLES` are dropped;
-`KEPT_PROBLEMS` names what is kept although it looks wrong.
+`KEPT_PROBLEMS` names what is kept although it looks wrong. No list of the recordings is published,
+only their number: where some are missing they are taken to be spread over the splits like those
+that are there, and an incomplete copy is only used if that is asked for.
 
 Deviations from MARBLE v1, whose splits hang on one numpy state, the listing of folders and the
 pieces that silence trimming leaves, and are not shipped:
@@ -17,12 +19,14 @@ pieces that silence trimming leaves, and are not shipped:
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from datamodules.card import Archive, Card
 from datamodules.errors import MissingFilesError, UserError
+from datamodules.excluding import MISSING, exclude_remedy
 from datamodules.task import TaskDataModule
 from datamodules.tracks import BadFile, Split, Track
 
@@ -59,6 +63,8 @@ _N_VAL_PER_SEX = 3
 _SEED = 42617  # that of MARBLE v1
 _SHARES: Mapping[Split, int] = {"train": 12, "val": 8, "test": 5}
 
+N_RECORDINGS = 3610  # of 3613 files three are `DOUBLES`
+_SUFFIX = ".wav"
 _FOLDERS = ("FULL", "VocalSet11/FULL", "data_by_singer", "VocalSet1-2/data_by_singer")
 _MISSPELT = {"vibrado": "vibrato"}
 
@@ -168,7 +174,9 @@ def _singers_folder(root: Path) -> Path:
 
 def _list_recordings(folder: Path) -> Iterator[Recording]:
     doubles = {bad.name for bad in DOUBLES}
-    for path in sorted(folder.glob("[!._]*/[!.]*/[!.]*/[!.]*.wav")):
+    for path in sorted(folder.glob("[!._]*/[!.]*/[!.]*/[!.]*")):
+        if path.suffix.lower() != _SUFFIX:
+            continue
         track_id = path.relative_to(folder).with_suffix("").as_posix()
         if track_id not in doubles:
             singer, _, technique, _ = track_id.split("/")
@@ -250,21 +258,53 @@ def _check_test_list(root: Path) -> None:
 # -- tasks -----------------------------------------------------------------------------------------
 
 
-class VocalSetSinger(TaskDataModule):
-    """Singer of a recording of any technique, 20 classes (paper 3.4, MARBLE v1 VocalSetS)."""
+class VocalSetTask(TaskDataModule):
+    """Base of the two tasks, which differ in what they ask of a recording."""
 
     dataset = "vocalset"
-    classes = SINGERS
     card = CARD
     known_bad = DOUBLES
+
+    def recordings(self) -> list[Recording]:
+        """All recordings.
+
+        Raises:
+            UserError: as `read_recordings`, or some are missing and `exclude` does not say so.
+        """
+        found = read_recordings(self.root)
+        is_part = self.is_demo or MISSING in self.exclude or self._missing in self.exclude
+        if len(found) < N_RECORDINGS and not is_part:
+            remedy = exclude_remedy(self.dataset, [MISSING], self.exclude)
+            raise UserError(
+                f"{N_RECORDINGS - len(found)} of {N_RECORDINGS} VocalSet recordings are not under "
+                f"{self.root}: unpack the archive again, or go on without them with {remedy} "
+                "(tables will say so)"
+            )
+        return found
+
+    @property
+    def _missing(self) -> str:
+        return f"{self.dataset}:{MISSING}"
+
+    def expect(self, tracks: Sequence[Track], n_found: int) -> None:
+        """Sets how many tracks of each split a complete copy would give."""
+        n_tracks = Counter(track.split for track in tracks)
+        complete = N_RECORDINGS / n_found
+        self.expected = {split: round(n * complete) for split, n in n_tracks.items()}
+
+
+class VocalSetSinger(VocalSetTask):
+    """Singer of a recording of any technique, 20 classes (paper 3.4, MARBLE v1 VocalSetS)."""
+
+    classes = SINGERS
 
     def read_tracks(self) -> list[Track]:
         """All recordings with their singer.
 
         Raises:
-            UserError: as `read_recordings`, or a singer has too few recordings for three splits.
+            UserError: as `recordings`, or a singer has too few recordings for three splits.
         """
-        recordings = read_recordings(self.root)
+        recordings = self.recordings()
         ids: dict[str, list[str]] = {singer: [] for singer in SINGER_FOLDERS}
         for item in recordings:
             ids[item.singer].append(item.track_id)
@@ -279,32 +319,31 @@ class VocalSetSinger(TaskDataModule):
         for of_singer in ids.values():
             splits.update(deal(of_singer))
         # No group: that singers are in all splits is the task.
-        return [
+        tracks = [
             Track(
                 item.track_id, item.path, splits[item.track_id], SINGER_FOLDERS.index(item.singer)
             )
             for item in recordings
         ]
+        self.expect(tracks, len(recordings))
+        return tracks
 
 
-class VocalSetTechnique(TaskDataModule):
+class VocalSetTechnique(VocalSetTask):
     """Technique of a recording, 10 of the 17 techniques (paper 3.4, MARBLE v1 VocalSetT)."""
 
-    dataset = "vocalset"
     classes = TECHNIQUES
-    card = CARD
-    known_bad = DOUBLES
 
     def read_tracks(self) -> list[Track]:
         """The recordings of the ten techniques; no singer is in two splits.
 
         Raises:
-            UserError: as `read_recordings`, or the dataset's list of test singers is another one.
+            UserError: as `recordings`, or the dataset's list of test singers is another one.
         """
-        recordings = read_recordings(self.root)
+        recordings = self.recordings()
         _check_test_list(self.root)
         splits = technique_split()
-        return [
+        tracks = [
             Track(
                 item.track_id,
                 item.path,
@@ -315,3 +354,5 @@ class VocalSetTechnique(TaskDataModule):
             for item in recordings
             if item.technique in TECHNIQUES
         ]
+        self.expect(tracks, len(recordings))
+        return tracks

@@ -109,9 +109,7 @@ def open_features(
     Raises:
         UserError: a broken shard, features that are missing, or a split without a labelled frame.
     """
-    store.read(
-        [track.track_id for track in tracks]
-    )  # what is missing of all splits is said at once
+    store.read(tracks)  # what is missing anywhere is said at once
     splits = {split: _label(store, tracks, split, n_classes, frame_rate) for split in SPLITS}
 
     empty = [split for split in SPLITS if not splits[split].track_target.any()]
@@ -127,7 +125,7 @@ def _label(
     store: FeatureStore, tracks: Sequence[Track], split: Split, n_classes: int, frame_rate: float
 ) -> FrameSplit:
     members = [track for track in tracks if track.split == split]
-    clips = store.read([track.track_id for track in members])
+    clips = store.read(members)
 
     labels = []
     counts = torch.zeros(len(members), n_classes, dtype=torch.int64)

@@ -24,26 +24,32 @@ def n_grid_frames(seconds: float, frame_rate: float) -> int:
     return max(1, math.ceil(round(seconds * frame_rate - 0.5, 6)))
 
 
-def grid_weights(n_frames: int, hop: float, n_grid: int, frame_rate: float) -> Tensor:
+def grid_weights(
+    n_frames: int, hop: float, n_grid: int, frame_rate: float, *, first_frame_s: float
+) -> Tensor:
     """Shares of a backbone's frames in each frame of the grid, which is the mean over its time.
 
     Args:
-        n_frames: of the backbone; frame t covers t * hop to (t + 1) * hop seconds.
+        n_frames: of the backbone; a frame covers half a hop on each side of its centre.
         hop: of the backbone, in s.
         n_grid: frames of the grid.
         frame_rate: of the grid, in Hz.
+        first_frame_s: where the backbone's frame 0 is centred, in s from the start of the clip.
 
     Returns:
         (n_grid, n_frames) float32, rows sum to 1. Where the grid is finer than the backbone's
-        frames, these repeat; beyond the last one it stands for the rest.
+        frames, these repeat; before the first one and beyond the last, these stand for the rest.
 
-    >>> grid_weights(4, 0.5, 2, 1.0)
+    >>> grid_weights(4, 0.5, 2, 1.0, first_frame_s=0.25)
     tensor([[0.5000, 0.5000, 0.0000, 0.0000],
             [0.0000, 0.0000, 0.5000, 0.5000]])
+    >>> grid_weights(4, 0.5, 2, 1.0, first_frame_s=0.0)  # frame 0 covers -0.25 to 0.25 s
+    tensor([[0.2500, 0.5000, 0.2500, 0.0000],
+            [0.0000, 0.0000, 0.2500, 0.7500]])
     """
-    start = torch.arange(n_frames, dtype=torch.float64) * hop
+    start = (first_frame_s - hop / 2) + torch.arange(n_frames, dtype=torch.float64) * hop
     end = start + hop
-    end[-1] = torch.inf  # a grid frame beyond the last state still needs a value
+    start[0], end[-1] = -torch.inf, torch.inf  # every frame of the grid needs a value
 
     grid_start = torch.arange(n_grid, dtype=torch.float64)[:, None] / frame_rate
     grid_end = grid_start + 1 / frame_rate

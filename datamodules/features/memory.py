@@ -106,21 +106,24 @@ def load_features(
     Raises:
         UserError: a broken shard, or features that are missing.
     """
-    store.read(
-        [track.track_id for track in tracks]
-    )  # what is missing of all splits is said at once
+    store.read(tracks)  # what is missing anywhere is said at once
     splits = {split: _read_split(store, tracks, split) for split in SPLITS}
     return MemoryFeatures(splits, batch_size, seed)
 
 
 def _read_split(store: FeatureStore, tracks: Sequence[Track], split: Split) -> FeatureSplit:
     members = [track for track in tracks if track.split == split]
-    clips = store.read([track.track_id for track in members])
+    clips = store.read(members)
 
-    targets = torch.tensor([track.target for track in members])
-    track_of_clip = torch.from_numpy(clips.track.copy())
+    # Pieces of one song have one target, and are one track from here on.
+    scored = {track.scored_as: track.target for track in members}
+    place = {name: position for position, name in enumerate(scored)}
+    place_of_member = torch.tensor([place[track.scored_as] for track in members])
+
+    targets = torch.tensor(list(scored.values()))
+    track_of_clip = place_of_member[torch.from_numpy(clips.track.copy())]
     return FeatureSplit(
-        track_ids=tuple(track.track_id for track in members),
+        track_ids=tuple(scored),
         track_target=targets,
         features=torch.from_numpy(clips.read_all()),
         target=targets[track_of_clip],

@@ -28,8 +28,7 @@ FLOAT16_MAX = 65504.0
 PATTERN = "part-*.h5"
 _SHARD_BYTES = 2**28  # a shard is closed at this size too: one clip by frames may hold 5 MB
 _CLIP = np.dtype(
-    [(name, np.int64) for name in ("clip", "n_clips", "file_bytes", "n_rows", "row")]
-    + [("start_s", np.float64)]
+    [(name, np.int64) for name in ("clip", "n_clips", "n_rows", "row")] + [("start_s", np.float64)]
 )
 
 
@@ -47,15 +46,15 @@ class Shard:
 
     Attributes:
         path: its file.
-        track_ids: of its n clips.
-        clips: (n,) records: `clip` and `n_clips` (place in the track, and how many it gives),
-            `start_s`, `file_bytes`, and `row` and `n_rows` (where in each layer).
+        audio_ids: of the audio of its n clips.
+        clips: (n,) records: `clip` and `n_clips` (place in the audio, and how many it gives),
+            `start_s`, and `row` and `n_rows` (where in each layer).
         layer_starts: where each of layers 0..L begins in the file, in bytes.
         layer_shape: (rows, D) of each layer.
     """
 
     path: Path
-    track_ids: Sequence[str]
+    audio_ids: Sequence[str]
     clips: NDArray[np.void]
     layer_starts: Sequence[int]
     layer_shape: tuple[int, int]
@@ -129,11 +128,12 @@ def check_identity(path: Path, found: str, wanted: Mapping[str, str]) -> None:
     """
     try:
         stored = json.loads(found)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         stored = None
     if not isinstance(stored, dict):
         raise UserError(
-            f"{path} is not a description of a feature store: delete its folder and extract again"
+            f"{path} is not a description of a feature store: delete this file and run the same "
+            "command again"
         )
     if stored == wanted:
         return
@@ -143,6 +143,7 @@ def check_identity(path: Path, found: str, wanted: Mapping[str, str]) -> None:
         for name, value in wanted.items()
         if stored.get(name) != value
     )
+    differences = differences or "it has fields of another version"
     raise UserError(
         f"{path} was written by another configuration ({differences}): move it away and extract "
         "again"
@@ -156,11 +157,10 @@ def _build(store: Mapping[str, str], clips: Sequence[ClipFeatures]) -> bytes:
         for layer in range(len(clips[0].values)):
             file[f"layer_{layer:02d}"] = np.concatenate([clip.values[layer] for clip in clips])
 
-        file["track_id"] = np.array([p.track_id for p in places], dtype=h5py.string_dtype())
+        file["audio_id"] = np.array([p.audio_id for p in places], dtype=h5py.string_dtype())
         file["clip"] = np.array([p.index for p in places], dtype=np.int32)
         file["n_clips"] = np.array([p.n_clips for p in places], dtype=np.int32)
         file["start_s"] = np.array([p.start_s for p in places], dtype=np.float64)
-        file["file_bytes"] = np.array([p.file_bytes for p in places], dtype=np.int64)
         file["n_rows"] = np.array([clip.values.shape[1] for clip in clips], dtype=np.int32)
         file.attrs["key"] = json.dumps(store, sort_keys=True)
 
@@ -178,16 +178,16 @@ def _parse(path: Path, content: bytes) -> Shard:
     """The list of clips out of a shard's bytes, and where its layers are."""
     with h5py.File.in_memory(content) as file:
         clips = np.empty(len(file["clip"]), _CLIP)
-        for name in ("clip", "n_clips", "file_bytes", "n_rows", "start_s"):
+        for name in ("clip", "n_clips", "n_rows", "start_s"):
             clips[name] = file[name][:]
         clips["row"] = np.cumsum(clips["n_rows"]) - clips["n_rows"]
 
-        track_ids = file["track_id"].asstr()[:].tolist()
+        audio_ids = file["audio_id"].asstr()[:].tolist()
         names = sorted(name for name in file if name.startswith("layer_"))
         starts = [file[name].id.get_offset() for name in names]
         shape = file[names[0]].shape
 
-    return Shard(path, track_ids, clips, starts, shape)
+    return Shard(path, audio_ids, clips, starts, shape)
 
 
 def _digest(content: bytes) -> str:

@@ -1,12 +1,14 @@
-"""The feature store: what a backbone says about every clip of a dataset, found by what made it.
+"""The feature store: a backbone's features of every clip, found by the content of its audio.
 
 Conventions: one folder per (backbone fingerprint, dataset, clip rule, pooling, resampler,
 precision); its name is readable and ends in a hash of exactly these. Inside are immutable shards,
-written by any number of processes. The clips inside the shards are the only list of what is done.
+written by any number of processes. The clips inside the shards are the only list of what is done;
+they are known by the content of the audio that they were made of, never by names or folders.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,16 +49,15 @@ class StoreId:
 
 
 @dataclass(frozen=True)
-class StoredTrack:
-    """A track's clips in the store: how many it gives, which are there, the size of its file."""
+class StoredAudio:
+    """The clips of one piece of audio in the store: how many it gives, and which are there."""
 
     n_clips: int
-    file_bytes: int
     clips: frozenset[int]
 
     @property
     def complete(self) -> bool:
-        """Whether all of the track's clips are stored."""
+        """Whether all of its clips are stored."""
         return len(self.clips) == self.n_clips
 
 
@@ -75,6 +76,11 @@ class FeatureStore:
         self.folder = Path(parent) / id.folder
         self._shards: dict[str, Shard] = {}
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether it is there and nothing can be added to it."""
+        return self.folder.is_dir() and not os.access(self.folder, os.W_OK)
+
     def prepare(self) -> None:
         """Makes the folder with a description, and removes what a killed writer left in it.
 
@@ -86,7 +92,7 @@ class FeatureStore:
 
         description = self.folder / DESCRIPTION
         if description.exists():
-            check_identity(description, description.read_text(encoding="utf-8"), asdict(self.id))
+            check_identity(description, _read(description), asdict(self.id))
         else:
             text = json.dumps(asdict(self.id), indent=1, sort_keys=True) + "\n"
             write_text(description, text)
@@ -101,30 +107,27 @@ class FeatureStore:
             shard_seconds=shard_seconds,
         )
 
-    def inventory(self) -> dict[str, StoredTrack]:
-        """What is stored, by track id.
+    def inventory(self) -> dict[str, StoredAudio]:
+        """What is stored, by audio id.
 
         Raises:
             UserError: a shard is broken or belongs to another configuration.
         """
-        found: dict[str, StoredTrack] = {}
+        found: dict[str, StoredAudio] = {}
         for shard in self.shards():
-            columns = (shard.clips[name].tolist() for name in ("clip", "n_clips", "file_bytes"))
-            for track_id, clip, n_clips, size in zip(shard.track_ids, *columns, strict=True):
-                before = found[track_id].clips if track_id in found else frozenset[int]()
-                found[track_id] = StoredTrack(n_clips, size, before | {clip})
+            columns = (shard.clips[name].tolist() for name in ("clip", "n_clips"))
+            for audio, clip, n_clips in zip(shard.audio_ids, *columns, strict=True):
+                before = found[audio].clips if audio in found else frozenset[int]()
+                found[audio] = StoredAudio(n_clips, before | {clip})
         return found
 
     def missing(self, tracks: Iterable[Track]) -> list[Track]:
-        """The tracks whose clips are not all stored."""
+        """The tracks whose clips are not all stored, or whose audio is not known yet."""
         stored = self.inventory()
-        return [
-            track
-            for track in tracks
-            if track.track_id not in stored or not stored[track.track_id].complete
-        ]
+        done = {audio for audio, clips in stored.items() if clips.complete}
+        return [track for track in tracks if track.audio_id not in done]
 
-    def read(self, track_ids: Sequence[str]) -> "StoredClips":
+    def read(self, tracks: Sequence[Track]) -> "StoredClips":
         """The clips of some tracks, whose values are read when they are asked for.
 
         Raises:
@@ -132,15 +135,16 @@ class FeatureStore:
                 (wholly) stored.
         """
         shards = self.shards()
-        clips = _places(shards, track_ids)
+        clips = _places(shards, tracks)
 
-        n_found = np.bincount(clips["track"], minlength=len(track_ids))
+        n_found = np.bincount(clips["track"], minlength=len(tracks))
         whole = clips["track"][n_found[clips["track"]] == clips["n_clips"]]
-        missing = np.setdiff1d(np.arange(len(track_ids)), whole)
+        missing = np.setdiff1d(np.arange(len(tracks)), whole)
         if len(missing):
             raise UserError(
-                f"{len(missing)} of {len(track_ids)} tracks have no features in {self.folder} "
-                f"(first: {track_ids[missing[0]]}): run `mirprobe extract` with the same settings"
+                f"{len(missing)} of {len(tracks)} tracks have no features in {self.folder} "
+                f"(first: {tracks[missing[0]].track_id}): run `mirprobe extract` with the same "
+                "settings"
             )
         return StoredClips(shards, clips)
 
@@ -156,13 +160,35 @@ class FeatureStore:
         self._shards[shard.path.name] = shard
 
 
-def _places(shards: Sequence[Shard], track_ids: Sequence[str]) -> NDArray[np.void]:
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}): move it away") from error
+
+
+def _places(shards: Sequence[Shard], tracks: Sequence[Track]) -> NDArray[np.void]:
     """Where the clips of some tracks lie: records, sorted by track and place in it, each once."""
-    position = {track_id: index for index, track_id in enumerate(track_ids)}
+    names = list(dict.fromkeys(track.audio_id for track in tracks))
+    number_of = {name: number for number, name in enumerate(names)}
+    clips = _clips_of_audio(shards, number_of)
+
+    # Several tracks may have the same audio: each gets its clips.
+    numbers = np.array([number_of[track.audio_id] for track in tracks], dtype=np.int64)
+    first = np.searchsorted(clips["track"], numbers, side="left")
+    end = np.searchsorted(clips["track"], numbers, side="right")
+    rows = [np.arange(start, stop) for start, stop in zip(first, end, strict=True)]
+    places: NDArray[np.void] = clips[np.concatenate([np.empty(0, np.int64), *rows])]
+    places["track"] = np.repeat(np.arange(len(tracks)), end - first)
+    return places
+
+
+def _clips_of_audio(shards: Sequence[Shard], number_of: Mapping[str, int]) -> NDArray[np.void]:
+    """Records of all clips of some audio, sorted; their `track` is the number of the audio."""
     found = [np.empty(0, _PLACE)]
     for number, shard in enumerate(shards):
         here = np.empty(len(shard.clips), _PLACE)
-        here["track"] = [position.get(track_id, -1) for track_id in shard.track_ids]
+        here["track"] = [number_of.get(name, -1) for name in shard.audio_ids]
         here["shard"] = number
         for name in ("clip", "n_clips", "row", "n_rows", "start_s"):
             here[name] = shard.clips[name]
@@ -184,7 +210,7 @@ class StoredClips:
     """Clips of some tracks, sorted by track and place in it; their values stay on disk until read.
 
     Attributes:
-        track: (N,) int64, position of each clip's track in the list of ids that was asked for.
+        track: (N,) int64, position of each clip's track in the list that was asked for.
         start_s: (N,) float64, where each clip starts in its track, in s.
         n_rows: (N,) int64, rows of each clip: one, or the frames of the label grid.
         shape: number of layers L+1 and of features D.
@@ -229,7 +255,10 @@ def parse_store_id(text: str) -> StoreId:
     Raises:
         ValueError: the text is not the JSON of an id.
     """
-    fields = json.loads(text)
+    try:
+        fields = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
     if not isinstance(fields, Mapping) or not all(isinstance(v, str) for v in fields.values()):
         raise ValueError("expected an object of strings")
     try:

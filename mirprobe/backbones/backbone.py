@@ -5,8 +5,9 @@ at one frame rate and one width. Audio is mono float32 at the backbone's own rat
 inside a batch, so a batch of n clips gives what n batches of one give.
 
 A backbone is one file in this folder, a subclass of `Backbone`: five facts (`sample_rate`, `hop`,
-`n_layers`, `dim`, `min_samples`), its `front_end`, its `variants` where it has a choice of weights,
-and `states`. `mirprobe.assembly.make_backbone` builds it and freezes it.
+`n_layers`, `dim`, `min_samples`), `first_frame_s` where its first frame is not centred on half a
+hop, its `front_end`, its `variants` where it has a choice of weights, and `states`.
+`mirprobe.assembly.make_backbone` builds it and freezes it.
 """
 
 import hashlib
@@ -14,13 +15,18 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from datamodules.errors import UserError
-from mirprobe.backbones.hub import PublishedFile
+from mirprobe.backbones.hub import PublishedFile, locate
+
+RANDOM = "random"  # the variant that is drawn under `seed` and reads no file, where there is one
+MOST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class Backbone(nn.Module, ABC):
 
     Args:
         weights: one of `variants`; None where the class has none.
+        checkpoint: path of a file to read in place of the published one; None reads that.
+        seed: of random weights, from 0 to 2**32 - 1.
 
     Attributes:
         sample_rate: rate of the audio it expects, in Hz.
@@ -58,7 +66,8 @@ class Backbone(nn.Module, ABC):
         keys_ignored: tensors of the checkpoint that are known and not needed; None likewise.
 
     Raises:
-        UserError: `weights` is not one of `variants`.
+        UserError: `weights` is not one of `variants`, `checkpoint` is no path or stands beside
+            random weights, or `seed` is no such number.
     """
 
     sample_rate: int
@@ -76,11 +85,23 @@ class Backbone(nn.Module, ABC):
     _is_frozen: bool = False
     _fingerprint: str | None = None
 
-    def __init__(self, weights: str | None = None) -> None:
-        # Here, since no backbone can do without this call: a slip in `weights` must not become a
+    def __init__(
+        self, weights: str | None = None, checkpoint: str | None = None, seed: int = 0
+    ) -> None:
+        # Here, since no backbone can do without this call: a slip in a setting must not become a
         # network of other weights under the same name.
         self.variant_named(weights)
+        _check_checkpoint(weights, checkpoint)
+        _check_seed(seed)
         super().__init__()
+
+    @property
+    def first_frame_s(self) -> float:
+        """Where frame 0 is centred, in s from the start of the clip; frame k is k hops later.
+
+        Half a hop, unless a backbone says otherwise: frame k then stands for k to k + 1 hops.
+        """
+        return self.hop / 2
 
     @classmethod
     def variant_named(cls, weights: str | None) -> Variant | None:
@@ -93,6 +114,28 @@ class Backbone(nn.Module, ABC):
             return None
         check_choice("weights", weights, tuple(cls.variants))
         return cls.variants[str(weights)]
+
+    @classmethod
+    def weights_file(cls, weights: str | None, checkpoint: str | None) -> Path | None:
+        """The file that the weights would be read from; None where none is.
+
+        Args:
+            weights: name of the variant.
+            checkpoint: file that the user names.
+
+        Raises:
+            UserError: the published file is not on this machine.
+        """
+        variant = cls.variant_named(weights)
+        if checkpoint is not None:
+            return Path(checkpoint)
+        return None if variant is None or variant.file is None else locate(variant.file)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are; the CPU if it has none."""
+        tensor = next(chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if tensor is None else tensor.device
 
     @abstractmethod
     def states(self, audio: Tensor) -> Tensor:
@@ -114,7 +157,17 @@ class Backbone(nn.Module, ABC):
         with torch.no_grad(), torch.autocast(audio.device.type, enabled=False):
             if len(audio) == 1 or audio.device.type not in self.one_by_one_on:
                 return self.states(audio)
-            return torch.cat([self.states(clip) for clip in torch.split(audio, 1)])
+            return self._states_one_by_one(audio)
+
+    def _states_one_by_one(self, audio: Tensor) -> Tensor:
+        """States of a batch of two or more, written where they stay: they take the most memory."""
+        first, *others = torch.split(audio, 1)
+        of_first = self.states(first)
+        states = of_first.new_empty(len(audio), *of_first.shape[1:])
+        states[:1] = of_first
+        for index, clip in enumerate(others, start=1):
+            states[index : index + 1] = self.states(clip)
+        return states
 
     def _check(self, audio: Tensor) -> None:
         name = type(self).__name__
@@ -150,13 +203,14 @@ class Backbone(nn.Module, ABC):
     def fingerprint(self) -> str:
         """16 hex digits that identify weights and front end, computed once if frozen.
 
-        They follow from the name of the class, `front_end`, and every tensor of the state dict. A
-        frozen backbone does not change, and 1.3 GB take a second to hash: the answer is kept.
+        They follow from the name of the class, `front_end`, `first_frame_s`, which places features
+        on a label grid, and every tensor of the state dict. A frozen backbone does not change, and
+        1.3 GB take a second to hash: the answer is kept.
         """
         if self._fingerprint is not None:
             return self._fingerprint
 
-        identity = [type(self).__name__, dict(self.front_end)]
+        identity = [type(self).__name__, dict(self.front_end), self.first_frame_s]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
         for key, tensor in sorted(self.state_dict().items()):
             digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
@@ -180,6 +234,26 @@ def check_choice(key: str, value: object, known: tuple[object, ...]) -> None:
     Raises:
         UserError: names the key, the value and what it may be.
     """
-    if value not in known:
+    # True and 10.0 equal 1 and 10, but have fingerprints of their own.
+    if not any(value == one and type(value) is type(one) for one in known):
         choices = ", ".join(map(str, known))
         raise UserError(f"unknown model.{key}={value}: set it to one of {choices}")
+
+
+def _check_checkpoint(weights: str | None, checkpoint: object) -> None:
+    if checkpoint is None:
+        return
+    if not isinstance(checkpoint, str) or not checkpoint:
+        raise UserError(
+            f"model.checkpoint must be the path of a file, or null, found {checkpoint!r}"
+        )
+    if weights == RANDOM:
+        raise UserError(
+            f"model.weights={weights} reads no file, found model.checkpoint={checkpoint}: drop one"
+        )
+
+
+def _check_seed(seed: int) -> None:
+    is_whole = isinstance(seed, int) and not isinstance(seed, bool)  # True is an int to Python
+    if not (is_whole and 0 <= seed <= MOST_SEED):
+        raise UserError(f"model.seed must be a whole number from 0 to {MOST_SEED}, found {seed}")

@@ -9,7 +9,10 @@ list of ignored ones. Nothing in a file is ever executed.
 import hashlib
 import pickle
 import re
-from collections.abc import Mapping
+import struct
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +26,11 @@ from datamodules.errors import UserError
 PREFIX = "model."
 ZIP_START = b"PK\x03\x04"
 NEVER = "(?!)"  # the regular expression that matches nothing
+# What torch's readers of zip directories, pickles and tensors raise where a file is damaged.
+DAMAGED = (
+    *(RuntimeError, OSError, EOFError, MemoryError, struct.error, ValueError, ArithmeticError),
+    *(LookupError, TypeError, AttributeError, AssertionError),
+)
 
 
 @dataclass(frozen=True)
@@ -49,19 +57,38 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file; no error where a name is longer than the system takes."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+@contextmanager
+def readable(path: Path, remedy: str) -> Iterator[None]:
+    """What reads a file stands in here: one that may not be read is a user's error."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}). {remedy}") from error
+
+
 def verify(path: Path, *, n_bytes: int, digest: str, remedy: str) -> None:
     """Checks size and SHA-256 of a published file.
 
     Raises:
         UserError: the file is not the published one; the text ends with `remedy`.
     """
-    found = path.stat().st_size
+    with readable(path, remedy):
+        found = path.stat().st_size
+        found_digest = sha256(path) if found == n_bytes else ""
     if found != n_bytes:
         raise UserError(
             f"{path} is not the published file: it has {found:,} bytes instead of {n_bytes:,}. "
             f"{remedy}"
         )
-    if sha256(path) != digest:
+    if found_digest != digest:
         raise UserError(
             f"{path} is not the published file: its SHA-256 is not {digest[:12]}... {remedy}"
         )
@@ -83,7 +110,9 @@ def read_state(path: Path, spec: CheckpointSpec, *, remedy: str) -> tuple[dict[s
             f"{path} does not hold {spec.owner} weights: {'; '.join(problems)}. {remedy}"
         )
 
-    state = {key: tensors[PREFIX + key].to(torch.float32, copy=True) for key in spec.needed}
+    state = {}
+    for key in spec.needed:
+        state[key] = tensors[PREFIX + key].detach().to(torch.float32, copy=True)
     return state, len(tensors) - len(state)
 
 
@@ -91,12 +120,12 @@ def read_tensors(path: Path, *, remedy: str) -> dict[str, Tensor]:
     """All tensors of a checkpoint under their names in the file, on disk until they are used.
 
     Raises:
-        UserError: no such file, not a checkpoint, damaged, holds anything but tensors, or has no
-            `state_dict`.
+        UserError: no such file, may not be read, not a checkpoint, damaged, holds anything but
+            tensors, or has no `state_dict`.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"no checkpoint at {path}. {remedy}")
-    with path.open("rb") as stream:
+    with readable(path, remedy), path.open("rb") as stream:
         start = stream.read(16)
 
     if start.startswith(ZIP_START):
@@ -111,32 +140,52 @@ def read_tensors(path: Path, *, remedy: str) -> dict[str, Tensor]:
 def _read_safetensors(path: Path, remedy: str) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, *DAMAGED) as error:
         raise UserError(f"{path} is damaged or cut short ({_one_line(error)}). {remedy}") from error
 
 
 def _read_zip(path: Path, remedy: str) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sparse tensors: they are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds Python code or objects besides tensors; refused, "
             f"and nothing of it was run. {remedy}"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path} is damaged or cut short ({_one_line(error)}). {remedy}") from error
 
     state = content.get("state_dict") if isinstance(content, dict) else None
-    if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
+    if isinstance(state, dict) and all(map(_is_named_tensor, state.items())):
         return state
 
-    is_dict = isinstance(content, dict)
-    found = ", ".join(map(str, list(content)[:3])) if is_dict else type(content).__name__
-    raise UserError(f"{path} has no state_dict of tensors (found: {found or 'nothing'}). {remedy}")
+    found = _what_else(content)
+    raise UserError(f"{path} has no state_dict of tensors (found: {found}). {remedy}")
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+def _is_named_tensor(item: tuple[object, object]) -> bool:
+    key, value = item
+    return isinstance(key, str) and isinstance(value, Tensor)
+
+
+def _what_else(content: object) -> str:
+    """What a file has in place of a `state_dict`, or the first that is wrong in it."""
+    if not isinstance(content, dict):
+        return type(content).__name__
+    state = content.get("state_dict")
+    if not isinstance(state, dict):
+        return _one_line(", ".join(map(str, list(content)[:3])) or "nothing")
+
+    key, value = next(item for item in state.items() if not _is_named_tensor(item))
+    return _one_line(f"{type(value).__name__} under the key {key!r}")
+
+
+def _one_line(what: object) -> str:
+    """The text of something from outside: short, and without signs that break a line."""
+    text = " ".join(str(what).split())
+    text = text if text.isprintable() else ascii(text)
     return text if len(text) <= 100 else text[:97] + "..."
 
 
@@ -152,7 +201,9 @@ def _problems(tensors: Mapping[str, Tensor], spec: CheckpointSpec) -> list[str]:
         ],
     }
     return [
-        f"{len(names)} keys {kind} (first: {names[0]})" for kind, names in kinds.items() if names
+        f"{len(names)} keys {kind} (first: {_one_line(names[0])})"
+        for kind, names in kinds.items()
+        if names
     ]
 
 
@@ -174,9 +225,17 @@ def _other_shapes(
     wrong = []
     for key in sorted(spec.needed.keys() - missing):
         tensor, shape = tensors[PREFIX + key], spec.needed[key]
-        if tuple(tensor.shape) != shape or not tensor.is_floating_point():
+        if not _is_plain(tensor):
+            kind = f"{tensor.layout} {tensor.dtype} on {tensor.device}"
+            wrong.append(f"{key} is {kind} instead of plain numbers")
+        elif tuple(tensor.shape) != shape or not tensor.is_floating_point():
             wrong.append(f"{key} is {tensor.dtype} {tuple(tensor.shape)} instead of {shape}")
     return wrong
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor holds all of its numbers: it is not sparse, not quantized, not on meta."""
+    return tensor.layout == torch.strided and tensor.is_cpu and not tensor.is_quantized
 
 
 def _other_values(tensors: Mapping[str, Tensor], spec: CheckpointSpec) -> list[str]:
@@ -185,7 +244,7 @@ def _other_values(tensors: Mapping[str, Tensor], spec: CheckpointSpec) -> list[s
         found = tensors.get(PREFIX + key)
         if found is None:
             continue
-        same_shape = found.shape == expected.shape
-        if not same_shape or not torch.allclose(found.float(), expected, rtol=1e-5):
+        comparable = _is_plain(found) and found.shape == expected.shape
+        if not comparable or not torch.allclose(found.float(), expected, rtol=1e-5):
             wrong.append(f"{key} has other values")
     return wrong

@@ -23,9 +23,15 @@ from torchaudio import transforms
 
 from datamodules.errors import UserError
 from mirprobe.backbones.backbone import Backbone, Variant, check_choice
-from mirprobe.backbones.checkpoint import CheckpointSpec, read_state, sha256, verify
+from mirprobe.backbones.checkpoint import (
+    CheckpointSpec,
+    is_file,
+    read_state,
+    readable,
+    sha256,
+    verify,
+)
 from mirprobe.backbones.conformer_state import (
-    EPS,
     IGNORED,
     INV_FREQ,
     STORED_MEL,
@@ -34,6 +40,7 @@ from mirprobe.backbones.conformer_state import (
     published_shapes,
 )
 from mirprobe.backbones.hub import locate
+from mirprobe.backbones.layers import EPS, Convolution, Linear
 from mirprobe.backbones.random_weights import draw_state
 
 Precision = Literal["float32", "bf16"]
@@ -45,7 +52,6 @@ HOP_SAMPLES = 240
 # The maps of the conv2d blocks take 20 MB per second of audio: a big batch passes them in parts.
 FRONT_END_SAMPLES = 60 * SAMPLE_RATE
 ROTARY_BASE = 10_000.0
-ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 class LogMel(nn.Module):
@@ -89,26 +95,6 @@ def _choose_buffer(module: nn.Module, name: str, stored: Tensor | None) -> None:
     """Puts a stored tensor in place of a computed one; only a stored one is part of the state."""
     tensor = module.get_buffer(name) if stored is None else stored
     module.register_buffer(name, tensor, persistent=stored is not None)
-
-
-class Linear(nn.Linear):
-    """`nn.Linear`, followed by SiLU if asked for; in float32 on a CPU both are one oneDNN call."""
-
-    def __init__(self, n_in: int, n_out: int, *, bias: bool = True, silu: bool = False) -> None:
-        super().__init__(n_in, n_out, bias)
-        self.silu = silu
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., n_in) -> (..., n_out)."""
-        if ONEDNN and x.is_cpu and x.dtype == torch.float32 and not torch.compiler.is_compiling():
-            # F.linear goes to MKL, which reaches 90 GFLOP/s on a core of an AMD EPYC where oneDNN
-            # reaches 215. Inductor cannot compile this call with weights that are not packed.
-            activation = "swish" if self.silu else "none"
-            onednn = torch.ops.mkldnn._linear_pointwise
-            return cast(Tensor, onednn(x, self.weight, self.bias, activation, [], ""))
-
-        y = F.linear(x, self.weight, self.bias)
-        return F.silu(y, inplace=True) if self.silu else y
 
 
 class ResidualBlock(nn.Module):
@@ -188,32 +174,6 @@ class Attention(nn.Module):
         return x.view(*x.shape[:2], self.n_heads, -1)
 
 
-class Convolution(nn.Module):
-    """LayerNorm, gated pointwise, depthwise over time, SiLU, pointwise.
-
-    BatchNorm is in the weights of the depthwise convolution.
-    """
-
-    def __init__(self, size: ConformerSize) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(size.dim, EPS)
-        self.expand = Linear(size.dim, 2 * size.dim, bias=False)
-        # A conv2d, since (B, T, D) is a channels_last map one row high: no transposition, and
-        # 30 times conv1d's speed.
-        self.depthwise = nn.Conv2d(
-            size.dim, size.dim, (1, size.kernel), padding=(0, size.kernel // 2), groups=size.dim
-        )
-        self.reduce = Linear(size.dim, size.dim, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        gated = F.glu(self.expand(self.norm(x)), dim=-1)
-
-        as_map = gated.unsqueeze(1).permute(0, 3, 1, 2)  # (B, D, 1, T)
-        mixed = F.silu(self.depthwise(as_map), inplace=True)
-        return cast(Tensor, self.reduce(mixed.permute(0, 2, 3, 1).squeeze(1)))
-
-
 class ConformerLayer(nn.Module):
     """Feed-forward, attention, convolution, feed-forward, each added to its input; a LayerNorm."""
 
@@ -221,7 +181,8 @@ class ConformerLayer(nn.Module):
         super().__init__()
         self.ffn1 = FeedForward(size)
         self.attention = Attention(size)
-        self.convolution = Convolution(size)
+        # The BatchNorm of the published layer is in the weights of the depthwise convolution.
+        self.convolution = Convolution(size.dim, size.dim, size.kernel, bias=False)
         self.ffn2 = FeedForward(size)
         self.norm = nn.LayerNorm(size.dim, EPS)
 
@@ -261,6 +222,7 @@ class Conformer(Backbone):
 
     sample_rate = SAMPLE_RATE
     hop = 4 * HOP_SAMPLES / SAMPLE_RATE
+    first_frame_s = 0.0
     min_samples = N_FFT // 2 + 1  # reflected by half a window
     front_end: ClassVar[Mapping[str, object]] = {
         "n_fft": N_FFT,
@@ -284,7 +246,7 @@ class Conformer(Backbone):
     def __init__(
         self, *, weights: str, checkpoint: str | None, seed: int, precision: Precision
     ) -> None:
-        super().__init__(weights)
+        super().__init__(weights, checkpoint, seed)
         check_choice("precision", precision, get_args(Precision))
         size, variant = self.size, self.variants[weights]
         self.n_layers, self.dim = size.n_layers, size.dim
@@ -315,11 +277,6 @@ class Conformer(Backbone):
         """Tensors in the published layout, drawn or read; notes how many keys were read."""
         shapes, file = published_shapes(self.size), self.variants[weights].file
         if file is None:
-            if checkpoint is not None:
-                raise UserError(
-                    f"model.weights={weights} reads no file, "
-                    f"found model.checkpoint={checkpoint}: drop one"
-                )
             return draw_state(self.tag, shapes, seed=seed)
 
         if checkpoint is None:
@@ -344,14 +301,16 @@ class Conformer(Backbone):
 
         Variants have the same keys and other input statistics: only the checksum tells them apart.
         """
-        if not path.is_file():
+        if not is_file(path):
             return
         n_bytes = path.stat().st_size
         for name, variant in self.variants.items():
             file = variant.file
             if file is None or name == weights or n_bytes != file.n_bytes:
                 continue
-            if sha256(path) == file.sha256:
+            with readable(path, file.remedy):
+                digest = sha256(path)
+            if digest == file.sha256:
                 raise UserError(
                     f"{path} is the published {file.name}, not {weights}: set model={file.model}"
                 )
@@ -359,7 +318,8 @@ class Conformer(Backbone):
     def states(self, audio: Tensor) -> Tensor:
         """States of layers 0..L for checked audio: (B, S) float32 -> (B, L+1, T, D) float32."""
         n_at_once = max(1, FRONT_END_SAMPLES // audio.shape[1])
-        x = torch.cat([self.embed(part) for part in torch.split(audio, n_at_once)])
+        parts = [self.embed(part) for part in torch.split(audio, n_at_once)]
+        x = parts[0] if len(parts) == 1 else torch.cat(parts)  # of one part it would be a copy
         rotation = self._rotation(x)
 
         states = torch.empty((len(x), self.n_layers + 1, *x.shape[1:]), device=x.device)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-EPS = 1e-5  # of every BatchNorm and LayerNorm
+from mirprobe.backbones.layers import EPS
+
 STORED_MEL = "preprocessor_melspec_2048.mel_stft"
 INV_FREQ = "conformer.embed_positions.inv_freq"
 WEIGHT_NORM = r"(weight_g|weight_v|parametrizations\.weight\.original[01])"
@@ -132,6 +133,8 @@ def fold_front_end(state: Mapping[str, Tensor], size: ConformerSize) -> dict[str
                 state,
                 norm=f"conv.conv.{block}.bn{n}",
             )
+            # The faster order on a CPU. On a GPU perhaps not, since cuDNN has no Winograd for it in
+            # float32: decide by measurement when a card is at hand.
             own[f"blocks.{block}.conv{n}.weight"] = weight.to(memory_format=torch.channels_last)
             own[f"blocks.{block}.conv{n}.bias"] = bias
 

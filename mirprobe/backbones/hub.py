@@ -6,6 +6,7 @@ huggingface_hub, so HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what 
 everywhere.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,8 @@ def fetch(file: PublishedFile) -> Path:
 
 
 def _download(file: PublishedFile, *, force: bool) -> Path:
+    # It tells each retry twice; ours is the last word.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         path = hf_hub_download(file.repo, file.name, revision=file.revision, force_download=force)
     # The hub's own errors, a full disk, xet's, no network.

@@ -6,7 +6,6 @@ both beside the forward pass.
 """
 
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,12 +18,16 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
+from datamodules.audio.clips import cut_positions
 from datamodules.audio.loader import ClipLoader, lengths_s
+from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
-from datamodules.features.store import FeatureStore, StoredTrack, store_id_text
+from datamodules.excluding import exclude_remedy
+from datamodules.features.store import FeatureStore, StoredAudio, store_id_text
 from datamodules.files import check_free_space, lock, make_folder, write_text
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Track, UnusableFile
+from datamodules.workers import n_cores
 from mirprobe.assembly import Job, n_devices
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import STORE, ExtractConfig
@@ -35,13 +38,15 @@ from mirprobe.progress import ProgressReport
 _RANKS_WAIT = timedelta(days=7)  # for the slowest, at the end
 _MOST_WORKERS = 8  # decoders of one GPU
 _MOST_SHOWN = 10
+_MOST_HEADERS = 2000  # that are read before the work: a second, or ten on a network
 
 
 def extract(job: Job, backbone: Backbone) -> FeatureStore:
     """Makes sure that a job's store holds the features of every track of its cells.
 
-    Runs in each of the processes that share the work. Leaves the id of the store in the folder of
-    each cell, so that probing builds no backbone to learn where its features are.
+    Runs in each of the processes that share the work. Afterwards the job's tracks know the content
+    of their audio, and the folder of each cell has the id of the store, so that probing builds no
+    backbone to learn where its features are.
 
     Raises:
         UserError: as `fill_store`.
@@ -52,26 +57,57 @@ def extract(job: Job, backbone: Backbone) -> FeatureStore:
         store,
         job.data,
         job.tracks(),
+        job.digests,
         backbone,
         cell.extract,
         accelerator=cell.launcher.accelerator,
         devices=devices,
         strategy=DDPStrategy(timeout=_RANKS_WAIT) if devices > 1 else "auto",
     )
-    name_store(job, store)
+    finish(job, store)
     return store
 
 
-def name_store(job: Job, store: FeatureStore) -> None:
-    """Leaves the id of a complete store in the folder of each cell."""
+def finish(job: Job, store: FeatureStore) -> None:
+    """Names the audio of a job's tracks, and its complete store in the folder of each cell."""
+    name_audio(job)
+    left = store.missing(job.tracks())
+    assert not left, f"{len(left)} tracks were not stored (first: {left[0].track_id})"
     for cell in job.cells:
         write_text(cell.folder / STORE, store_id_text(store.id))
+
+
+def name_audio(job: Job) -> None:
+    """Gives the tracks of a job the ids of their audio; files that are not known are read.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    job.identify()
+    unknown = sorted({track.path for track in job.tracks() if not track.audio_id})
+    if not unknown:
+        return
+
+    what = f"reading audio of {job.data.dataset}"
+    with ProgressReport(what, len(unknown), "files", passing=True) as progress:
+        for path in unknown:
+            try:
+                job.digests.get(path)
+            except OSError as error:
+                raise UserError(
+                    f"cannot read {path} ({error.strerror}): check its permissions and its disk"
+                ) from error
+            progress.advance(1)
+
+    job.digests.save()
+    job.identify()
 
 
 def fill_store(
     store: FeatureStore,
     data: TaskDataModule,
     tracks: Sequence[Track],
+    digests: KnownDigests,
     backbone: Backbone,
     settings: ExtractConfig,
     **trainer: Any,
@@ -81,16 +117,18 @@ def fill_store(
     Args:
         store: to fill.
         data: gets the tracks as its `audio`; gives the cutting rule and the label grid.
-        tracks: that are wanted; those that are stored already are not computed again.
+        tracks: that are wanted; audio that is stored already is not computed again.
+        digests: of files that were read before; learn those that are read here.
         backbone: frozen.
         settings: conf/config.yaml, `extract`.
         **trainer: arguments of lightning.Trainer: `accelerator`, `devices`, `strategy`.
 
     Raises:
-        UserError: files that cannot be used (all of them are named), changed audio, a broken shard,
-            no space left, another process that writes the same store.
+        UserError: files that cannot be used (all of them are named), a broken shard, no space left,
+            another process that writes the same store.
     """
-    if not waiting_tracks(store, tracks):
+    tracks = digests.identify(tracks)
+    if not store.missing(tracks):
         return
 
     runner = L.Trainer(
@@ -108,9 +146,11 @@ def fill_store(
         if first:
             store.prepare()
         stored = store.inventory()  # again, since another run may just have ended
-        waiting = _not_complete(tracks, stored)
+        waiting = store.missing(tracks)
         if first:
-            _check_space(store.folder, waiting, data.frame_rate, backbone)
+            # Audio that is stored and not claimed may be that of files which nobody has read.
+            n_unclaimed = len(stored.keys() - {track.audio_id for track in tracks})
+            _check_space(store.folder, waiting[n_unclaimed:], data, backbone)
         data.audio = _loader(runner, backbone, data, waiting, stored, settings)
 
         what = f"{store.id.backbone} over {store.id.dataset}"
@@ -118,17 +158,15 @@ def fill_store(
             shards = store.writer(
                 shard_clips=settings.shard_clips, shard_seconds=settings.shard_seconds
             )
-            writer = StoreWriter(shards, progress, backbone.sample_rate)
+            writer = StoreWriter(shards, digests, progress, backbone.sample_rate)
             module = ExtractModule(backbone, data.audio.batch_seconds, data.frame_rate)
             unusable = _predict(runner, module, data, writer)
 
     if unusable and not first:
         sys.exit(2)  # the first rank says what is wrong, once
     if unusable:
-        raise UserError(_complain(unusable, len(tracks)))
-    if first:
-        left = store.missing(tracks)
-        assert not left, f"{len(left)} tracks were not stored (first: {left[0].track_id})"
+        raise UserError(_complain(unusable, len(tracks), data))
+    digests.load()  # what other ranks have read
 
 
 def _only_writer(folder: Path) -> AbstractContextManager[None]:
@@ -137,29 +175,12 @@ def _only_writer(folder: Path) -> AbstractContextManager[None]:
     return lock(folder / ".lock", wait=False)
 
 
-def waiting_tracks(store: FeatureStore, tracks: Sequence[Track]) -> list[Track]:
-    """The tracks that the store lacks, once it is sure that it holds features of these files.
-
-    Raises:
-        UserError: changed audio, or a broken shard.
-    """
-    stored = store.inventory()
-    _check_unchanged(tracks, stored, store.id.dataset)
-    return _not_complete(tracks, stored)
-
-
-def _not_complete(tracks: Sequence[Track], stored: Mapping[str, StoredTrack]) -> list[Track]:
-    """The tracks whose clips are not all stored."""
-    done = {track_id for track_id, track in stored.items() if track.complete}
-    return [track for track in tracks if track.track_id not in done]
-
-
 def _loader(
     runner: L.Trainer,
     backbone: Backbone,
     data: TaskDataModule,
     waiting: Sequence[Track],
-    stored: Mapping[str, StoredTrack],
+    stored: Mapping[str, StoredAudio],
     settings: ExtractConfig,
 ) -> ClipLoader:
     """What the predict loader yields; decides how much of it at once and by how many decoders."""
@@ -168,13 +189,13 @@ def _loader(
 
     n_workers = settings.n_workers
     if n_workers is None:
-        spare = (os.cpu_count() or 1) // runner.world_size - 1
+        spare = n_cores() // runner.num_devices - 1
         n_workers = min(_MOST_WORKERS, max(1, spare)) if on_gpu else 1
 
     return ClipLoader(
         tracks=waiting,
         rule=data.clip,
-        stored={track_id: track.clips for track_id, track in stored.items()},
+        stored={name: None if audio.complete else audio.clips for name, audio in stored.items()},
         sample_rate=backbone.sample_rate,
         min_samples=backbone.min_samples,
         batch_seconds=batch_seconds,
@@ -189,52 +210,58 @@ def _predict(
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     runner.callbacks.append(writer)  # type: ignore[attr-defined]
-    runner.predict(module, datamodule=data, return_predictions=False)
+    try:
+        runner.predict(module, datamodule=data, return_predictions=False)
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            "a process that decodes was killed, perhaps for want of memory or of room in /dev/shm: "
+            "everything so far is stored. Run the same command to go on, with a smaller "
+            "extract.batch_seconds or extract.n_workers"
+        ) from error
     if not torch.distributed.is_initialized():
         return writer.unusable
 
     # Also the barrier: afterwards every rank's shards are closed.
     gathered: list[list[UnusableFile]] = [[] for _ in range(runner.world_size)]
-    torch.distributed.all_gather_object(gathered, writer.unusable)
+    try:
+        torch.distributed.all_gather_object(gathered, writer.unusable)
+    except RuntimeError:
+        sys.exit(1)  # another rank is gone, which the process that started it says
     return [item for rank in gathered for item in rank]
 
 
-def _check_unchanged(
-    tracks: Sequence[Track], stored: Mapping[str, StoredTrack], dataset: str
-) -> None:
-    changed = [
-        track
-        for track in tracks
-        if track.track_id in stored
-        and track.path.stat().st_size != stored[track.track_id].file_bytes
-    ]
-    if changed:
-        raise UserError(
-            f"{len(changed)} {dataset} files are not those that the stored features were made of "
-            f"(first: {changed[0].path}): put the old files back, or delete the feature store and "
-            "extract again"
-        )
-
-
 def _check_space(
-    folder: Path, waiting: Sequence[Track], frame_rate: float | None, backbone: Backbone
+    folder: Path, waiting: Sequence[Track], data: TaskDataModule, backbone: Backbone
 ) -> None:
-    n_rows = len(waiting)
-    if frame_rate is not None:
-        n_rows = math.ceil(sum(lengths_s(waiting)) * frame_rate)
-
-    needed_bytes = n_rows * (backbone.n_layers + 1) * backbone.dim * 2
+    row_bytes = (backbone.n_layers + 1) * backbone.dim * 2
+    needed_bytes = _count_rows(waiting, data, backbone.sample_rate) * row_bytes
     remedy = "point paths.features to a larger disk"
     check_free_space(folder, needed_bytes, "the features", remedy=remedy)
 
 
-def _complain(unusable: Sequence[UnusableFile], n_tracks: int) -> str:
+def _count_rows(tracks: Sequence[Track], data: TaskDataModule, sample_rate: int) -> int:
+    """Rows that some tracks give, by their headers and the cutting rule; of many by a sample."""
+    if not tracks:
+        return 0
+    some = tracks[:: max(1, len(tracks) // _MOST_HEADERS)]
+    lengths = lengths_s(some)
+    if data.frame_rate is not None:
+        n_rows = sum(lengths) * data.frame_rate
+    else:
+        n_samples = [round(length * sample_rate) for length in lengths]
+        n_rows = sum(len(cut_positions(n, sample_rate, data.clip)) for n in n_samples)
+    return math.ceil(n_rows * len(tracks) / len(some))
+
+
+def _complain(unusable: Sequence[UnusableFile], n_tracks: int, data: TaskDataModule) -> str:
     shown = "; ".join(f"{item.path} {item.reason}" for item in unusable[:_MOST_SHOWN])
     n_more = len(unusable) - _MOST_SHOWN
     more = f"; and {n_more} more" if n_more > 0 else ""
-    names = ",".join(sorted(item.track_id for item in unusable))
+    ids = [item.track_id for item in unusable]
+    remedy = exclude_remedy(data.dataset, ids, data.exclude)
     return (
         f"{len(unusable)} of {n_tracks} audio files cannot be used: {shown}{more}. Replace them, "
-        f"or leave them out with data.exclude=[{names}] (tables will say so). The other tracks are "
-        "stored"
+        f"or leave them out with {remedy} (tables will say so). The other tracks are stored"
     )

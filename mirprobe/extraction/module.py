@@ -4,6 +4,7 @@ Conventions: a batch is a list of clips; those of one length pass the backbone t
 of unequal length never do, so that nothing is padded. What is pooled is stored as float16.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,14 +14,20 @@ import torch
 from torch import Tensor
 
 from datamodules.audio.clips import Clip
+from datamodules.audio.loader import ReadFile
 from datamodules.errors import UserError
 from datamodules.features.shards import FLOAT16_MAX, ClipFeatures
-from datamodules.tracks import UnusableFile
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.extraction.pooling import pool_clip, pool_to_grid
 
 # s of audio per forward pass; eight 30 s clips take 6 GB in MusicFM (facts/backbones section 4).
 AUTO_BATCH_SECONDS = {"cpu": 32.0, "cuda": 240.0}
+# Forward passes until a halved size is doubled, since another process may have had the memory for a
+# while; twice as many after each doubling.
+PASSES_UNTIL_MORE = 300
+# What tells a full memory in the words of torch, cuBLAS, cuFFT, cuDNN and the CPU's allocator: only
+# torch's allocator of a GPU has a class for it.
+OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "DefaultCPUAllocator")
 
 
 class ExtractModule(L.LightningModule):
@@ -28,7 +35,8 @@ class ExtractModule(L.LightningModule):
 
     Args:
         backbone: frozen.
-        batch_seconds: audio per forward pass, in s; halved where the memory does not hold it.
+        batch_seconds: audio per forward pass, in s; halved where the memory does not hold it, and
+            doubled again after a while.
         frame_rate: of the label grid, in Hz; None pools over the whole clip.
     """
 
@@ -39,6 +47,10 @@ class ExtractModule(L.LightningModule):
         self.backbone = backbone
         self.batch_seconds = batch_seconds
         self.frame_rate = frame_rate
+        self._seen: set[tuple[str, int]] = set()
+        self._asked_seconds = batch_seconds
+        self._n_passes = 0  # since the size was changed
+        self._passes_until_more = PASSES_UNTIL_MORE
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -46,19 +58,29 @@ class ExtractModule(L.LightningModule):
         """Leaves clips where they are: `predict_step` stacks them first."""
         return batch
 
-    def predict_step(self, batch: list[Clip | UnusableFile], _index: int) -> list[ClipFeatures]:
+    def predict_step(self, batch: list[ReadFile], _index: int) -> list[ClipFeatures]:
         """Pooled states of the batch's clips.
 
         Raises:
             UserError: a state is not finite or does not fit into float16; names the track.
         """
-        clips = [item for item in batch if isinstance(item, Clip)]
+        clips = self._new([clip for file in batch for clip in file.clips])
         clips.sort(key=lambda clip: len(clip.audio))
 
         features: list[ClipFeatures] = []
         for group in self._equal_groups(clips):
             features += self._extract(group)
         return features
+
+    def _new(self, clips: Sequence[Clip]) -> list[Clip]:
+        """Clips whose audio has not been seen before: files may be copies of each other."""
+        new = []
+        for clip in clips:
+            place = (clip.place.audio_id, clip.place.index)
+            if place not in self._seen:
+                self._seen.add(place)
+                new.append(clip)
+        return new
 
     def _equal_groups(self, clips: Sequence[Clip]) -> Iterator[list[Clip]]:
         """Clips of one length that one forward pass takes, from clips in order of length."""
@@ -77,45 +99,73 @@ class ExtractModule(L.LightningModule):
 
     def _extract(self, clips: Sequence[Clip]) -> list[ClipFeatures]:
         """One forward pass, or where the memory does not hold it two of half the size."""
-        audio = torch.from_numpy(np.stack([clip.audio for clip in clips])).to(self.device)
-        frames = self._frames(audio)
-        seconds = audio.shape[1] / self.backbone.sample_rate
-        if frames is not None:
-            return _to_store(clips, self._pool(frames, seconds))
+        features = self._pass(clips)
+        if features is not None:
+            self._try_more()
+            return features
 
+        seconds = len(clips[0].audio) / self.backbone.sample_rate
         if len(clips) == 1:
             raise UserError(
                 f"out of memory on a single clip of {seconds:g} s: use another device, or shorter "
                 "clips (task.clip.seconds)"
             )
         half = len(clips) // 2
-        self.batch_seconds = half * seconds
-        print(
-            f"out of memory at {len(clips)} clips a batch: going on with {self.batch_seconds:g} s "
-            "of audio a batch",
-            flush=True,
-        )
+        self._change_size(half * seconds, f"out of memory at {len(clips)} clips a batch")
         return [*self._extract(clips[:half]), *self._extract(clips[half:])]
 
-    def _frames(self, audio: Tensor) -> Tensor | None:
-        """(B, L+1, T, D) states, or None where the memory does not hold them."""
+    def _stack(self, clips: Sequence[Clip]) -> Tensor:
+        """(B, S) audio of clips of one length, on the device; no GPU waits for its arrival."""
+        size = (len(clips), len(clips[0].audio))
+        audio = torch.empty(size, pin_memory=self.device.type == "cuda")
+        np.stack([clip.audio for clip in clips], out=audio.numpy())
+        return audio.to(self.device, non_blocking=True)
+
+    def _pass(self, clips: Sequence[Clip]) -> list[ClipFeatures] | None:
+        """Features of clips of one length, or None where the memory does not hold the way there."""
         try:
-            frames: Tensor = self.backbone(audio)
-            return frames
-        except RuntimeError as error:
-            is_memory = isinstance(error, torch.OutOfMemoryError)
-            if not (is_memory or "can't allocate memory" in str(error)):
+            audio = self._stack(clips)
+            seconds = audio.shape[1] / self.backbone.sample_rate
+            # All of it in here: a GPU says what failed only when its results are waited for.
+            return _to_store(clips, self._pool(self.backbone(audio), seconds))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
         torch.cuda.empty_cache()  # here, where the failed pass's tensors are gone
         return None
+
+    def _try_more(self) -> None:
+        """Doubles a halved size after many passes; the memory may be there again."""
+        self._n_passes += 1
+        if self.batch_seconds >= self._asked_seconds:
+            return
+        if self._n_passes >= self._passes_until_more:
+            self._passes_until_more *= 2
+            more = min(2 * self.batch_seconds, self._asked_seconds)
+            self._change_size(more, f"{self._n_passes} batches fitted into the memory")
+
+    def _change_size(self, batch_seconds: float, reason: str) -> None:
+        self.batch_seconds, self._n_passes = batch_seconds, 0
+        print(f"{reason}: going on with {batch_seconds:g} s of audio a batch", flush=True)
 
     def _pool(self, frames: Tensor, seconds: float) -> Tensor:
         """What becomes of frames; other consumers of them belong here."""
         if self.frame_rate is None:
             return pool_clip(frames)
         return pool_to_grid(
-            frames, hop=self.backbone.hop, seconds=seconds, frame_rate=self.frame_rate
+            frames,
+            hop=self.backbone.hop,
+            first_frame_s=self.backbone.first_frame_s,
+            seconds=seconds,
+            frame_rate=self.frame_rate,
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory did not hold what was asked for."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return any(text in str(error) for text in OUT_OF_MEMORY)
 
 
 def _to_store(clips: Sequence[Clip], pooled: Tensor) -> list[ClipFeatures]:
@@ -124,14 +174,17 @@ def _to_store(clips: Sequence[Clip], pooled: Tensor) -> list[ClipFeatures]:
     Raises:
         UserError: a value is not finite or does not fit into float16.
     """
-    fits = (pooled.abs() <= FLOAT16_MAX).flatten(1).all(dim=1).cpu()  # False for NaN too
-    if not bool(fits.all()):
-        track_id = clips[int((~fits).nonzero()[0])].place.track_id
+    # What does not fit is marked on the device: one copy says and brings all.
+    fits = pooled.abs() <= FLOAT16_MAX  # False for NaN too
+    values = pooled.half().masked_fill(~fits, math.nan).cpu().numpy()
+
+    wrong = np.flatnonzero(np.isnan(values).any(axis=(1, 2, 3)))
+    if len(wrong):
+        track_id = clips[wrong[0]].track_id
         raise UserError(
             f"the backbone gives values that are not finite, or beyond {FLOAT16_MAX:g}, for track "
             f"{track_id}: listen to its file; if the audio is sound, the weights are not. To go on "
             "without it: data.exclude=[...]"
         )
 
-    values = pooled.half().cpu().numpy()
     return [ClipFeatures(clip.place, value) for clip, value in zip(clips, values, strict=True)]

@@ -14,15 +14,18 @@ def pool_clip(frames: Tensor) -> Tensor:
     return frames.mean(dim=2, keepdim=True)
 
 
-def pool_to_grid(frames: Tensor, *, hop: float, seconds: float, frame_rate: float) -> Tensor:
+def pool_to_grid(
+    frames: Tensor, *, hop: float, first_frame_s: float, seconds: float, frame_rate: float
+) -> Tensor:
     """Means over the time of each frame of a label grid: (B, L+1, T, D) -> (B, L+1, rows, D).
 
     Args:
         frames: states of clips of one length.
         hop: of the backbone, in s.
+        first_frame_s: where the backbone's frame 0 is centred, in s.
         seconds: length of the clips.
         frame_rate: of the grid, in Hz.
     """
     n_grid = n_grid_frames(seconds, frame_rate)
-    weights = grid_weights(frames.shape[2], hop, n_grid, frame_rate)
+    weights = grid_weights(frames.shape[2], hop, n_grid, frame_rate, first_frame_s=first_frame_s)
     return weights.to(frames) @ frames

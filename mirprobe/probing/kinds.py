@@ -3,16 +3,15 @@
 Conventions: H heads, B clips or frames of a batch, C classes, tags or dimensions, N tracks.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.tracks import Kind
-from mirprobe.probing.controls import largest_class_score, largest_class_share
+from mirprobe.probing.controls import each_class, each_class_of_frames, equal_odds, mean_values
 from mirprobe.probing.outputs import TrackConfusion, TrackLogits
-from mirprobe.scoring.metrics import TrackMetric
 
 Collector = TrackLogits | TrackConfusion
 
@@ -25,14 +24,14 @@ class KindRules:
         loss: (H, B, C) logits and the batch's targets -> (H,) mean loss of each head.
         collect: n_heads, n_tracks, n_classes, and whether probabilities are averaged instead of
             logits -> what collects outputs into tracks.
-        majority: the metric and (N, ...) targets -> score of the most frequent class; None where
-            there are no classes.
+        constants: (N, ...) targets and n_classes -> the constant answers that may be the best, see
+            `best_constant`.
         by_frames: whether a clip has a target for every frame.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
     collect: Callable[[int, int, int, bool], Collector]
-    majority: Callable[[TrackMetric, Tensor], float] | None
+    constants: Callable[[Tensor, int], Iterator[Tensor]]
     by_frames: bool = False
 
 
@@ -74,8 +73,8 @@ def _collect_frames(n_heads: int, n_tracks: int, n_classes: int, _mean_odds: boo
 
 
 KINDS: Mapping[Kind, KindRules] = {
-    "classification": KindRules(cross_entropy, _collect_classes, largest_class_share),
-    "multilabel": KindRules(binary_cross_entropy, _collect_tags, None),
-    "regression": KindRules(squared_error, _collect_values, None),
-    "frames": KindRules(cross_entropy, _collect_frames, largest_class_score, by_frames=True),
+    "classification": KindRules(cross_entropy, _collect_classes, each_class),
+    "multilabel": KindRules(binary_cross_entropy, _collect_tags, equal_odds),
+    "regression": KindRules(squared_error, _collect_values, mean_values),
+    "frames": KindRules(cross_entropy, _collect_frames, each_class_of_frames, by_frames=True),
 }

@@ -3,7 +3,8 @@
 Conventions: the loss is the sum over heads of each head's own mean loss, so heads do not touch each
 other. After every epoch each head is scored on val, over tracks; a head keeps the weights of its
 best epoch (the first of equals), and stops for good after `patience` epochs without a better score.
-Epochs count from 1. Test is read once, with every head's best weights.
+Epochs count from 1. Test is read once, with every head's best weights. A head whose outputs are not
+all finite has no score, even where the metric finds one: the largest of NaN is the first class.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,12 +33,15 @@ class TrainedBank:
     Attributes:
         outputs: per split (val, test): (H, N, C) float32 mean logits per track, or for frames
             (H, N, C, C) int64 counts, see `TrackConfusion`.
-        epoch: (H,) int64, the epoch that each head keeps.
+        failed: per split: for each head why its outputs must not be scored, or None.
+        epoch: (H,) int64, the epoch that each head keeps; 0 for a head that never had a score on
+            val, whose weights are still those that were drawn.
         weights_start: (W, L) softmax layer weights of the weighted heads before training.
         weights_end: (W, L) the same, of each head's best epoch.
     """
 
     outputs: dict[Split, Tensor]
+    failed: dict[Split, list[str | None]]
     epoch: Tensor
     weights_start: Tensor
     weights_end: Tensor
@@ -56,6 +60,9 @@ class ProbeModule(L.LightningModule):
     best_score: Tensor
     best_epoch: Tensor
     running: Tensor
+    val_finite: Tensor
+    test_finite: Tensor
+    ever_finite: Tensor
 
     def __init__(
         self,
@@ -78,6 +85,11 @@ class ProbeModule(L.LightningModule):
         self.register_buffer("best_score", torch.full((n_heads,), -torch.inf))
         self.register_buffer("best_epoch", torch.zeros(n_heads, dtype=torch.int64))
         self.register_buffer("running", torch.ones(n_heads, dtype=torch.bool))
+        # Heads all of whose outputs are finite: in this epoch on val, at the end on test, and in at
+        # least one epoch on val.
+        self.register_buffer("val_finite", torch.ones(n_heads, dtype=torch.bool))
+        self.register_buffer("test_finite", torch.ones(n_heads, dtype=torch.bool))
+        self.register_buffer("ever_finite", torch.zeros(n_heads, dtype=torch.bool))
 
     def _collector(self, n_tracks: int) -> Collector:
         mean_odds = self.protocol.track_score == "probabilities"
@@ -105,12 +117,23 @@ class ProbeModule(L.LightningModule):
 
     def validation_step(self, batch: FeatureBatch, _index: int) -> None:
         """Collects what is scored per track."""
-        self.val.update(self.bank(batch["features"]), batch["track"], batch["target"])
+        self.val_finite &= self._collect(self.val, batch)
+
+    def _collect(self, collector: Collector, batch: FeatureBatch) -> Tensor:
+        """Collects the outputs for a batch; (H,) whether those of each head are all finite."""
+        outputs = self.bank(batch["features"])
+        collector.update(outputs, batch["track"], batch["target"])
+        return torch.isfinite(outputs).all(dim=2).all(dim=1)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets what was collected before, if anything."""
+        self.val_finite.fill_(True)
 
     def on_validation_epoch_end(self) -> None:
         """Scores every head over the tracks of val and keeps the better weights."""
         score = self._score_val()
-        better = self.running & (score > self.best_score)
+        self.ever_finite |= self.val_finite
+        better = self.running & self.val_finite & (score > self.best_score)
         epoch = self.current_epoch + 1
 
         for name, value in self.bank.named_parameters():
@@ -132,11 +155,29 @@ class ProbeModule(L.LightningModule):
     def on_test_start(self) -> None:
         """Every head takes the weights of its best epoch."""
         self.bank.load_state_dict(self.best, strict=False)
+        self.val_finite.fill_(True)
 
     def test_step(self, batch: FeatureBatch, _index: int, dataloader_idx: int = 0) -> None:
         """Collects what is scored per track: loader 0 is val, loader 1 is test."""
-        collector = (self.val, self.test)[dataloader_idx]
-        collector.update(self.bank(batch["features"]), batch["track"], batch["target"])
+        if dataloader_idx == 0:
+            self.val_finite &= self._collect(self.val, batch)
+        else:
+            self.test_finite &= self._collect(self.test, batch)
+
+    def failures(self, split: Split) -> list[str | None]:
+        """For each head why its outputs on val or test must not be scored, or None."""
+        finite = self.val_finite if split == "val" else self.test_finite
+        reasons: list[str | None] = []
+        for h, epoch in enumerate(self.best_epoch.tolist()):
+            if epoch == 0 and not self.ever_finite[h]:
+                reasons.append("outputs on val are not finite in any epoch")
+            elif epoch == 0:
+                reasons.append("val score is not a number in any epoch")
+            elif not finite[h]:
+                reasons.append(f"outputs on {split} are not finite")
+            else:
+                reasons.append(None)
+        return reasons
 
 
 def train_bank(
@@ -181,6 +222,7 @@ def train_bank(
     runner.test(module, dataloaders=both, verbose=False)
     return TrainedBank(
         outputs={"val": module.val.compute().cpu(), "test": module.test.compute().cpu()},
+        failed={"val": module.failures("val"), "test": module.failures("test")},
         epoch=module.best_epoch.cpu(),
         weights_start=start.cpu(),
         weights_end=bank.softmax_weights().detach().cpu(),

@@ -24,6 +24,7 @@ CAPTION_WIDTH = 4.5  # inches; what the line below a figure takes
 PLOT_WIDTH = 2.1  # inches; of the layer weights of one task
 PLOTS_A_ROW = 6
 CHARACTER_WIDTH = 0.0085  # inches per point of font size, in the mean of DejaVu Sans
+NO_SCORE = "failed"
 _BEST = "#c1121f"  # the paper marks the best layer in red
 _BAR = "#4a7fb5"
 
@@ -35,7 +36,7 @@ class LayerProfile:
     Attributes:
         task: its label, with what tells it apart from others of that label.
         metric: its name; empty where the task has just one.
-        val: (L+1,) scores of the layers on val, in per cent.
+        val: (L+1,) scores of the layers on val, in per cent; NaN for a layer without a score.
         test: (L+1,) scores on test.
         weights: (L,) softmax weights of layers 1..L at the start and at the end of training; None
             where there is no weighted sum, or where they stand in the profile of another metric.
@@ -86,6 +87,9 @@ def draw_heat_maps(panels: Sequence[Panel], *, demo: bool) -> Figure:
 
     seeds = _describe_seeds(panels)
     label = f"test score in %, {seeds}; red: best on test; frame: chosen on val"
+    profiles = [profile for panel in panels for profile in panel.profiles]
+    if any(np.isnan(profile.test).any() for profile in profiles):
+        label += f"; {NO_SCORE}: no score"
     figure.supxlabel(label, fontsize=8)
     return figure
 
@@ -145,14 +149,18 @@ def _side_by_side(part: SubFigure, widths: Sequence[float], longest: float) -> l
 
 def _draw_heat_map(axis: Axes, profiles: Sequence[LayerProfile]) -> None:
     scores = np.stack([profile.test for profile in profiles], axis=1)  # (L+1, tasks)
-    span = np.ptp(scores, axis=0)
-    shade = (scores - scores.min(axis=0)) / np.where(span > 0, span, 1)
+    # Of numbers beside NaN, fmin and fmax take the numbers.
+    lowest, highest = np.fmin.reduce(scores, axis=0), np.fmax.reduce(scores, axis=0)
+    span = highest - lowest
+    shade = (scores - lowest) / np.where(span > 0, span, 1)
 
     # Only the lighter half of the blues, on which black and red numbers can be read.
     axis.imshow(shade, cmap="Blues", vmin=0, vmax=2.2, aspect="auto", origin="lower")
     for column, profile in enumerate(profiles):
         _draw_numbers(axis, column, profile.test)
-        _draw_frame(axis, column, int(profile.val.argmax()))
+        chosen = _best(profile.val)
+        if chosen is not None:
+            _draw_frame(axis, column, chosen)
 
     labels = [_column_label(profile) for profile in profiles]
     axis.set_xticks(range(len(labels)), labels, fontsize=9, parse_math=False)
@@ -163,13 +171,18 @@ def _draw_heat_map(axis: Axes, profiles: Sequence[LayerProfile]) -> None:
     axis.tick_params(length=0)
 
 
+def _best(scores: Array) -> int | None:
+    """The layer with the highest score, of equals the lowest; None where none has a score."""
+    return None if np.isnan(scores).all() else int(np.nanargmax(scores))
+
+
 def _draw_numbers(axis: Axes, column: int, scores: Array) -> None:
-    best = int(scores.argmax())
+    best = _best(scores)
     for layer, score in enumerate(scores):
         axis.text(
             column,
             layer,
-            f"{score:.1f}",
+            NO_SCORE if np.isnan(score) else f"{score:.1f}",
             ha="center",
             va="center",
             fontsize=8,

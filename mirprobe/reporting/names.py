@@ -28,13 +28,13 @@ class Differences:
     protocol: tuple[str, ...] = ()
 
 
-def find_differences(cells: Sequence[Cell]) -> dict[str, Differences]:
-    """Finds, for the hash of every cell, in what it differs from the others beside its names."""
+def find_differences(cells: Sequence[Cell]) -> dict[tuple[str, ...], Differences]:
+    """Finds, for the key of every cell, in what it differs from the others beside its names."""
     task = _among_namesakes(cells, [cell.task.label for cell in cells], ("task", "data"))
     model = _among_namesakes(cells, [cell.model_name for cell in cells], ("model",))
     protocol = _differing_settings(cells, ("protocol",))
     return {
-        cell.hash: Differences(task[number], model[number], protocol[number])
+        cell.key: Differences(task[number], model[number], protocol[number])
         for number, cell in enumerate(cells)
     }
 
@@ -75,9 +75,13 @@ def _differing_settings(cells: Sequence[Cell], sections: Sequence[str]) -> list[
 
 
 def _flat_settings(cell: Cell) -> dict[str, Any]:
-    """Dotted key -> value, without the hashes of tables: the options already name these."""
-    flat = _flatten(cell.identity())
-    return {key: value for key, value in flat.items() if not key.startswith("data.tables.")}
+    """Dotted key -> value; places as they are named, though no hash has them."""
+    options = {"options": dict(cell.task.options)}
+    identity = cell.identity()
+    identity["task"] = identity["task"] | options
+    identity["data"] = {"root": cell.data.root} | identity["data"]
+    identity["model"] = identity["model"] | {"checkpoint": cell.model.get("checkpoint")}
+    return _flatten(identity)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,6 +6,7 @@ show) stands beside it. Layer numbers stand in round brackets, 95 % intervals ov
 ones.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from mirprobe.reporting.figures import (
     draw_layer_weights,
 )
 from mirprobe.reporting.table import TableRow, make_table, make_table_rows, notes
+from mirprobe.results import FILE, missing_files
 from mirprobe.scoring.selection import head_rows
 
 
@@ -37,7 +39,7 @@ def report(cells: Sequence[Cell]) -> None:
 
     out = console()
     out.print(make_table(rows))
-    for note in notes(rows):
+    for note in [*notes(rows), *_missing(rows)]:
         out.print(Text(note, style="dim"), soft_wrap=True)
 
     folder = Path(cells[0].paths.runs) / "report"
@@ -49,6 +51,19 @@ def report(cells: Sequence[Cell]) -> None:
         out.print(Text(f"figures: {names}"), soft_wrap=True)
 
 
+def _missing(rows: Sequence[TableRow]) -> list[str]:
+    """Says which results have lost a file that should lie beside their rows."""
+    text = []
+    for folder in dict.fromkeys(row.folder for row in rows):
+        missing = missing_files(folder)
+        if missing:
+            text.append(
+                f"{folder} has lost {' and '.join(missing)}: delete its {FILE}, and the same sweep "
+                "makes them anew."
+            )
+    return text
+
+
 def make_figures(rows: Sequence[TableRow]) -> list[tuple[str, Figure]]:
     """Draws Figure 2 (layers x tasks) and the learned layer weights, each with its file's name.
 
@@ -58,7 +73,7 @@ def make_figures(rows: Sequence[TableRow]) -> list[tuple[str, Figure]]:
     if not panels:
         return []
 
-    demo = any(row.chosen.demo for row in rows)
+    demo = any(row.any_row.demo for row in rows)
     figures = [("figure2", draw_heat_maps(panels, demo=demo))]
     weighted = _only_weighted(panels)
     if weighted:
@@ -75,8 +90,10 @@ def make_panels(rows: Sequence[TableRow]) -> list[Panel]:
     for row in rows:
         if len(head_rows(row.rows, "test", single=True)) > 1:
             identity = row.cell.identity()
-            panel = repr((row.cell.model_name, identity["model"], identity["protocol"]))
-            profile = repr((identity | {"seed": None}, row.chosen.metric))
+            model = (row.cell.model_name, identity["model"], row.cell.model.get("checkpoint"))
+            panel = repr((model, identity["protocol"]))
+            places = (row.cell.places, row.any_row.metric)
+            profile = repr((identity | {"seed": None}, places))
             panels.setdefault(panel, {}).setdefault(profile, []).append(row)
 
     return [
@@ -96,26 +113,29 @@ def _make_profile(seeds: Sequence[TableRow]) -> LayerProfile:
     metrics = row.cell.metrics
     return LayerProfile(
         task="\n".join((row.cell.task.label, *row.differs.task)),
-        metric=row.chosen.metric if len(metrics) > 1 else "",
+        metric=row.any_row.metric if len(metrics) > 1 else "",
         val=_mean_scores(seeds, "val"),
         test=_mean_scores(seeds, "test"),
-        weights=_mean_weights(seeds) if row.chosen.metric == metrics[0] else None,
+        weights=_mean_weights(seeds) if row.any_row.metric == metrics[0] else None,
         n_seeds=len(seeds),
     )
 
 
 def _mean_scores(seeds: Sequence[TableRow], split: Split) -> Array:
-    """(L+1,) scores of the layers in per cent."""
+    """(L+1,) scores of the layers in per cent; NaN for one that failed in any seed."""
     scores: list[list[float]] = []
     for seed in seeds:
         layers = head_rows(seed.rows, split, single=True)
-        scores.append([100 * row.value for row in layers])
+        scores.append([math.nan if row.value is None else 100 * row.value for row in layers])
     mean: Array = np.mean(scores, axis=0)
     return mean
 
 
 def _mean_weights(seeds: Sequence[TableRow]) -> tuple[Array, Array] | None:
-    """(L,) softmax weights at start and at end; None where a single block has nothing to weigh."""
+    """(L,) softmax weights at start and at end.
+
+    None where a single block has nothing to weigh, or where the weighted sum failed in any seed.
+    """
     starts: list[list[float]] = []
     ends: list[list[float]] = []
     for seed in seeds:

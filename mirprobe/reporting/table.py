@@ -6,14 +6,24 @@ be made of it; what is a terminal's own (colours, boxes) is added last.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from datamodules.tracks import SPLITS
 from mirprobe.cell import Cell
+from mirprobe.provenance import Stamps, current_result, latest_result
 from mirprobe.reporting.names import Differences, find_differences
+from mirprobe.reporting.text import (
+    FAILED,
+    counts_text,
+    interval_text,
+    layer_text,
+    problems,
+    score_text,
+)
 from mirprobe.results import Row, read_rows
 from mirprobe.scoring.selection import best_layer, by_metric, head_rows
 
@@ -24,24 +34,33 @@ class TableRow:
 
     Attributes:
         cell: that the rows are of.
+        folder: that the rows lie in.
         rows: of every head, on val and test.
         baseline: test row of the baseline under the same settings.
         differs: in what the cell differs from others beside its names.
+        is_current: whether what the rows were made of is still what is there.
     """
 
     cell: Cell
+    folder: Path
     rows: list[Row]
     baseline: Row | None
     differs: Differences
+    is_current: bool = True
 
     @property
-    def chosen(self) -> Row:
-        """Test row of the layer chosen on val."""
+    def any_row(self) -> Row:
+        """A test row, for what all of them share: metric, tracks, constant."""
+        return head_rows(self.rows, "test", single=True)[0]
+
+    @property
+    def chosen(self) -> Row | None:
+        """Test row of the layer chosen on val; None where no layer has a score on val."""
         return best_layer(self.rows, "val")
 
     @property
-    def oracle(self) -> Row:
-        """Test row of the layer that is best on test."""
+    def oracle(self) -> Row | None:
+        """Test row of the layer that is best on test; None where no layer has a score on test."""
         return best_layer(self.rows, "test")
 
     @property
@@ -64,32 +83,44 @@ def make_table_rows(cells: Sequence[Cell]) -> list[TableRow]:
 
     The baseline's cells are only rows of their own where nothing else is.
     """
-    done: list[tuple[Cell, list[Row]]] = []
+    stamps = Stamps()
+    stale: set[tuple[str, ...]] = set()
+    done: list[tuple[Cell, Path, list[Row]]] = []
     for cell in cells:
-        done += [(cell, rows) for rows in by_metric(read_rows(cell.folder)).values()]
+        result = current_result(cell, stamps)
+        if result is None:
+            stale.add(cell.key)
+            result = latest_result(cell)
+        if result is not None:
+            found = read_rows(result.folder, cell.hash, cell.metrics)
+            done += [(cell, result.folder, rows) for rows in by_metric(found).values()]
 
     baselines: dict[str, Row] = {}
-    for cell, rows in done:
+    for cell, _, rows in done:
         if cell.is_baseline:
-            baselines[_all_but_the_model(cell, rows)] = best_layer(rows, "val")
+            # Of a baseline without any score its lowest layer stands for it, as failed.
+            shown = best_layer(rows, "val") or head_rows(rows, "val", single=True)[0]
+            baselines[_all_but_the_model(cell, rows)] = shown
 
-    differences = find_differences([cell for cell, _ in done])
-    models = [(cell, rows) for cell, rows in done if not cell.is_baseline]
+    differences = find_differences([cell for cell, _, _ in done])
+    models = [line for line in done if not line[0].is_baseline]
     return [
         TableRow(
             cell,
+            folder,
             rows,
             baseline=baselines.get(_all_but_the_model(cell, rows)),
-            differs=differences[cell.hash],
+            differs=differences[cell.key],
+            is_current=cell.key not in stale,
         )
-        for cell, rows in models or done
+        for cell, folder, rows in models or done
     ]
 
 
 def _all_but_the_model(cell: Cell, rows: Sequence[Row]) -> str:
     """Settings that a row and its baseline share, as text that can be looked up."""
     shared = {key: value for key, value in cell.identity().items() if key != "model"}
-    return repr((shared, rows[0].metric))
+    return repr((shared, cell.data_places, rows[0].metric))
 
 
 def table_columns(rows: Sequence[TableRow]) -> list[Column]:
@@ -101,7 +132,7 @@ def table_columns(rows: Sequence[TableRow]) -> list[Column]:
         Column("Task", _task, is_number=False),
         Column("Metric", _metric, is_number=False),
         Column("n", _n_tracks),
-        Column("Majority", _majority),
+        Column("Constant", _constant),
     ]
     if any(row.baseline is not None for row in rows):
         columns.append(Column(str(rows[0].cell.baseline), _baseline))
@@ -110,6 +141,8 @@ def table_columns(rows: Sequence[TableRow]) -> list[Column]:
         columns.append(Column("Seed", _seed))
     if any(_setting(row) for row in rows):
         columns.append(Column("Setting", _setting, is_number=False))
+    if not all(row.is_current for row in rows):
+        columns.append(Column("State", _state, is_number=False))
     return [
         *columns,
         Column("Best layer\n(by val)", _best_layer),
@@ -123,22 +156,26 @@ def _task(row: TableRow) -> str:
 
 
 def _metric(row: TableRow) -> str:
-    return row.chosen.metric
+    return row.any_row.metric
 
 
 def _n_tracks(row: TableRow) -> str:
-    """Tracks scored, with what the complete split has where some are missing."""
-    found, expected = row.chosen.n_tracks, row.chosen.n_expected
-    return f"{found}" if found == expected else f"{found}/{expected}"
+    """Tracks of train/val/test; where some are missing, a line for each split says of how many."""
+    found, expected = row.any_row.n_tracks, row.any_row.n_expected
+    if found == expected:
+        text = counts_text(row.any_row)
+        # Folded where a terminal is narrow, a number would read as two: long ones end in lines.
+        return text if len(text) <= 12 else text.replace("/", "/\n")
+    return "\n".join(f"{found[split]} of {expected[split]}" for split in SPLITS)
 
 
-def _majority(row: TableRow) -> str:
-    share = row.chosen.majority
-    return "-" if share is None else f"{100 * share:.1f}"
+def _constant(row: TableRow) -> str:
+    score = row.any_row.constant
+    return "-" if score is None else f"{100 * score:.1f}"
 
 
 def _baseline(row: TableRow) -> str:
-    return "-" if row.baseline is None else _score(row.baseline)
+    return "-" if row.baseline is None else _with_interval(row.baseline, "")
 
 
 def _model(row: TableRow) -> str:
@@ -153,28 +190,25 @@ def _setting(row: TableRow) -> str:
     return "\n".join((*row.differs.task, *row.differs.model, *row.differs.protocol))
 
 
+def _state(row: TableRow) -> str:
+    return "current" if row.is_current else "stale"
+
+
 def _best_layer(row: TableRow) -> str:
-    return _score(row.chosen, row.chosen.layer)
+    return FAILED if row.chosen is None else _with_interval(row.chosen, layer_text(row.chosen))
 
 
 def _oracle(row: TableRow) -> str:
-    return _score(row.oracle, row.oracle.layer)
+    return FAILED if row.oracle is None else _with_interval(row.oracle, layer_text(row.oracle))
 
 
 def _weighted_sum(row: TableRow) -> str:
-    """Its score, with the layer that has the largest weight; weights are of layers 1..L."""
-    if row.weighted is None:
-        return "-"
-    weights = row.weighted.weights_end
-    return _score(row.weighted, int(np.argmax(weights)) + 1 if weights else None)
+    return "-" if row.weighted is None else _with_interval(row.weighted, layer_text(row.weighted))
 
 
-def _score(row: Row, layer: int | None = None) -> str:
-    """A score with its layer, and its interval below."""
-    number = f"{100 * row.value:.1f}"
-    if layer is not None:
-        number += f" ({layer})"
-    return f"{number}\n[{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}]"
+def _with_interval(row: Row, detail: str) -> str:
+    """A score with what is to be said of it, and its interval below."""
+    return f"{score_text(row, detail)}\n{interval_text(row)}".rstrip()
 
 
 def make_table(rows: Sequence[TableRow]) -> Table:
@@ -183,7 +217,7 @@ def make_table(rows: Sequence[TableRow]) -> Table:
     Per task the baseline, the layer chosen on val, the test oracle and the weighted sum.
     """
     columns = table_columns(rows)
-    demo = " (demo data)" if any(row.chosen.demo for row in rows) else ""
+    demo = " (demo data)" if any(row.any_row.demo for row in rows) else ""
     table = Table(title=f"Table 1: test scores in %{demo}", show_lines=True)
 
     # `Text` is printed as it is; in a plain string rich would take `[x]` for a style of that name.
@@ -202,17 +236,46 @@ def notes(rows: Sequence[TableRow]) -> list[str]:
     text = [
         f"(layer) and 95 % interval over tracks; seed {seeds}; {_protocols(rows)}; "
         "epoch and layer chosen on val. Layer 0 is the input of the first block.",
+        "n: tracks of train/val/test; where some are missing, of how many, a line for each split. "
+        "Constant: what the best answer that is the same for all tracks scores on test.",
         "Test oracle: the layer that is best on test, optimistic. "
         "Weighted sum: the layer with the largest learned weight.",
+        "Moved: the largest change of a softmax weight since the start. Where it is small, the "
+        "largest weight says little about the layer.",
     ]
-    if any(row.chosen.demo for row in rows):
+    text += _problems(rows)
+    if any(row.any_row.demo for row in rows):
         text.append(
             "Demo data: rendered or synthesised, in the datasets' layouts. "
             "Nothing here is a result on the real datasets."
         )
 
+    if not all(row.is_current for row in rows):
+        text.append(
+            "Stale: files of labels, audio or weights are not those that the number was made of. "
+            "`mirprobe sweep` looks at them, and computes anew what changed."
+        )
+
     by_model = {row.cell.model_name: row.cell for row in rows}
     return text + [_card(cell) for cell in by_model.values() if "card" in cell.model]
+
+
+def _problems(rows: Sequence[TableRow]) -> list[str]:
+    """Names heads without a score or an interval, and says if resamples were left out."""
+    text = []
+    for row in rows:
+        name = f"{_model(row)}, {_task(row)}, {_metric(row)}, seed {_seed(row)}"
+        text += [f"{name}: {problem}." for problem in problems(row.rows)]
+        if row.baseline is not None:
+            text += [f"{name}: the baseline's {one}." for one in problems([row.baseline])]
+
+    n_left_out = [one.n_left_out for row in rows for one in row.rows if one.ci_low is not None]
+    if max(n_left_out, default=0) > 0:
+        text.append(
+            "Resamples in which a metric is not defined are left out of its interval: up to "
+            f"{max(n_left_out)}."
+        )
+    return text
 
 
 def _protocols(rows: Sequence[TableRow]) -> str:

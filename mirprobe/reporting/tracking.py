@@ -3,22 +3,27 @@
 Conventions: a run is one cell, (model, task, protocol, seed); `layer` is the step metric, so the
 dashboard draws every series over the layers with no hand work. Runs are written from rows, which
 stay the truth, and can be written again. Nothing waits for a network for longer than
-`logger.timeout_s`: a run that cannot go online is kept offline, for `wandb sync`.
+`logger.timeout_s`: a run that cannot go online is kept offline, for `wandb sync`. A run is written
+in a hidden folder and moved beside the others when it is whole, so that of what is killed nothing
+is synced.
 """
 
 import json
 import netrc
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 from datamodules.errors import UserError
-from datamodules.files import write_text
+from datamodules.files import lock, make_folder, write_text
 from mirprobe.cell import Cell
 from mirprobe.progress import console
-from mirprobe.results import Row, is_done, read_rows
+from mirprobe.provenance import Result, Stamps, current_result, latest_result
+from mirprobe.reporting.text import problems
+from mirprobe.results import Row, read_rows
 from mirprobe.scoring.selection import best_layer, by_metric, head_rows
 
 FILE = "wandb.json"
@@ -26,9 +31,9 @@ Mode = Literal["online", "offline", "disabled"]
 MODES: tuple[Mode, ...] = ("online", "offline", "disabled")
 
 
-def is_tracked(cell: Cell) -> bool:
-    """Whether the cell's run was written, or none is wanted."""
-    return cell.logger.mode == "disabled" or (cell.folder / FILE).exists()
+def is_tracked(cell: Cell, result: Result) -> bool:
+    """Whether the run of a cell's result was written, or none is wanted."""
+    return cell.logger.mode == "disabled" or (result.folder / FILE).exists()
 
 
 def track(cells: Sequence[Cell], *, again: bool = False) -> None:
@@ -38,17 +43,86 @@ def track(cells: Sequence[Cell], *, again: bool = False) -> None:
         cells: with rows or without.
         again: also write the runs that are there already.
     """
-    waiting = [cell for cell in cells if is_done(cell.folder) and (again or not is_tracked(cell))]
+    stamps = Stamps()
+    waiting: list[tuple[Cell, Result]] = []
+    for cell in cells:
+        result = current_result(cell, stamps) or latest_result(cell)
+        if result is not None and (again or not is_tracked(cell, result)):
+            waiting.append((cell, result))
     if not waiting:
         return
 
-    # Once offline, always offline: each new try would wait for its time-out.
-    mode = choose_mode(waiting[0])
-    for cell in waiting:
-        mode = push(cell, read_rows(cell.folder), mode)
+    mode = choose_mode(waiting[0][0])
+    if mode == "disabled":
+        return
+    folder = _runs_folder(waiting[0][0])
+    try:
+        make_folder(folder)
+        with lock(folder / ".lock", wait=True):
+            _remove_parts(folder)
+            for cell, result in waiting:
+                if not again:
+                    _remove_unrecorded(folder, run_id(cell, result))
+                # Once offline, always offline: each new try would wait for its time-out.
+                mode = push(cell, result, mode)
+    except OSError as error:
+        raise UserError(
+            f"cannot write W&B runs, {error.filename or folder}: {error.strerror or error}. Put "
+            "that right and run the same command again, or set logger=none"
+        ) from error
     if mode != "disabled":
-        text = f"W&B: {len(waiting)} runs, {mode}, in {waiting[0].paths.runs}/wandb"
+        text = f"W&B: {len(waiting)} runs, {mode}, in {waiting[0][0].paths.runs}/wandb"
         console().print(text, markup=False)
+
+
+def check_dashboard(cells: Sequence[Cell]) -> None:
+    """Looks at the settings of W&B before any work, since runs are written after all of it.
+
+    Raises:
+        UserError: a mode, a project or a variable of the environment that W&B refuses.
+    """
+    wanted = [cell for cell in cells if cell.logger.mode != "disabled"]
+    if not wanted or choose_mode(wanted[0]) == "disabled":
+        return
+
+    settings = import_wandb().Settings
+    given = {name: {name: value} for name, value in os.environ.items() if _is_setting(name)}
+    given |= {f"logger.project={one}": {"WANDB_PROJECT": one} for one in _projects(wanted)}
+    for name, variables in given.items():
+        try:
+            settings().update_from_env_vars(variables)
+        except (ValueError, _wandb_error()) as error:
+            value = next(iter(variables.values()))
+            raise UserError(
+                f"W&B does not take {name.partition('=')[0]}={value} ({_reason(error)}): set it "
+                "right or drop it, or do without W&B by logger=none"
+            ) from error
+
+
+def _is_setting(name: str) -> bool:
+    """Whether a variable is one of W&B's own settings; `choose_mode` looks at the mode."""
+    return name.startswith("WANDB_") and name != "WANDB_MODE"
+
+
+def _projects(cells: Sequence[Cell]) -> list[str]:
+    return list(dict.fromkeys(cell.logger.project for cell in cells))
+
+
+def _wandb_error() -> type[Exception]:
+    """The base of wandb's own errors."""
+    error: type[Exception] = import_wandb().Error
+    return error
+
+
+def _reason(error: Exception) -> str:
+    """The line of an error that says what is wrong; pydantic names the field in two others first.
+
+    >>> _reason(ValueError("1 error for Settings\\nsilent\\n  It is no boolean [type=x]\\n  More"))
+    'It is no boolean'
+    """
+    lines = str(error).splitlines() or [type(error).__name__]
+    line = lines[2] if len(lines) > 2 else lines[0]
+    return line.partition(" [type=")[0].strip()
 
 
 def choose_mode(cell: Cell) -> Mode:
@@ -70,12 +144,12 @@ def choose_mode(cell: Cell) -> Mode:
     raise UserError(f"unknown {name} {mode!r}. Known: auto, {', '.join(MODES)}")
 
 
-def push(cell: Cell, rows: Sequence[Row], mode: Mode | None = None) -> Mode:
+def push(cell: Cell, result: Result, mode: Mode | None = None) -> Mode:
     """Writes the run of a cell.
 
     Args:
         cell: that the run is of.
-        rows: of the cell.
+        result: of the cell, with rows.
         mode: to write in; without, as `choose_mode` chooses.
 
     Returns:
@@ -85,37 +159,85 @@ def push(cell: Cell, rows: Sequence[Row], mode: Mode | None = None) -> Mode:
     if mode == "disabled":
         return mode
 
-    import_wandb()
-    from wandb.errors import CommError, UsageError
-
     # All that wandb writes stays with the results: home folders on clusters are small.
-    folder = Path(cell.paths.runs).resolve()
+    folder = _runs_folder(cell)
     for kind in ("DATA", "CACHE", "CONFIG"):
-        os.environ.setdefault(f"WANDB_{kind}_DIR", str(folder / "wandb" / kind.lower()))
+        os.environ.setdefault(f"WANDB_{kind}_DIR", str(folder / kind.lower()))
 
+    rows = read_rows(result.folder, cell.hash, cell.metrics)
+    run = run_id(cell, result)
+    refusals = (_wandb_error(), ValueError)
     try:
-        _write_run(cell, rows, folder, mode)
-    except (CommError, UsageError) as error:
-        reason = str(error).splitlines()[0]
-        print(f"W&B cannot be reached ({reason}): runs are kept offline, for `wandb sync`")
-        import_wandb().teardown()  # else the process that could not connect keeps the run's id
-        mode = "offline"
-        _write_run(cell, rows, folder, mode)
+        if mode == "online":
+            try:
+                _write_run(cell, rows, run, folder, mode)
+            except refusals as error:
+                print(
+                    f"W&B cannot be reached ({_reason(error)}): runs are kept offline, for "
+                    "`wandb sync`"
+                )
+                import_wandb().teardown()  # the process that could not connect keeps the run's id
+                mode = "offline"
+        if mode == "offline":
+            _write_run(cell, rows, run, folder, mode)
+    except refusals as error:
+        raise UserError(
+            f"W&B could not write the run of {cell.model_name} for {cell.task.name} "
+            f"({_reason(error)}): the rows are on disk, put W&B right and run `mirprobe push`, or "
+            "set logger=none"
+        ) from error
 
-    write_text(cell.folder / FILE, json.dumps({"run": cell.hash, "mode": mode}) + "\n")
+    write_text(result.folder / FILE, json.dumps({"run": run, "mode": mode}) + "\n")
     return mode
+
+
+def _runs_folder(cell: Cell) -> Path:
+    return Path(cell.paths.runs).resolve() / "wandb"
+
+
+def _remove_parts(folder: Path) -> None:
+    """Deletes what killed writers left; only for who holds the lock."""
+    for part in folder.glob(".part-*"):
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _remove_unrecorded(folder: Path, run_name: str) -> None:
+    """Deletes an offline run that was whole when its writer was killed, before it was noted."""
+    for run in folder.glob(f"offline-run-*-{run_name}"):
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def run_id(cell: Cell, result: Result) -> str:
+    """The id of a run: always the same for one cell on one content."""
+    return f"{cell.hash}{result.made_of.hash}"
 
 
 def import_wandb() -> ModuleType:
     """Imports the package wandb, which takes a second and is only needed where runs are written."""
     # Read at import: wandb's own telemetry would wait for a network.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    if os.environ.get("WANDB_MODE") == "auto":
+        del os.environ["WANDB_MODE"]  # a word of ours, which wandb does not know
     import wandb
 
     return wandb
 
 
-def _write_run(cell: Cell, rows: Sequence[Row], folder: Path, mode: Mode) -> None:
+def _write_run(cell: Cell, rows: Sequence[Row], run_name: str, folder: Path, mode: Mode) -> None:
+    """Writes a run into a folder of its own, and moves it beside the others when it is whole."""
+    part = folder / f".part-{os.getpid()}-{run_name}"
+    make_folder(part)
+    try:
+        _log_run(cell, rows, run_name, part, mode)
+        for run in (part / "wandb").glob("*run-*-*"):
+            target = folder / run.name
+            shutil.rmtree(target, ignore_errors=True)  # the same run, of the same second
+            run.replace(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _log_run(cell: Cell, rows: Sequence[Row], run_name: str, folder: Path, mode: Mode) -> None:
     wandb = import_wandb()
     settings = wandb.Settings(
         init_timeout=cell.logger.timeout_s,
@@ -129,13 +251,12 @@ def _write_run(cell: Cell, rows: Sequence[Row], folder: Path, mode: Mode) -> Non
     names = [cell.model_name, cell.task.name, cell.protocol.name]
     tags = [*names, "demo"] if rows[0].demo else names
 
-    folder.mkdir(parents=True, exist_ok=True)
     run = wandb.init(
         project=cell.logger.project,
         entity=cell.logger.entity,
         dir=str(folder),
         mode=mode,
-        id=cell.hash,  # the same run again when it is pushed again
+        id=run_name,  # the same run again when it is pushed again
         resume="allow",
         name=f"{cell.model_name}.{cell.task.name}.s{cell.seed}",
         group="/".join(names),
@@ -155,7 +276,7 @@ def _write_run(cell: Cell, rows: Sequence[Row], folder: Path, mode: Mode) -> Non
 
 
 def run_config(cell: Cell, rows: Sequence[Row]) -> dict[str, Any]:
-    """Names and hashes that the dashboard filters and groups by, and all settings."""
+    """Names, hashes and places that the dashboard filters and groups by, and all settings."""
     first = rows[0]
     return {
         "model": first.model,
@@ -165,20 +286,28 @@ def run_config(cell: Cell, rows: Sequence[Row]) -> dict[str, Any]:
         "metric": first.metric,
         "config_hash": first.config_hash,
         "store_hash": first.store_hash,
+        "weights": first.weights,
+        "tracks_hash": first.tracks_hash,
         "demo": first.demo,
+        "data_root": cell.data.root,
+        "checkpoint": cell.model.get("checkpoint"),
         "versions": first.versions,
         "settings": cell.identity(),
     }
 
 
 def layer_points(rows: Sequence[Row]) -> list[dict[str, float]]:
-    """One point per layer: scores with intervals, and the learned weight at start and end."""
+    """One point per layer: scores with intervals, and the learned weight at start and end.
+
+    What is missing (a score that failed, an interval) is in no point.
+    """
     points: dict[int, dict[str, float]] = {}
     for row in rows:
         if row.layer is not None:
             name = f"probe/{row.split}_{row.metric}"
             point = points.setdefault(row.layer, {"layer": row.layer})
-            point |= {name: row.value, f"{name}_low": row.ci_low, f"{name}_high": row.ci_high}
+            numbers = {name: row.value, f"{name}_low": row.ci_low, f"{name}_high": row.ci_high}
+            point |= {key: value for key, value in numbers.items() if value is not None}
 
     # Weights are of layers 1..L; rows of val hold the same.
     for row in head_rows(rows, "test", single=False):
@@ -189,12 +318,13 @@ def layer_points(rows: Sequence[Row]) -> list[dict[str, float]]:
     return [points[layer] for layer in sorted(points)]
 
 
-def run_summary(rows: Sequence[Row]) -> Mapping[str, float]:
+def run_summary(rows: Sequence[Row]) -> Mapping[str, float | str]:
     """The numbers of the runs table: the layer chosen on val, the test oracle, the weighted sum.
 
-    Where a task has several metrics, the names of all but the first start with the metric.
+    Heads without a score or an interval are named under `problems`. Where a task has several
+    metrics, the names of all but the first start with the metric.
     """
-    summary: dict[str, float] = {}
+    summary: dict[str, float | str] = {}
     for number, (metric, scores) in enumerate(by_metric(rows).items()):
         prefix = "" if number == 0 else f"{metric}/"
         for name, value in _metric_summary(scores).items():
@@ -202,21 +332,29 @@ def run_summary(rows: Sequence[Row]) -> Mapping[str, float]:
     return summary
 
 
-def _metric_summary(rows: Sequence[Row]) -> dict[str, float]:
-    chosen = best_layer(rows, "val")
-    oracle = best_layer(rows, "test")
-    summary: dict[str, float] = {
-        "best/layer": chosen.layer or 0,
-        "best/test": chosen.value,
-        "oracle/layer": oracle.layer or 0,
-        "oracle/test": oracle.value,
-        "n_test": chosen.n_tracks,
-    }
+def _metric_summary(rows: Sequence[Row]) -> dict[str, float | str]:
+    summary: dict[str, float | str] = {}
+    for name, row in (("best", best_layer(rows, "val")), ("oracle", best_layer(rows, "test"))):
+        if row is not None:
+            summary[f"{name}/layer"] = row.layer or 0
+            summary |= _score_summary(name, row)
     for row in head_rows(rows, "test", single=False):
-        summary[f"{row.head}/test"] = row.value
-    if chosen.majority is not None:
-        summary["majority"] = chosen.majority
+        summary |= _score_summary(row.head, row)
+
+    on_test = head_rows(rows, "test", single=True)[0]
+    for split, n_tracks in on_test.n_tracks.items():
+        summary[f"n_{split}"] = n_tracks
+    if on_test.constant is not None:
+        summary["constant"] = on_test.constant
+    missing = problems(rows)
+    if missing:
+        summary["problems"] = "; ".join(missing)
     return summary
+
+
+def _score_summary(name: str, row: Row) -> dict[str, float | str]:
+    """The score of a row on test, if it has one."""
+    return {} if row.value is None else {f"{name}/test": row.value}
 
 
 def _has_key() -> bool:
@@ -224,5 +362,5 @@ def _has_key() -> bool:
         return True
     try:
         return netrc.netrc().authenticators("api.wandb.ai") is not None
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, UnicodeDecodeError, netrc.NetrcParseError):
         return False

@@ -8,12 +8,14 @@ for the score itself, and how often a bootstrap resample drew each for its inter
 definition serves both. H heads, N tracks, R resamples, C classes, tags or dimensions.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from datamodules.datasets.emomusic import DIMENSIONS
+from datamodules.datasets.giantsteps import KEYS
 from datamodules.errors import UserError
 from datamodules.tracks import Kind
 from mirprobe.scoring.ranking import average_precision, roc_auc
@@ -26,10 +28,17 @@ class TrackMetric:
     Attributes:
         kind: of the tasks it scores.
         score: (H, N, ...) predictions, (N, ...) targets, (R, N) counts -> (H, R) scores.
+        classes: names of the classes or dimensions that it counts on, in their order; None for a
+            metric to which they are all alike.
     """
 
     kind: Kind
     score: Callable[[Tensor, Tensor, Tensor], Tensor]
+    classes: tuple[str, ...] | None = None
+
+    def fits(self, kind: Kind, classes: Sequence[str]) -> bool:
+        """Whether it can score a task with targets of this kind and these classes."""
+        return self.kind == kind and self.classes in (None, tuple(classes))
 
 
 def predictions(kind: Kind, outputs: Tensor) -> Tensor:
@@ -64,11 +73,12 @@ def accuracy(predicted: Tensor, target: Tensor, counts: Tensor) -> Tensor:
 
 
 def key_weighted(predicted: Tensor, target: Tensor, counts: Tensor) -> Tensor:
-    """MIREX key score, mean over tracks: the paper's Refined_Acc.
+    """Key score of mir_eval 0.8.2, mean over tracks: the paper's Refined_Acc.
 
     1 for the key; 0.5 for a fifth above it in the same mode; 0.3 for the relative key; 0.2 for the
     parallel key; else 0. Classes are the 12 major keys by semitone, then the 12 minor keys. A fifth
-    below scores 0, as in mir_eval (Raffel et al. 2014, mir_eval.key.weighted_score).
+    below scores 0, as in mir_eval.key.weighted_score (Raffel et al. 2014) and in MIREX up to 2016;
+    MIREX has credited it since 2017.
 
     >>> predicted, target = torch.tensor([[0, 7, 21, 12, 5]]), torch.tensor([0, 0, 0, 0, 0])
     >>> key_weighted(predicted, target, torch.ones(1, 5))
@@ -173,10 +183,10 @@ def _mean_over_tracks(scores: Tensor, counts: Tensor) -> Tensor:
 
 METRICS: Mapping[str, TrackMetric] = {
     "accuracy": TrackMetric("classification", accuracy),
-    "key_weighted": TrackMetric("classification", key_weighted),
+    "key_weighted": TrackMetric("classification", key_weighted, KEYS),
     "r2": TrackMetric("regression", r2),
-    "r2_arousal": TrackMetric("regression", r2_of(0)),  # EmoMusic's order: arousal, valence
-    "r2_valence": TrackMetric("regression", r2_of(1)),
+    "r2_arousal": TrackMetric("regression", r2_of(0), DIMENSIONS),
+    "r2_valence": TrackMetric("regression", r2_of(1), DIMENSIONS),
     "roc_auc": TrackMetric("multilabel", roc_auc),
     "average_precision": TrackMetric("multilabel", average_precision),
     "frame_accuracy": TrackMetric("frames", frame_accuracy),

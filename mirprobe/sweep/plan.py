@@ -3,7 +3,9 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from datamodules.digests import KnownDigests
 from datamodules.task import TaskDataModule
 from mirprobe.assembly import Job, make_data
 from mirprobe.cell import Cell
@@ -40,10 +42,14 @@ def make_plan(cells: Sequence[Cell]) -> Plan:
         store = (_model_key(cell), cell.paths.features, *_audio_key(tasks[task]))
         groups.setdefault(store, []).append(cell)
 
-    jobs = [
-        Job(tuple(group), tuple(tasks[_task_key(cell)] for cell in group))
-        for group in groups.values()
-    ]
+    digests: dict[Path, KnownDigests] = {}
+    jobs = []
+    for group in groups.values():
+        of_cell = tuple(tasks[_task_key(cell)] for cell in group)
+        file = Path(group[0].paths.features) / "known" / f"{of_cell[0].dataset}.jsonl"
+        if file not in digests:
+            digests[file] = KnownDigests(file)
+        jobs.append(Job(tuple(group), of_cell, digests[file]))
     return Plan(tuple(jobs))
 
 
@@ -54,7 +60,7 @@ def _model_key(cell: Cell) -> str:
 def _task_key(cell: Cell) -> str:
     """All that a task's labels and audio follow from, whatever the model, protocol and seed."""
     identity = cell.identity()
-    settings = [cell.task._target_, identity["task"], identity["data"], cell.paths.data]
+    settings = [cell.task._target_, identity["task"], identity["data"], cell.data_places]
     return json.dumps(settings, sort_keys=True)
 
 

@@ -1,66 +1,106 @@
 """The main job: what is missing of some cells, computed here.
 
-Conventions: the same command goes on where it was stopped. Importing this costs seconds (torch,
-Lightning): `verbs` does it when there is work.
+Conventions: the same command goes on where it was stopped. What cannot be done for one cell stops
+no other; only what is wrong with the data of some is said before any work. Importing this costs
+seconds (torch, Lightning): `verbs` does it when there is work.
 """
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from datamodules.excluding import ignored_entries, ignored_line
 from datamodules.features.store import FeatureStore
-from datamodules.files import write_text
-from datamodules.workers import end_with_parent
-from mirprobe.assembly import Job, make_backbone, make_demo_data, n_devices
+from datamodules.files import remove_orphans, write_text
+from datamodules.listing import hash_text, list_text
+from datamodules.workers import follow_parent
+from mirprobe.assembly import (
+    Job,
+    check_weights,
+    inputs_of,
+    make_backbone,
+    make_demo_data,
+    n_devices,
+)
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import SETTINGS, Cell, write_cell
-from mirprobe.extraction.extract import extract, name_store, waiting_tracks
+from mirprobe.extraction.extract import extract, finish, name_audio
 from mirprobe.probing.probe import open_store, probe
 from mirprobe.progress import console, quiet_lightning
-from mirprobe.results import Row
+from mirprobe.provenance import (
+    MadeOf,
+    Stamps,
+    latest_result,
+    note_result,
+    note_stamp,
+    result_of,
+    what_changed,
+)
+from mirprobe.reporting.text import counts_text, interval_text, layer_text, problems, score_text
+from mirprobe.results import Row, read_rows
 from mirprobe.scoring.selection import best_layer, by_metric, head_rows
-from mirprobe.sweep.local import IS_CHILD, run_on_all_devices
+from mirprobe.sweep.failures import Failures
+from mirprobe.sweep.local import IS_CHILD, check_world_size, run_on_all_devices
 from mirprobe.sweep.plan import Plan, make_plan
 
 
-def sweep(cells: Sequence[Cell]) -> None:
-    """Computes features and rows of these cells."""
-    plan = _start(cells)
-    for jobs in plan.by_model():
-        first = jobs[0].cells[0]
-        devices = n_devices(first)
-        backbone = make_backbone(first)
-        for job in jobs:
-            store = _extract(job, backbone, devices)
-            for cell in job.cells:
-                _probe(cell, job, store)
-
-
-def extract_cells(cells: Sequence[Cell]) -> None:
-    """Brings the features of these cells into their stores."""
-    plan = _start(cells)
-    for jobs in plan.by_model():
-        first = jobs[0].cells[0]
-        devices = n_devices(first)
-        backbone = make_backbone(first)
-        for job in jobs:
-            _extract(job, backbone, devices)
-
-
-def probe_cells(cells: Sequence[Cell]) -> None:
-    """Trains the probes of these cells on features that are stored; builds no backbone."""
-    plan = _start(cells)
-    for job in plan.jobs:
-        store: FeatureStore | None = None
+def sweep(cells: Sequence[Cell]) -> Failures:
+    """Computes features and rows of these cells; gives those that could not be computed."""
+    stamps, failures = Stamps(), Failures(cells)
+    plan = _start(_with_weights(cells, failures), stamps)
+    for job, store in _extracted(plan, stamps, failures):
         for cell in job.cells:
-            store = open_store(cell, store)
-            _probe(cell, job, store)
+            with failures.of([cell]):
+                _probe(cell, job, store, stamps)
+    return failures
+
+
+def extract_cells(cells: Sequence[Cell]) -> Failures:
+    """Brings the features of these cells into their stores; gives the cells that have none."""
+    stamps, failures = Stamps(), Failures(cells)
+    plan = _start(_with_weights(cells, failures), stamps)
+    for _ in _extracted(plan, stamps, failures):
+        pass
+    return failures
+
+
+def _with_weights(cells: Sequence[Cell], failures: Failures) -> list[Cell]:
+    """The cells whose weights are there: what the last model lacks is said before any work."""
+    of_model: dict[str, list[Cell]] = {}
+    for cell in cells:
+        of_model.setdefault(repr(cell.model), []).append(cell)
+    for group in of_model.values():
+        with failures.of(group):
+            check_weights(group[0])
+    return failures.without(cells)
+
+
+def probe_cells(cells: Sequence[Cell]) -> Failures:
+    """Trains the probes of these cells on features that are stored; builds no backbone."""
+    stamps, failures = Stamps(), Failures(cells)
+    ready = []
+    for cell in cells:
+        with failures.of([cell]):
+            open_store(cell)  # what was never extracted is said before its labels are read
+            ready.append(cell)
+    plan = _start(ready, stamps)
+    for job in plan.jobs:
+        _stamp(job, stamps)
+        with failures.of(job.cells):
+            name_audio(job)
+
+        store: FeatureStore | None = None
+        for cell in failures.without(job.cells):
+            with failures.of([cell]):
+                store = open_store(cell, store)
+                _probe(cell, job, store, stamps)
+    return failures
 
 
 def extract_here(cells: Sequence[Cell]) -> None:
-    """Extracts the features of cells in this process, which may be one of several ranks."""
-    if IS_CHILD in os.environ:
-        end_with_parent(os.getppid())
+    """Extracts the features of cells in this process, which is one of several ranks."""
+    follow_parent(int(os.environ[IS_CHILD]))
+    check_world_size(n_devices(cells[0]))
 
     quiet_lightning()
     for jobs in make_plan(cells).by_model():
@@ -70,51 +110,112 @@ def extract_here(cells: Sequence[Cell]) -> None:
 
 
 def print_scores(cell: Cell, rows: Sequence[Row], seconds: float) -> None:
-    """Prints one line for each metric of a cell that is done."""
+    """Prints one line for each metric of a cell that is done, and one for what is missing."""
+    name = f"{cell.model_name} {cell.task.name}"
     for metric, scores in by_metric(rows).items():
         chosen = best_layer(scores, "val")
-        interval = f"[{100 * chosen.ci_low:.1f}, {100 * chosen.ci_high:.1f}]"
+        result = f"no layer has a score on val by {metric}"
+        if chosen is not None:
+            score = f"{score_text(chosen)} {interval_text(chosen)}".rstrip()
+            result = f"layer {chosen.layer} chosen on val, test {metric} {score}"
+
         weighted = "".join(
-            f", weighted sum {100 * row.value:.1f}"
+            f", weighted sum {score_text(row, layer_text(row))}"
             for row in head_rows(scores, "test", single=False)
         )
-        console().print(
-            f"{cell.model_name} {cell.task.name}: layer {chosen.layer} chosen on val, test "
-            f"{metric} {100 * chosen.value:.1f} {interval}, n={chosen.n_tracks}{weighted} "
-            f"({seconds:.0f} s)",
-            soft_wrap=True,
-            markup=False,
-        )
+        _say(f"{name}: {result}, n={counts_text(scores[0])}{weighted} ({seconds:.0f} s)")
+        for problem in problems(scores):
+            _say(f"{name}: by {metric}, {problem}")
 
 
-def _start(cells: Sequence[Cell]) -> Plan:
+def _start(cells: Sequence[Cell], stamps: Stamps) -> Plan:
     """The plan, when all that can be wrong with its data was said before any work."""
     quiet_lightning()
     plan = make_plan(cells)
     for job in plan.jobs:
         if not job.cells[0].is_demo:
+            _stamp(job, stamps)
             job.tracks()
+
+    tasks = [data for job in plan.jobs for data in job.tasks]
+    ignored = ignored_entries({name for data in tasks for name in data.exclude}, tasks)
+    if ignored:
+        line = ignored_line(ignored, [data.dataset for data in tasks])
+        console().print(line, soft_wrap=True, markup=False)
     return plan
 
 
-def _extract(job: Job, backbone: Backbone, devices: int) -> FeatureStore:
+def _stamp(job: Job, stamps: Stamps) -> None:
+    """Takes the stamps of a job's files before they are read: what changes later is noticed."""
+    for cell, data in zip(job.cells, job.tasks, strict=True):
+        stamps.take(inputs_of(cell, data))
+
+
+def _extracted(
+    plan: Plan, stamps: Stamps, failures: Failures
+) -> Iterator[tuple[Job, FeatureStore]]:
+    """The jobs, one after the other, when their features are stored."""
+    for jobs in plan.by_model():
+        backbone: Backbone | None = None
+        with failures.of([cell for job in jobs for cell in job.cells]):
+            devices = n_devices(jobs[0].cells[0])
+            backbone = make_backbone(jobs[0].cells[0])
+        if backbone is None:
+            continue
+
+        for job in jobs:
+            store: FeatureStore | None = None
+            with failures.of(job.cells):
+                store = _extract(job, backbone, devices, stamps)
+            if store is not None:
+                yield job, store
+
+
+def _extract(job: Job, backbone: Backbone, devices: int, stamps: Stamps) -> FeatureStore:
     """Features of a job, in this process or in one for every device."""
     make_demo_data(job.cells)
+    _stamp(job, stamps)
     for cell in job.cells:
+        remove_orphans(cell.folder)
         write_text(cell.folder / SETTINGS, write_cell(cell))
+
+    store = job.store(backbone)
+    if store.is_read_only:
+        name_audio(job)  # perhaps it lacks nothing
     if devices == 1:
         return extract(job, backbone)
 
-    store = job.store(backbone)
-    if waiting_tracks(store, job.tracks()):
-        run_on_all_devices([cell.folder / SETTINGS for cell in job.cells])
-    name_store(job, store)
+    job.identify()
+    if store.missing(job.tracks()):
+        run_on_all_devices([cell.folder / SETTINGS for cell in job.cells], devices)
+        job.digests.load()
+    finish(job, store)
     return store
 
 
-def _probe(cell: Cell, job: Job, store: FeatureStore) -> None:
-    """Rows of a cell of a job, and a line that says what came out."""
+def _probe(cell: Cell, job: Job, store: FeatureStore, stamps: Stamps) -> None:
+    """Rows of a cell, unless this content has them already, and a line that says what came out."""
     data = job.tasks[job.cells.index(cell)]
-    start_s = time.monotonic()
-    rows = probe(cell, data, store)
-    print_scores(cell, rows, time.monotonic() - start_s)
+    listed = list_text(data.tracks(), audio=True)
+    made_of = MadeOf(store.id.fingerprint, hash_text(listed), store.id.hash)
+    result = result_of(cell, made_of)
+
+    before = latest_result(cell)
+    if before is not None and before.made_of != made_of:
+        why = what_changed(cell, before.made_of, made_of, listed)
+        _say(f"{cell.model_name} {cell.task.name}: not what it was made of before ({why})")
+
+    remove_orphans(result.folder)
+    note_result(cell, result, listed)
+    if read_rows(result.folder, cell.hash, cell.metrics):
+        _say(f"{cell.model_name} {cell.task.name}: results of this very content are there")
+    else:
+        start_s = time.monotonic()
+        rows = probe(cell, data, store, result)
+        print_scores(cell, rows, time.monotonic() - start_s)
+    inputs = inputs_of(cell, data)
+    note_stamp(cell, result, inputs, stamps.take(inputs))
+
+
+def _say(text: str) -> None:
+    console().print(text, soft_wrap=True, markup=False)

@@ -29,8 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mirprobe.backbones.conformer import Linear, LogMel
+from mirprobe.backbones.conformer import LogMel
 from mirprobe.backbones.conformer_state import ConformerSize, published_shapes
+from mirprobe.backbones.layers import Linear
 from mirprobe.backbones.musicfm import MSD_STATISTICS, MusicFM
 from mirprobe.backbones.random_weights import draw_state
 

@@ -256,6 +256,21 @@ def test_full_disk_and_closed_folder_are_one_line(server: Server, tmp_path: Path
             fetch_archives([publish(server, CONTENT)], tmp_path)
 
 
+@pytest.mark.parametrize(
+    "record", ["{", "[1]", "{}", '{"checksums": 3, "made": []}', "[" * 100_000, b"\xff\xfe"]
+)
+def test_a_record_that_is_broken_is_named(
+    record: str | bytes, server: Server, tmp_path: Path
+) -> None:
+    archive = publish(server, CONTENT)
+    content = record.encode() if isinstance(record, str) else record
+    (tmp_path / f".{archive.path}.ok").write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"\.ok is no record of a download \(.*\): delete it and run"
+    ):
+        is_fetched([archive], tmp_path)
+
+
 def test_second_process_is_kept_out(server: Server, tmp_path: Path) -> None:
     with (
         lock(tmp_path / ".fetch.lock", wait=False),

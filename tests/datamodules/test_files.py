@@ -23,6 +23,7 @@ from datamodules.files import (
     check_free_space,
     is_disk_full,
     lock,
+    remove_orphans,
     remove_temporary,
     sha256_of,
     write_text,
@@ -309,3 +310,37 @@ def test_a_disk_that_is_too_small_is_said_with_both_sizes_and_a_remedy(
     )
     with pytest.raises(UserError, match=r"Free some, or set another data\.root$"):
         check_free_space(tmp_path, 2_000_000_000, "a.zip", remedy="set another data.root")
+
+
+# -- what killed writers left ----------------------------------------------------------------------
+
+
+def test_what_a_killed_writer_left_is_deleted_and_what_a_living_one_writes_is_not(
+    tmp_path: Path,
+) -> None:
+    here = socket.gethostname()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    names = {
+        f".a.0123abcd-{ended.pid}@{here}.tmp": False,
+        f".b.0123abcd-{os.getppid()}@{here}.tmp": True,
+        ".c.0123abcd-1@another-machine.tmp": True,
+        ".d.0123abcd.tmp": True,  # of an earlier version
+        "e.tmp": True,
+    }
+    for name in names:
+        (tmp_path / name).touch()
+    remove_orphans(tmp_path)
+    assert everything(tmp_path) == sorted(name for name, stays in names.items() if stays)
+
+    for name in everything(tmp_path):
+        os.utime(tmp_path / name, (1e9, 1e9))
+    remove_orphans(tmp_path)
+    assert everything(tmp_path) == sorted([f".b.0123abcd-{os.getppid()}@{here}.tmp", "e.tmp"])
+
+
+def test_a_temporary_file_names_its_writer(tmp_path: Path) -> None:
+    with atomic(tmp_path / "a.bin") as temporary:
+        temporary.touch()
+        assert temporary.name.endswith(f"-{os.getpid()}@{socket.gethostname()}.tmp")
+        assert temporary.name.startswith(".a.bin.")

@@ -21,7 +21,8 @@ from datamodules.datasets.musictaste import MusicTasteRap
 from datamodules.datasets.nsynth import NSynthInstrument
 from datamodules.datasets.vocalset import SINGER_FOLDERS, VocalSetSinger, VocalSetTechnique
 from datamodules.errors import UserError
-from datamodules.passport import Values, hash_list, read_passport
+from datamodules.listing import hash_list
+from datamodules.passport import Values, read_passport
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Segment, Split, Track
 
@@ -102,6 +103,32 @@ def test_tracks_hours_and_classes_are_counted_per_split(tmp_path: Path) -> None:
     assert passport.splits["train"].seconds == pytest.approx(5 * 0.5)  # of the readable ones
     assert passport.durations_s == pytest.approx((0.5, 0.5, 1.0))
     assert passport.excluded == ("g.wav",)
+
+
+def test_what_is_expected_is_counted_before_any_track_is_excluded(tmp_path: Path) -> None:
+    """Where nothing is published a table would say that nothing is missing."""
+    passport = read_passport(make_manifest(tmp_path, exclude=["g.wav", "odd.wav"]))
+    counts = {split: (facts.found, facts.expected) for split, facts in passport.splits.items()}
+    assert counts == {"train": (7, 8), "val": (2, 2), "test": (1, 2)}
+
+
+def test_one_word_leaves_out_copies_in_other_splits(tmp_path: Path) -> None:
+    for entry in ("duplicates", f"{make_manifest(tmp_path).dataset}:duplicates"):
+        data = make_manifest(tmp_path, exclude=[entry, "g.wav"])
+        passport = read_passport(data)
+        assert passport.excluded == ("a.wav", "g.wav")  # the copy is in test
+        assert [len(same) for same in passport.duplicates] == [2]  # b and its twin, both in train
+        assert {track.track_id for track in data.tracks()} >= {"copy.wav", "b.wav", "twin.wav"}
+        assert passport.splits["train"].found == 6 and passport.splits["train"].expected == 8
+
+
+def test_tracks_that_do_not_last_as_long_as_the_datasets_are_named(tmp_path: Path) -> None:
+    data = Toy(tmp_path, [toy_track("a", "train"), toy_track("b", "test")])
+    write_wav(tmp_path / "b.wav", 3, seconds=0.05)
+    assert read_passport(data).odd_lengths == ()
+    data.lasts_s = (0.09, 0.11)
+    passport = read_passport(data)
+    assert (passport.odd_lengths, passport.lasts_s) == ((("b", 0.05),), (0.09, 0.11))
 
 
 def test_rates_and_channels_are_those_of_the_files(tmp_path: Path) -> None:
@@ -195,7 +222,8 @@ def test_files_that_cannot_be_read_are_all_named_with_reasons(tmp_path: Path) ->
     assert passport.complaint.startswith(
         f"2 of 12 {passport.dataset} files cannot be read: broken.wav, silent.wav. Replace them"
     )
-    assert "data.exclude=[broken.wav,silent.wav]" in passport.complaint
+    excluded = [f"{passport.dataset}:{name}" for name in ("broken.wav", "silent.wav")]
+    assert f"'data.exclude=[{','.join(excluded)}]'" in passport.complaint
     sound = read_passport(make_manifest(tmp_path, exclude=["broken.wav", "silent.wav"]))
     assert (sound.unreadable, sound.complaint) == ((), None)
 
@@ -368,8 +396,8 @@ def test_vocalset_groups_are_singers_for_the_technique_task_only(tmp_path: Path)
             path = tmp_path / "FULL" / singer / "scales" / "belt" / f"{name}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    techniques = VocalSetTechnique(tmp_path, ClipRule())
-    singers = VocalSetSinger(tmp_path, ClipRule())
+    techniques = VocalSetTechnique(tmp_path, ClipRule(), ["missing"])
+    singers = VocalSetSinger(tmp_path, ClipRule(), ["missing"])
     assert all(track.group == track.track_id.split("/")[0] for track in techniques.read_tracks())
     assert {track.group for track in singers.read_tracks()} == {None}
     assert techniques.left_out() == singers.left_out()

@@ -1,5 +1,7 @@
 """`mirprobe data` prints a passport that names every flaw, or how to obtain the data."""
 
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
@@ -174,8 +176,23 @@ def test_duplicates_name_tracks_and_splits() -> None:
         "2 sets of files with the same bytes, 1 of them across splits",
         "across splits, with different targets: a (train), b (test)",
         "in val: c (val), d (val)",
+        "'data.exclude=[toys:duplicates]' keeps one copy: in test, else in val",
     ]
-    assert fact("duplicates", duplicates=(across,) * 23)[-1] == "and 3 more"
+    assert fact("duplicates", duplicates=(across,) * 23)[-2] == "and 3 more"
+    assert fact("duplicates", duplicates=(within,)) == [
+        "1 sets of files with the same bytes, 0 of them across splits",
+        "in val: c (val), d (val)",
+    ]
+
+
+def test_lengths_are_compared_with_those_of_the_dataset() -> None:
+    assert not any(line.startswith("  lengths") for line in lines_of())
+    assert fact("lengths", lasts_s=(3.99, 4.01)) == [
+        "every track lasts 3.99 to 4.01 s, as it should"
+    ]
+    assert fact("lengths", lasts_s=(3.99, 4.01), odd_lengths=(("a", 1.2), ("b", 0.5))) == [
+        "2 tracks do not last 3.99 to 4.01 s: a (1.20 s), b (0.50 s)"
+    ]
 
 
 def test_group_leaks_name_groups_splits_and_tracks() -> None:
@@ -239,7 +256,7 @@ def test_flaws_are_printed_before_the_error(
     manifest = ("task=manifest", f"task.options.file={table}")
     assert data(settings, *manifest) == 2
     shown = capsys.readouterr()
-    assert "manifest: train 3, val 2, test 3 tracks, 2 classes" in shown.out
+    assert "manifest: train 3/3, val 2/2, test 3/3 tracks, 2 classes" in shown.out
     for words in (
         "11025 Hz: 1 files",
         "2: 1 files",
@@ -250,13 +267,22 @@ def test_flaws_are_printed_before_the_error(
     unreadable = "1 files, cannot be decoded (Format not recognised): broken.wav"
     assert f"unreadable   {unreadable}\n" in shown.out
 
-    assert shown.err.startswith("mirprobe: 1 of 8 manifest-")
+    assert shown.err.startswith("mirprobe: 1 of 8 manifest files ")
     assert shown.err.count("\n") == 1
-    remedy = "Replace them, or leave them out with data.exclude=[broken.wav]"
+    remedy = "Replace them, or leave them out with 'data.exclude=[manifest:broken.wav]'"
     assert f"files cannot be read: broken.wav. {remedy}" in shown.err
 
-    assert data(settings, *manifest, "data.exclude=[broken.wav]") == 0
+    (advice,) = re.findall(r"'data\.exclude=.*\]'", shown.err)
+    assert data(settings, *manifest, *shlex.split(advice)) == 0
     assert "excluded     broken.wav (data.exclude)\n" in capsys.readouterr().out
+    assert data(settings, *manifest, "data.exclude=[broken.wav,gtzan:x]") == 0
+    shown = capsys.readouterr()
+    assert "excluded     broken.wav (data.exclude)\n" in shown.out
+    assert "manifest: train 2/3, val 2/2, test 3/3 tracks, 2 classes" in shown.out
+    assert (
+        "data.exclude: gtzan:x ignored, it is neither of the dataset manifest nor an id"
+        in shown.out
+    )
 
 
 def test_missing_audio_is_printed_and_said(

@@ -1,5 +1,6 @@
 """A task: which of its tracks are worked on, and what its loaders hand to Lightning."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,10 +86,20 @@ def test_missing_files_are_counted_and_named_and_the_way_out_is_said(root: Path)
     for name in ("t6", "t1"):
         (root / f"{name}.wav").unlink()
     pattern = (
-        r"2 of 7 toy tracks have no audio under .* \(first: .*t1\.wav\).* data\.exclude=\[t1,t6\]"
+        r"2 of 7 toy tracks have no audio under .* \(first: .*t1\.wav\)"
+        r".* 'data\.exclude=\[toy:t1,toy:t6\]'"
     )
     with pytest.raises(UserError, match=pattern):
         Toy(root, RULE).tracks()
+
+
+def test_advice_keeps_what_is_excluded_already(root: Path) -> None:
+    (root / "t6.wav").unlink()
+    exclude = ["t0", "gtzan:jazz.00054"]
+    with pytest.raises(UserError) as error:
+        Toy(root, RULE, exclude).tracks()
+    (advice,) = re.findall(r"'data\.exclude=\[(.*)\]'", str(error.value))
+    assert advice.split(",") == ["gtzan:jazz.00054", '"t0"', "toy:t6"]
 
 
 def test_many_missing_files_are_left_out_by_one_word(root: Path) -> None:
@@ -130,7 +141,7 @@ def test_clips_of_a_task_by_frames_are_a_whole_number_of_frames() -> None:
 
 
 def places(items: list[Clip | UnusableFile]) -> list[tuple[str, int]]:
-    return [(item.place.track_id, item.place.index) for item in items if isinstance(item, Clip)]
+    return [(item.track_id, item.place.index) for item in items if isinstance(item, Clip)]
 
 
 def share_of(data: TaskDataModule, rank: int, n_ranks: int) -> list[tuple[str, int]]:

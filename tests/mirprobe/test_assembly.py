@@ -11,19 +11,31 @@ from toy_backbone import Statistics
 
 from datamodules.audio.decode import RESAMPLER
 from datamodules.datasets.nsynth import NSynthPitch
+from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
 from datamodules.features.store import StoreId
 from datamodules.tracks import MARKER
-from mirprobe.assembly import Job, data_root, make_backbone, make_data, n_devices, probe_accelerator
+from mirprobe.assembly import (
+    Job,
+    check_weights,
+    data_root,
+    inputs_of,
+    make_backbone,
+    make_data,
+    n_devices,
+    probe_accelerator,
+)
 from mirprobe.cell import Cell
 from mirprobe.settings import compose_cell, compose_cells
 
 Settings = Callable[..., list[str]]
 
+NOTHING_KNOWN = KnownDigests(Path("nowhere"))
+
 
 def job_of(*arguments: str) -> Job:
     cells = compose_cells([*arguments, "baseline=null"])
-    return Job(tuple(cells), tuple(make_data(cell) for cell in cells))
+    return Job(tuple(cells), tuple(make_data(cell) for cell in cells), NOTHING_KNOWN)
 
 
 # -- tasks and backbones ---------------------------------------------------------------------------
@@ -62,6 +74,86 @@ def test_a_backbone_is_frozen_and_on_the_cpu() -> None:
     assert {value.device.type for value in backbone.state_dict().values()} <= {"cpu"}
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (
+            "os.system",
+            "task._target_=os.system is not a subclass of datamodules.task.TaskDataModule",
+        ),
+        ("antigravity.fly", "is not a subclass"),  # importing it would open a browser
+        ("mirprobe.backbones.fcpe.FCPE", "is not a subclass"),
+        ("datamodules.datasets.nsynth.read_notes", "is not a subclass"),
+        ("datamodules.datasets.nsynth.Nothing", "does not exist: .* has no 'Nothing'"),
+        ("no_such_package.Task", "cannot be imported .ModuleNotFoundError: "),
+        ("datamodules.task.TaskDataModule", "only its subclasses say"),
+        ("Task", "write package.module.Class"),
+    ],
+)
+def test_only_a_task_is_resolved_as_a_task(path: str, message: str) -> None:
+    cell = compose_cell(["task=nsynth_pitch"])
+    with pytest.raises(UserError, match=message):
+        make_data(replace(cell, task=replace(cell.task, _target_=path)))
+
+
+def test_a_module_that_fails_when_it_is_imported_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_task.py").write_text("raise RuntimeError('no\\nluck')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cell = compose_cell(["model=fcpe", "model._target_=broken_task.Mine"])
+    with pytest.raises(
+        UserError, match=r"broken_task\.Mine cannot be imported \(RuntimeError: no "
+    ):
+        make_backbone(cell)
+
+
+def test_a_class_of_the_users_own_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_task.py").write_text(
+        "from datamodules.datasets.nsynth import NSynthPitch\n\n"
+        "class Mine(NSynthPitch):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    data = make_data(compose_cell(["task=nsynth_pitch", "task._target_=own_task.Mine"]))
+    assert type(data).__name__ == "Mine"
+
+
+def test_nothing_below_an_option_is_called(tmp_path: Path) -> None:
+    marker = tmp_path / "code_was_run"
+    hidden = {"_target_": "pathlib.Path.touch", "self": str(marker)}
+    cell = compose_cell(["task=manifest"])
+    task = replace(cell.task, options={"file": hidden})
+    with pytest.raises(UserError, match=r"task\.options\.file must be text or null"):
+        make_data(replace(cell, task=task))
+    with pytest.raises(UserError, match=r"model\.seed must be a whole number"):
+        make_backbone(replace(cell, model={**cell.model, "seed": hidden}))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+task.options.fil=x"], "unknown task.options.fil, did you mean 'file'"),
+        (["+task.options.root=/"], r"unknown task\.options\.root"),
+        (["task.options.split_seed=abc"], "split_seed must be a whole number, found 'abc'"),
+        (["task.options.split_seed=true"], "split_seed must be a whole number, found True"),
+    ],
+)
+def test_an_option_that_the_class_does_not_take_names_its_key(
+    overrides: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        make_data(compose_cell(["task=manifest", *overrides]))
+
+
+def test_weights_are_looked_for_without_building_a_backbone(tmp_path: Path) -> None:
+    there = compose_cell(["model=fcpe"])
+    gone = compose_cell(["model=fcpe", f"model.checkpoint={tmp_path}/gone.pt"])
+    check_weights(there)
+    with pytest.raises(UserError, match=r"no weights for model fcpe: .*gone\.pt does not exist"):
+        check_weights(gone)
+
+
 # -- devices ---------------------------------------------------------------------------------------
 
 
@@ -92,6 +184,8 @@ def test_a_job_is_extracted_by_every_gpu_or_as_asked(
         (0, "gpu", "auto", "launcher.accelerator=gpu, but this machine has none: set auto or cpu"),
         (2, "auto", "3", "launcher.devices=3, but this machine has 2 GPUs: set a smaller number"),
         (0, "cpu", "0", "launcher.devices must be auto or a number of processes, found 0"),
+        (0, "cpu", "true", "launcher.devices must be auto or a number of processes, found True"),
+        (0, "cpu", "1000", "launcher.devices=1000 is more processes than 256"),
         (0, "cpu", "all", "launcher.devices must be auto or a number of processes, found 'all'"),
         (0, "tpu", "auto", "unknown launcher.accelerator 'tpu'. Known: auto, cpu, gpu, mps"),
     ],
@@ -140,7 +234,7 @@ def cell(settings: Settings) -> Cell:
 
 def test_a_store_is_named_by_all_that_its_features_follow_from(cell: Cell, tmp_path: Path) -> None:
     backbone = Statistics()
-    store = Job((cell,), (make_data(cell),)).store(backbone)
+    store = Job((cell,), (make_data(cell),), NOTHING_KNOWN).store(backbone)
     assert store.id == StoreId(
         backbone="toy",
         fingerprint=backbone.fingerprint(),
@@ -160,7 +254,7 @@ def test_features_of_a_demo_are_not_taken_for_those_of_the_dataset(
     (tmp_path / "NSynth").mkdir()
     (tmp_path / "NSynth" / MARKER).write_text("{}")
     placed = replace(cell, data=replace(cell.data, root=str(tmp_path)))
-    store = Job((placed,), (make_data(placed),)).store(Statistics())
+    store = Job((placed,), (make_data(placed),), NOTHING_KNOWN).store(Statistics())
     assert store.id.dataset == "nsynth-demo"
 
 
@@ -170,5 +264,32 @@ def test_a_label_grid_is_part_of_a_stores_name(tmp_path: Path) -> None:
 
 
 def test_other_weights_have_another_store(cell: Cell) -> None:
-    job = Job((cell,), (make_data(cell),))
+    job = Job((cell,), (make_data(cell),), NOTHING_KNOWN)
     assert job.store(Statistics(1.0)).folder != job.store(Statistics(2.0)).folder
+
+
+# -- files that results follow from ----------------------------------------------------------------
+
+
+def test_results_follow_from_the_data_and_from_the_weights_that_are_there(
+    notes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = f"data.root={notes_root}"
+    own = compose_cell(["model=fcpe", f"model.checkpoint={tmp_path}/last.pt", root])
+    inputs = inputs_of(own, make_data(own))
+    assert inputs.folders == (str(notes_root / "NSynth"),)
+    assert inputs.files == (str(tmp_path / "last.pt"),)
+
+    random = compose_cell(["model=fcpe", "model.weights=random", root])
+    assert inputs_of(random, make_data(random)).files == ()
+
+
+def test_a_machine_without_the_weights_can_probe(
+    notes_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1.3 GB are not needed to train probes on stored features."""
+    monkeypatch.setattr("mirprobe.backbones.hub.try_to_load_from_cache", lambda *_, **__: None)
+    muq = compose_cell(["model=muq", f"data.root={notes_root}"])
+    with pytest.raises(UserError, match="are not on this machine"):
+        make_backbone(muq)
+    assert inputs_of(muq, make_data(muq)).files == ()

@@ -1,5 +1,6 @@
 """The cell: what identifies it, where its results go, and its file."""
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
@@ -38,7 +39,7 @@ def base_hash() -> str:
         "protocol.standardize=false",
         "protocol.layer_weights_init=normal",
         "seed=1",
-        "data.root=/datasets",
+        "data.root=/datasets",  # no longer the demo
         "data.scale=2",
         "data.exclude=[a]",
     ],
@@ -82,6 +83,45 @@ def test_a_root_is_the_same_root_however_it_is_written(
     monkeypatch.chdir(tmp_path)
     roots = ("d", "./d", f"{tmp_path}/d", f"{tmp_path}/d/")
     assert len({compose_cell([f"data.root={root}"]).hash for root in roots}) == 1
+    assert len({compose_cell([f"data.root={root}"]).key for root in roots}) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["data.root=/here/data"], ["data.root=/there"]),
+        (["model.checkpoint=/a/last.pt"], ["model.checkpoint=/b/best.pt"]),
+        (["data.root=/d", "model.checkpoint=null"], ["data.root=/d", "model.checkpoint=/b.pt"]),
+    ],
+)
+def test_paths_are_in_no_hash_but_two_of_them_are_two_cells(
+    one: list[str], other: list[str]
+) -> None:
+    """What lies there counts, when it is known (see provenance)."""
+    first, second = compose_cell(one), compose_cell(other)
+    assert (first.hash, first.folder) == (second.hash, second.folder)
+    assert first.places != second.places
+    assert first.key != second.key
+
+
+def test_a_table_counts_by_its_content_and_not_by_its_path(tmp_path: Path) -> None:
+    def hash_of(path: Path, content: str) -> str:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        return compose_cell(["task=manifest", f"task.options.file={path}"]).hash
+
+    first = hash_of(tmp_path / "a.csv", "path,label\nx.wav,rock\n")
+    assert first == hash_of(tmp_path / "deeper/b.csv", "path,label\nx.wav,rock\n")
+    assert first != hash_of(tmp_path / "a.csv", "path,label\nx.wav,jazz\n")
+
+
+def test_the_hash_is_that_of_the_table_as_it_was_when_the_cell_was_made(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("path,label\nx.wav,rock\n")
+    cell = compose_cell(["task=manifest", f"task.options.file={table}"])
+    before = cell.hash
+    table.write_text("path,label\nx.wav,jazz\n")
+    assert cell.hash == before
 
 
 def test_the_folder_of_a_cell_names_model_task_protocol_seed_and_hash() -> None:
@@ -144,6 +184,52 @@ def test_a_cell_file_is_checked_like_a_command_line(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text.replace("max_epochs: 50", "max_epochs: 0"))
     with pytest.raises(UserError, match=r"protocol\.max_epochs must be more than 0, found 0"):
+        read_cell(path)
+
+
+REFERENCES = "a: &a [x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (REFERENCES, "reference"),  # 400 bytes that would become a list of 86 million
+        ("a: " + "[" * 5000, "nested"),
+        ("a: " + "x" * 2_000_000, "1000000 bytes"),
+        ("a: caf\xe9", "utf-8"),
+    ],
+    ids=["references", "deep", "huge", "latin-1"],
+)
+def test_a_hostile_cell_file_takes_no_time(tmp_path: Path, content: str, problem: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match=problem):
+        read_cell(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="not a file"):
+        read_cell(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("  name: fcpe\n", "", r"model\.name must be a name"),
+        ("  name: fcpe\n", "  name: ../x\n", r"model\.name must be a name"),
+        ("  _target_: mirprobe.backbones.fcpe.FCPE\n", "", r"model\._target_ must be the class"),
+    ],
+)
+def test_a_model_has_a_name_and_a_class(tmp_path: Path, old: str, new: str, problem: str) -> None:
+    path = tmp_path / "config.yaml"
+    text = write_cell(compose_cell(["model=fcpe"]))
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=problem):
         read_cell(path)
 
 

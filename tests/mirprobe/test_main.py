@@ -14,7 +14,8 @@ import pytest
 
 from datamodules.card import Archive, Card
 from datamodules.datasets.nsynth import NSynthPitch
-from mirprobe.__main__ import VERBS, main
+from mirprobe.__main__ import main
+from mirprobe.command import VERBS
 
 
 def test_help_names_every_verb_and_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +59,12 @@ def test_list_names_models_and_tasks(capsys: pytest.CaptureFixture[str]) -> None
         (
             ["task.select_by=r2"],
             "task.select_by=r2 does not fit nsynth_pitch, a classification task: set one of "
-            "accuracy, key_weighted",
+            "accuracy\n",
+        ),
+        (
+            ["task.select_by=key_weighted"],
+            "key_weighted does not fit nsynth_pitch, a classification task (it counts on 24: "
+            "C major .. B minor in this order, the task has 128: 1 .. 128): set one of accuracy\n",
         ),
         (["+task.metrics=[accuracy,r2]"], "task.metrics=r2 does not fit nsynth_pitch"),
     ],
@@ -150,3 +156,23 @@ def test_works_as_a_module_from_any_folder(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mirprobe", "list"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "nsynth_pitch" in ran.stdout and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("module", ["mirprobe.command", "argparse", "mirprobe.verbs", "hydra"])
+def test_ctrl_c_while_modules_are_imported_is_one_line(module: str) -> None:
+    """Up to 0.2 s after the start; before that Python itself is not there yet."""
+    program = (
+        "import os, signal, sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.modules.pop('argparse', None)\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from mirprobe.__main__ import main\n"
+        "sys.exit(main(['sweep']))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 130, ran.stderr
+    assert ran.stderr.count("mirprobe: stopped by SIGINT") == 1 and "Traceback" not in ran.stderr

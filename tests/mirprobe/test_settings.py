@@ -2,6 +2,8 @@
 
 import importlib
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -228,7 +230,7 @@ def test_the_same_cell_asked_for_twice_is_one_cell() -> None:
         ("launcher=slrum", r"unknown launcher 'slrum'.*Known: .*local"),
         ("protocol=mlp", r"unknown protocol 'mlp', did you mean 'mlp512'\?"),
         ("model=", r"unknown model ''"),
-        ("baseline=fbank_chrom", r"unknown model 'fbank_chrom', did you mean 'fbank_chroma'\?"),
+        ("baseline=fbank_chrom", r"unknown baseline 'fbank_chrom', did you mean 'fbank_chroma'\?"),
         ("tasks=[gtzan_gendre]", r"unknown task 'gtzan_gendre', did you mean 'gtzan_genre'\?"),
         ("protocol.lrr=1", r"unknown setting 'protocol\.lrr', did you mean 'protocol\.lr'\?"),
         (
@@ -301,6 +303,57 @@ def test_a_value_that_nothing_can_use_names_its_key_and_what_was_found(
 )
 def test_a_word_that_is_no_setting_is_refused(word: str) -> None:
     assert refusal(word)
+
+
+@pytest.mark.parametrize(
+    ("override", "pasted"),
+    [
+        ("data.root=/d (1)", 'data.root="/d (1)"'),
+        ("data.root=/a=b", 'data.root="/a=b"'),
+        ("data.root=/daten/höhe", 'data.root="/daten/höhe"'),
+        ("data.root={a", 'data.root="{a"'),
+    ],
+)
+def test_text_that_has_to_be_quoted_is_told_how_and_that_works(override: str, pasted: str) -> None:
+    (said,) = shlex.split(refusal(override).rpartition(", ")[2])
+    assert said == pasted
+    assert compose_cell([pasted]).data.root == override.partition("=")[2]
+
+
+@pytest.mark.parametrize("value", ["interval(0,1)", "glob(*)"])
+def test_a_range_without_values_is_told_to_be_a_list(value: str) -> None:
+    assert refusal(f"seed={value}") == f"'seed={value}' is not a list of values: write seed=A,B,C"
+
+
+def test_endless_lists_are_refused_at_once() -> None:
+    assert "10000" in refusal("seed=range(0,1000000000)", "task=nsynth_pitch")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.clip=30", "task.clip=30 is a whole section: set one of its keys"),
+        ("data.root=", "data.root is empty"),
+        ("tasks=[]", "tasks is empty"),
+        ("~model", "nothing runs without a model"),
+        ("model.card=null", "model.card must have the texts label, licence, note"),
+        ("~model.card.note", "model.card must have the texts label, licence, note"),
+        ("protocol.lr=1e30", "protocol.lr must be from 1e-12 to 100, found 1e+30"),
+        ("logger.timeout_s=0", "logger.timeout_s must be more than 0, found 0"),
+    ],
+)
+def test_what_no_schema_checks_names_its_key(override: str, message: str) -> None:
+    assert message in refusal(override)
+
+
+@pytest.mark.parametrize("text", ["name: [a", "name: a\n\tb: c\n", "- a\n", "7\n", "[" * 5000])
+def test_an_own_file_of_settings_that_is_broken_is_named(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = shutil.copytree(CONF, tmp_path / "conf")
+    (conf / "model" / "own.yaml").write_text(text)
+    monkeypatch.setattr("mirprobe.settings.conf_dir", lambda: conf)
+    assert "conf/model/own.yaml is not a file of settings" in refusal("model=own")
 
 
 def test_a_word_without_equals_is_told_how_to_write_it() -> None:

@@ -57,6 +57,24 @@ def test_a_tail_of_zero_seconds_keeps_every_rest_and_makes_no_empty_clip() -> No
     assert cut_positions(60, 10, rule) == [(0, 30), (30, 30)]
 
 
+@pytest.mark.parametrize(
+    ("n_samples", "positions"),
+    [
+        (39, [(0, 39)]),  # a rest of 0.9 s goes to the clip before it
+        (69, [(0, 30), (30, 39)]),
+        (40, [(0, 30), (30, 10)]),  # of exactly 1 s it is a clip
+        (60, [(0, 30), (30, 30)]),
+        (20, [(0, 20)]),
+    ],
+)
+def test_a_rest_that_is_joined_loses_no_sample(
+    n_samples: int, positions: list[tuple[int, int]]
+) -> None:
+    rule = ClipRule(seconds=3.0, tail_seconds=1.0, join_rest=True)
+    assert cut_positions(n_samples, 10, rule) == positions
+    assert sum(length for _, length in positions) == n_samples
+
+
 def test_giantsteps_previews_give_as_many_clips_as_marble_counts() -> None:
     """facts/tasks 3.4: two minutes give 4 clips of 30 s; the short test files of 45, 62 and 77 s
     give 1, 2 and 2.
@@ -87,19 +105,20 @@ def test_positions_never_overlap_never_pass_the_end_and_lose_only_a_short_rest(
 def test_clips_hold_the_right_samples_and_know_their_place() -> None:
     audio = np.arange(70, dtype=np.float32)
     rule = ClipRule(seconds=3.0, tail_seconds=1.0)
-    clips = cut_clips(audio, 10, rule, track_id="blues.00029", file_bytes=1234)
+    clips = cut_clips(audio, 10, rule, audio_id="ab12@1.5-", track_id="blues.00029")
     assert [clip.place for clip in clips] == [
-        ClipPlace("blues.00029", 0, 3, 0.0, 1234),
-        ClipPlace("blues.00029", 1, 3, 3.0, 1234),
-        ClipPlace("blues.00029", 2, 3, 6.0, 1234),
+        ClipPlace("ab12@1.5-", 0, 3, 0.0),
+        ClipPlace("ab12@1.5-", 1, 3, 3.0),
+        ClipPlace("ab12@1.5-", 2, 3, 6.0),
     ]
+    assert {clip.track_id for clip in clips} == {"blues.00029"}
     np.testing.assert_array_equal(clips[1].audio, np.arange(30, 60))
     np.testing.assert_array_equal(np.concatenate([clip.audio for clip in clips]), audio)
 
 
 def test_clips_are_views_of_the_track() -> None:
     audio = np.zeros(60, dtype=np.float32)
-    clips = cut_clips(audio, 10, THREE, track_id="a", file_bytes=0)
+    clips = cut_clips(audio, 10, THREE, audio_id="a")
     assert all(isinstance(clip, Clip) and np.shares_memory(clip.audio, audio) for clip in clips)
 
 

@@ -120,6 +120,8 @@ def bucket(name: str) -> int:
     ("artist", "hashed", "golden"),
     [
         ("Tom Waits", "tom waits", 2),
+        ("Queen", "queen", 7),  # the last bucket of train
+        ("Pixies", "pixies", 8),  # the first of val
         ("  TOM \t  Waits ", "tom waits", 2),
         ("Sigur Rós", "sigur rs", 9),
         ("HÜSKER DÜ", "hsker d", 9),  # with u for ü it would be 2, with the letter kept 1

@@ -293,6 +293,23 @@ def test_missing_mp3s_are_counted_over_both_sets(root: Path) -> None:
     (mtg(root) / "audio/10097.LOFI.mp3").unlink()
     (root / "giantsteps-key-dataset-6bcd492/audio/1442809.LOFI.mp3").unlink()
     with pytest.raises(
-        UserError, match=r"2 of 7 giantsteps tracks have no audio .*data\.exclude=\[10097,1442809\]"
+        UserError,
+        match=r"2 of 7 giantsteps tracks have no audio "
+        r".*data\.exclude=\[giantsteps:10097,giantsteps:1442809\]",
     ):
+        tracks(root)
+
+
+def test_a_key_file_that_is_no_text_is_named(root: Path) -> None:
+    path = next(root.glob("giantsteps-key-dataset*/annotations/key/*.key"))
+    path.write_bytes("D\u00e9 major".encode("latin-1"))
+    with pytest.raises(UserError, match=rf"{path.name} is not UTF-8 text .*unpack the repository"):
+        tracks(root)
+    path.write_text("C major " * 10_000)
+    with pytest.raises(UserError, match="has the key") as error:
+        tracks(root)
+    assert len(str(error.value)) < 400
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=rf"cannot read .*{path.name} \(Is a directory\)"):
         tracks(root)

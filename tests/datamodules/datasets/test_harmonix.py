@@ -16,9 +16,11 @@ from datamodules.datasets.harmonix import (
     HarmonixStructure,
     fold_splits,
     read_segments,
+    song_of,
     structure_class,
 )
 from datamodules.errors import UserError
+from datamodules.passport import read_passport
 from datamodules.tracks import Segment, Track
 
 INF = float("inf")
@@ -185,8 +187,18 @@ def write_tree(root: Path, urls: dict[str, str] | None = None) -> Path:
     (root / "youtube_urls.csv").write_text(
         "File,URL\n" + "".join(f"{song},{url}\n" for song, url in urls.items())
     )
-    (root / "metadata.csv").write_text('File,Title\n0001_song,"Yes, Yes"\n')
+    rows = "".join(f'{song},"Yes, {song}",The Same,\n' for song in SONGS)
+    (root / "metadata.csv").write_text(f"File,Title,Artist,MusicBrainz Id\n{rows}")
     return root
+
+
+def rewrite_metadata(root: Path, changed: dict[str, str]) -> None:
+    """Other titles, artists and ids for some songs, as `title,artist,id`."""
+    lines = (root / "metadata.csv").read_text().splitlines()
+    rows = [changed.get(line.split(",")[0], line.partition(",")[2]) for line in lines]
+    names = [line.split(",")[0] for line in lines]
+    text = "".join(f"{name},{row}\n" for name, row in zip(names, rows, strict=True))
+    (root / "metadata.csv").write_text(text)
 
 
 @pytest.fixture
@@ -217,11 +229,58 @@ def test_songs_of_one_url_stay_together_unless_told_otherwise(root: Path, fold: 
     assert tracks["0011_song"].split == tracks["0004_song"].split
     assert tracks["0011_song"].group == "0004_song"
 
-    plain = by_id(task(root, fold=fold, group_by_url=False))
+    plain = by_id(task(root, fold=fold, group_versions=False))
     assert [track.split for track in plain.values()] == list(
         fold_splits({song: song for song in SONGS}, fold).values()
     )
     assert plain["0011_song"].group == "0004_song"  # so that the leak can be shown
+
+
+def test_versions_of_a_song_stay_together_whatever_they_have_in_common(root: Path) -> None:
+    """Entries with URLs of their own were torn: an edit in test, its remix in train."""
+    rewrite_metadata(
+        root,
+        {
+            "0001_song": "Hello,Martin Solveig,",
+            "0006_song": "hello (Dada Life remix),Martin Solveig & Dragonette,id-1",
+            "0009_song": "Salut,Somebody,id-1",  # a link, by its recording
+            "0012_song": "Hello,Adele,",
+        },
+    )
+    tracks = by_id(task(root))
+    assert {tracks[f"{number:04d}_song"].group for number in (1, 6, 9)} == {"0001_song"}
+    assert {tracks[f"{number:04d}_song"].split for number in (1, 6, 9)} == {"test"}
+    assert tracks["0012_song"].group == "0012_song"
+    assert read_passport(task(root)).group_leaks == {}
+    assert read_passport(task(root, group_versions=False)).group_leaks.keys() == {"0001_song"}
+
+
+def test_a_song_may_join_two_that_had_nothing_in_common(root: Path) -> None:
+    rewrite_metadata(root, {"0005_song": "A,X,id-1", "0006_song": "B,Y,", "0007_song": "B,Y,id-1"})
+    tracks = by_id(task(root))
+    assert {tracks[f"{number:04d}_song"].group for number in (5, 6, 7)} == {"0005_song"}
+
+
+@pytest.mark.parametrize(
+    ("title", "artist", "expected"),
+    [
+        ("Club Can\u2019t Handle Me", "Flo Rida", ("clubcanthandleme", "flo rida")),
+        (
+            "Club Can't Handle Me (mix)",
+            "Flo Rida feat. David Guetta",
+            ("clubcanthandleme", "flo rida"),
+        ),
+        ("S&M [album version]", "Rihanna", ("sm", "rihanna")),
+        ("Day 'N' Nite", "Kid Cudi vs. Crookers", ("daynnite", "kid cudi")),
+        ("(When You Gonna) Give It Up", "Sean Paul", ("whenyougonnagiveitup", "sean paul")),
+        ("You Make Me Feel\u2026", "Cobra Starship ft. Sabi", ("youmakemefeel", "cobra starship")),
+        ("...", "Anybody", None),
+    ],
+)
+def test_what_versions_of_a_song_have_in_common(
+    title: str, artist: str, expected: tuple[str, str] | None
+) -> None:
+    assert song_of(title, artist) == expected
 
 
 def test_the_repository_s_own_layout_is_found(tmp_path: Path) -> None:
@@ -261,12 +320,16 @@ def test_missing_audio_is_counted_and_can_be_left_out(root: Path) -> None:
 
 
 def test_without_urls_the_choice_is_the_users(root: Path) -> None:
+    (root / "metadata.csv").rename(root / "kept.csv")
+    with pytest.raises(UserError, match=r"has no metadata\.csv, .*group_versions=false"):
+        task(root).tracks()
+    (root / "kept.csv").rename(root / "metadata.csv")
     (root / "youtube_urls.csv").unlink()
     with pytest.raises(
-        UserError, match=r"has no youtube_urls\.csv.*task\.options\.group_by_url=false"
+        UserError, match=r"has no youtube_urls\.csv.*task\.options\.group_versions=false"
     ):
         task(root).tracks()
-    tracks = by_id(task(root, group_by_url=False))
+    tracks = by_id(task(root, group_versions=False))
     assert tracks["0004_song"].split == "train"
     assert {track.group for track in tracks.values()} == {None}
 

@@ -183,6 +183,18 @@ def test_sizes_of_the_complete_set_depend_on_that_option(root: Path) -> None:
     assert sum(MagnaTagATuneTags.expected.values()) - sum(tagged.values()) == 4752
 
 
+def test_sizes_follow_from_the_folders_of_the_archive() -> None:
+    """facts/tasks 6.3: the annotated clips of each of the 16 folders, the corrupt ones included."""
+    sizes = (1108, 1543, 1562, 1238, 2421, 1604, 1788, 1163, 1144, 1773, 1417, 1948)
+    sizes += (1825, 1677, 1547, 2105)
+    n: Counter[str] = Counter()
+    for folder, size in zip("0123456789abcdef", sizes, strict=True):
+        n[folder_split(f"{folder}/a.mp3")] += size
+    for reason in CORRUPT.values():
+        n[folder_split(reason.split(": ")[1])] -= 1
+    assert n == MagnaTagATuneTags.expected
+
+
 def test_the_corrupt_clips_are_listed_with_their_files_and_left_out_even_where_they_are_gone(
     root: Path,
 ) -> None:

@@ -13,8 +13,10 @@ import soundfile
 from feeding import items_of, track_of
 
 from datamodules.audio.clips import Clip, ClipRule
+from datamodules.datasets.giantsteps import KEYS
 from datamodules.datasets.manifest import Manifest
 from datamodules.errors import UserError
+from datamodules.passport import read_passport
 from datamodules.splitting import split_groups
 from datamodules.tracks import SPLITS, Track
 
@@ -280,6 +282,103 @@ def test_paper_s_size_is_split_exactly_and_large_groups_go_to_train() -> None:
         assert sizes["val"] >= 10 <= sizes["test"]
 
 
+def test_drawn_splits_are_3_1_1_within_each_class(folder: Path) -> None:
+    """Twenty tracks of a class were split 13/1/6."""
+    sizes = {"rock": 50, "jazz": 20, "folk": 15, "rare": 5}
+    names = [f"{label}{number:02d}" for label, n in sizes.items() for number in range(n)]
+    touch(folder / "audio", names)
+    lines = [f"audio/{name}.wav,{name[:4]}" for name in names]
+    table = write_csv(folder / "1.csv", "path,label", lines)
+    for seed in range(5):
+        tracks = read(table, split_seed=seed).tracks()
+        counts = Counter((track.track_id[6:10], track.split) for track in tracks)
+        for label, n in sizes.items():
+            found = [counts[label, split] for split in SPLITS]
+            assert found == [3 * n // 5, n // 5, n // 5]
+
+
+def test_drawn_splits_are_near_3_1_1_where_groups_hold_several_classes(folder: Path) -> None:
+    names = [f"n{number:03d}" for number in range(120)]
+    touch(folder / "audio", names)
+    lines = [f"audio/{n}.wav,{'xxxy'[i % 4]},g{i // 3}" for i, n in enumerate(names)]
+    data = read(write_csv(folder / "1.csv", "path,label,group", lines))
+    for target, n in ((0, 90), (1, 30)):
+        counts = Counter(track.split for track in data.tracks() if track.target == target)
+        for split, share in (("train", 0.6), ("val", 0.2), ("test", 0.2)):
+            assert counts[split] / n == pytest.approx(share, abs=0.07)
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+def test_classes_that_are_keys_are_the_24_in_the_order_of_their_score(folder: Path) -> None:
+    """Sorted by name, `key_weighted` took A minor for C major: 0.623 for 0.744."""
+    keys = {"a": "A minor", "b": "C# minor", "c": "Bb major", "d": "C major", "e": "Db minor"}
+    keys["f"] = "A# major"
+    lines = [f"audio/{name}.wav,{keys[name]},{SPLIT[name]}" for name in SIX]
+    data = read(write_csv(folder / "keys.csv", "path,label,split", lines))
+    assert data.classes == KEYS
+    targets = {name: KEYS[track.target] for name, track in by_id(data).items()}
+    spelled = {"C# minor": "Db minor", "A# major": "Bb major"}
+    assert targets == {name: spelled.get(key, key) for name, key in keys.items()}
+
+
+def test_a_key_that_train_lacks_is_named(folder: Path) -> None:
+    names = ["C major", "D major", "E major", "C major", "F# major", "D major"]
+    keys = dict(zip(SIX, names, strict=True))
+    lines = [f"audio/{name}.wav,{keys[name]},{SPLIT[name]}" for name in SIX]
+    message = refusal(write_csv(folder / "keys.csv", "path,label,split", lines))
+    assert "1 labels" in message and "(first: 'Gb major')" in message
+
+
+# -- songs in clips, as MARBLE v2 lists them -------------------------------------------------------
+
+
+def songs_table(folder: Path, labels: dict[str, str] | None = None) -> Path:
+    """Six songs in three clips each, in files of their own."""
+    names = [f"{song}-{clip}" for song in SIX for clip in range(3)]
+    touch(folder / "audio", names)
+    rows = [
+        {
+            "audio_path": f"audio/{name}.wav",
+            "label": (labels or {}).get(name, "jazz" if name[0] in "bdf" else "rock"),
+            "split": SPLIT[name[0]],
+            "ori_uid": f"song {name[0]}",
+        }
+        for name in names
+    ]
+    return write_jsonl(folder / "songs.jsonl", rows)
+
+
+def test_clips_of_one_song_are_one_track(folder: Path) -> None:
+    """2,406 clips of GiantSteps were scored where there are 604 songs."""
+    data = read(songs_table(folder))
+    tracks = data.tracks()
+    assert len(tracks) == 18
+    assert {track.scored_as for track in tracks} == {f"song {name}" for name in SIX}
+    assert {track.group for track in tracks} == {f"song {name}" for name in SIX}
+    assert data.expected == {"train": 4, "val": 1, "test": 1}
+    assert {split: f.found for split, f in read_passport(data).splits.items()} == data.expected
+
+
+def test_a_song_with_several_labels_is_a_track_for_each(folder: Path) -> None:
+    data = read(songs_table(folder, {"a-2": "jazz"}))
+    names = [track.scored_as for track in data.tracks() if track.group == "song a"]
+    assert names == ["song a (rock)", "song a (rock)", "song a (jazz)"]
+    assert data.expected["train"] == 5
+
+
+def test_a_song_is_not_in_two_splits(folder: Path) -> None:
+    table = songs_table(folder)
+    lines = table.read_text().splitlines()
+    lines[0] = lines[0].replace("train", "test")
+    table.write_text("\n".join(lines))
+    assert "1 groups of" in refusal(table) and "(first: song a)" in refusal(table)
+    table.write_text("\n".join(lines).replace('"split"', '"fold"'))
+    splits = {(track.group, track.split) for track in read(table).tracks()}
+    assert len(splits) == 6
+
+
 # -- where files are -------------------------------------------------------------------------------
 
 
@@ -296,7 +395,7 @@ def test_paths_are_relative_to_the_table_or_else_to_the_root_or_absolute(tmp_pat
     assert read(table, tmp_path / "far").tracks()[0].path == tmp_path / "audio" / "a.wav"
 
 
-def test_features_are_shared_by_tables_over_one_folder_only(
+def test_features_are_shared_by_all_tables_wherever_they_and_their_audio_lie(
     folder: Path, table: Path, tmp_path: Path
 ) -> None:
     other = write_csv(
@@ -307,19 +406,18 @@ def test_features_are_shared_by_tables_over_one_folder_only(
     touch(tmp_path / "elsewhere" / "audio")
     moved = tmp_path / "elsewhere" / "my.csv"
     moved.write_text(table.read_text())
-    assert read(table).dataset == read(other).dataset
+    assert read(table).dataset == read(other).dataset == read(moved).dataset == "manifest"
     assert [track.track_id for track in read(table).tracks()] == [
         track.track_id for track in read(other).tracks()
     ]
-    assert read(table).dataset != read(moved).dataset
-    assert re.fullmatch("manifest-[0-9a-f]{8}", read(table).dataset)
+    assert {track.audio_id for track in read(moved).tracks()} == {""}  # what tells audio apart
 
 
 def test_missing_audio_is_counted_and_can_be_left_out(folder: Path, table: Path) -> None:
     (folder / "audio" / "a.wav").unlink()
     pattern = (
-        r"1 of 6 manifest-\w+ tracks have no audio under .* \(first: "
-        r".*audio/a\.wav\)\..*data\.exclude=\[audio/a\.wav\]"
+        r"1 of 6 manifest tracks have no audio under .* \(first: "
+        r".*audio/a\.wav\)\..*'data\.exclude=\[manifest:audio/a\.wav\]'"
     )
     assert re.fullmatch(pattern, refusal(table))
     assert len(read(table, exclude=["audio/a.wav"]).tracks()) == 5
@@ -643,3 +741,21 @@ def test_an_empty_split_is_refused(table: Path) -> None:
     assert re.search(r"has no tracks for val", refusal(table))
     table.write_text(table.read_text().replace(",train", ",test"))
     assert "labels of" in refusal(table)
+
+
+@pytest.mark.parametrize("value", ["1e308", "-1e200"])
+def test_values_that_cannot_be_squared_are_refused(folder: Path, value: str) -> None:
+    lines = [f"audio/{n}.wav,{value if n == 'a' else i},{SPLIT[n]}" for i, n in enumerate(SIX)]
+    table = write_csv(folder / "numbers.csv", "path,tempo,split", lines)
+    assert "whose square no number holds" in refusal(table, targets="tempo")
+
+
+def test_json_that_is_nested_too_deep_is_one_line(folder: Path) -> None:
+    (folder / "deep.jsonl").write_text('{"path": "a", "label": ' + "[" * 100_000 + "\n")
+    assert "1 of 1 rows" in refusal(folder / "deep.jsonl")
+
+
+def test_a_field_of_a_million_characters_is_one_line(folder: Path) -> None:
+    table = write_csv(folder / "long.csv", "path,label", [f"audio/a.wav,{'x' * 10**6}"])
+    message = refusal(table)
+    assert "long.csv is not a comma-separated table" in message and len(message) < 400

@@ -14,6 +14,7 @@ import yaml
 from feeding import items_of, track_of
 
 from datamodules.audio.clips import ClipRule
+from datamodules.datasets import vocalset
 from datamodules.datasets.vocalset import (
     KEPT_PROBLEMS,
     VocalSetSinger,
@@ -96,6 +97,17 @@ def make_tree(root: Path, folder: str = "FULL") -> Path:
         text = "\n".join(FOLDERS[singer] for singer in singers)
         (root / folder).parent.joinpath(f"{split}_singers_technique.txt").write_text(text)
     return root
+
+
+@pytest.fixture(scope="module")
+def n_recordings(root: Path) -> int:
+    """Of the tree below, which stands for a complete copy."""
+    return len({*REGULAR, *ODD, *ODD_OTHER, *DUPLICATES})
+
+
+@pytest.fixture(autouse=True)
+def complete(monkeypatch: pytest.MonkeyPatch, n_recordings: int) -> None:
+    monkeypatch.setattr(vocalset, "N_RECORDINGS", n_recordings)
 
 
 @pytest.fixture(scope="module")
@@ -393,7 +405,44 @@ def test_a_singer_with_too_few_recordings_for_three_splits_is_named(own_root: Pa
         UserError,
         match=r"1 VocalSet singers have fewer than 3 recordings under .* \(first: male4 has 2\)",
     ):
-        singers(own_root)
+        VocalSetSinger(own_root, ClipRule(), ["missing"]).tracks()
+
+
+@pytest.mark.parametrize("data", [VocalSetSinger, VocalSetTechnique])
+def test_half_a_download_is_refused_or_shown_as_half(
+    own_root: Path, n_recordings: int, data: type[TaskDataModule]
+) -> None:
+    """No list says which recordings there should be, but how many there are is published."""
+    whole = data(own_root, ClipRule())
+    counts = Counter(track.split for track in whole.tracks())
+    assert whole.expected == counts
+
+    files = sorted((own_root / "FULL").rglob("*.wav"))
+    for path in files[::2]:
+        path.unlink()
+    pattern = (
+        rf"of {n_recordings} VocalSet recordings are not under .*VocalSet: unpack the archive "
+        r"again, or go on without them with 'data\.exclude=\[vocalset:missing\]'"
+    )
+    with pytest.raises(UserError, match=pattern):
+        data(own_root, ClipRule()).tracks()
+
+    half = data(own_root, ClipRule(), ["vocalset:missing"])
+    for split, n in Counter(track.split for track in half.tracks()).items():
+        assert half.expected[split] == pytest.approx(2 * n, rel=0.02)
+        assert half.expected[split] == pytest.approx(counts[split], rel=0.1)
+
+
+def test_the_number_of_recordings_is_the_published_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert vocalset.N_RECORDINGS + len(vocalset.DOUBLES) == 3613
+
+
+def test_suffixes_in_capitals_are_the_same_recordings(own_root: Path) -> None:
+    before = splits(VocalSetSinger, own_root)
+    for path in sorted((own_root / "FULL/female1").rglob("*.wav")):
+        path.rename(path.with_suffix(".WAV"))
+    assert splits(VocalSetSinger, own_root) == before
 
 
 # -- audio -----------------------------------------------------------------------------------------

@@ -47,7 +47,9 @@ def test_scale_1_has_the_promised_counts(
     for item in items:
         (tmp_path / item.path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / item.path).touch()
-    assert Counter(track.split for track in data(tmp_path, ClipRule()).tracks()) == counts
+    assert (
+        Counter(track.split for track in data(tmp_path, ClipRule(), ["missing"]).tracks()) == counts
+    )
 
 
 def test_files_are_named_as_in_version_1_1(root: Path) -> None:

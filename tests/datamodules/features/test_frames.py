@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from toy_store import flip, shard_paths
+from toy_tracks import audio_of, with_audio
 
 import datamodules.features.frames
 from datamodules.errors import UserError
@@ -26,7 +27,7 @@ LENGTHS = {"a": 7.0, "b": 4.5, "c": 9.0, "d": 3.0, "e": 2.25}  # s
 SPLIT: dict[str, Split] = {"a": "train", "b": "val", "c": "train", "d": "test", "e": "train"}
 N_CLASSES = 3
 SEGMENTS = (Segment(1.0, 2.0, 0), Segment(2.0, 3.0, 2), Segment(3.0, INF, 1))
-TRACKS = [Track(name, Path("none"), SPLIT[name], SEGMENTS) for name in LENGTHS]
+TRACKS = with_audio(Track(name, Path("none"), SPLIT[name], SEGMENTS) for name in LENGTHS)
 
 
 def value(track: str, layer: int, frame: int, feature: int) -> float:
@@ -49,7 +50,7 @@ def clips_of(track: str) -> list[ClipFeatures]:
             [[value(track, layer, frame, d) for d in range(DIM)] for frame in frames]
             for layer in range(N_LAYERS)
         ]
-        place = ClipPlace(track, index, len(starts), float(start), 1)
+        place = ClipPlace(audio_of(track), index, len(starts), float(start))
         made.append(ClipFeatures(place, np.array(values, np.float16)))
     return made
 
@@ -181,11 +182,9 @@ def test_a_broken_or_incomplete_store_is_said(parent: Path) -> None:
 
 
 def test_what_is_missing_of_all_splits_is_said_at_once(parent: Path) -> None:
-    absent = [
-        replace(track, track_id=f"{track.track_id}{split}", split=split)
-        for track in TRACKS[:1]
-        for split in ("train", "val", "test")
-    ]
+    absent = with_audio(
+        replace(TRACKS[0], track_id=f"a{split}", split=split) for split in ("train", "val", "test")
+    )
     with pytest.raises(UserError, match=r"3 of 8 tracks have no features .*first: atrain"):
         opened(parent, tracks=[*TRACKS, *absent])
 

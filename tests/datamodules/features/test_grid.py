@@ -28,17 +28,22 @@ def test_clips_of_a_track_cover_its_grid_once(rate: float) -> None:
 @pytest.mark.parametrize("seconds", [24.0, 5.317, 0.9])
 @pytest.mark.parametrize("hop", [0.01, 0.04])
 @pytest.mark.parametrize("rate", [2.0, 8.0, 25.0, 100.0])
-def test_features_on_the_grid_stand_for_their_time(seconds: float, hop: float, rate: float) -> None:
+@pytest.mark.parametrize("share_of_hop", [0.0, 0.5])
+def test_features_on_the_grid_stand_for_their_time(
+    seconds: float, hop: float, rate: float, share_of_hop: float
+) -> None:
     """A feature that is the time itself comes out as the centres of the frames of the grid."""
     n_frames, n_grid = math.ceil(round(seconds / hop, 6)), n_grid_frames(seconds, rate)
-    weights = grid_weights(n_frames, hop, n_grid, rate)
+    first_frame_s = share_of_hop * hop
+    weights = grid_weights(n_frames, hop, n_grid, rate, first_frame_s=first_frame_s)
     assert weights.shape == (n_grid, n_frames)
     assert bool((weights >= 0).all())
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(n_grid))
 
-    time = (torch.arange(n_frames) + 0.5) * hop
+    time = first_frame_s + torch.arange(n_frames) * hop
     centre = (torch.arange(n_grid) + 0.5) / rate
-    inside = slice(0, -1)  # the last frame of the grid may reach beyond the audio
+    inside = centre < time[-1] + hop / 2  # beyond the last frame of the backbone, that stands in
+    inside[-1] = False  # the last frame of the grid may reach beyond the audio
     tolerance = hop / 2 + 1e-6  # of a frame in part of its cell, the whole counts
     torch.testing.assert_close((weights @ time)[inside], centre[inside], atol=tolerance, rtol=0)
 
@@ -46,11 +51,24 @@ def test_features_on_the_grid_stand_for_their_time(seconds: float, hop: float, r
 def test_whole_numbers_of_frames_are_plain_means() -> None:
     frames = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
     expected = torch.nn.functional.adaptive_avg_pool1d(frames.T, 20).T  # what MusicFM's authors do
-    torch.testing.assert_close(grid_weights(100, 0.04, 20, 5.0) @ frames, expected)
+    weights = grid_weights(100, 0.04, 20, 5.0, first_frame_s=0.02)
+    torch.testing.assert_close(weights @ frames, expected)
+
+
+def test_frames_count_by_the_time_around_their_centres() -> None:
+    """Frames of 40 ms centred on 0, 40, 80 ... ms, as MusicFM's, on a grid of 100 ms."""
+    weights = grid_weights(6, 0.04, 2, 10.0, first_frame_s=0.0)
+    expected = torch.tensor([[0.2, 0.4, 0.4, 0, 0, 0], [0, 0, 0, 0.4, 0.4, 0.2]])
+    torch.testing.assert_close(weights, expected)
+
+
+def test_a_first_frame_after_half_a_hop_stands_for_what_is_before_it() -> None:
+    weights = grid_weights(2, 1.0, 4, 1.0, first_frame_s=2.5)
+    assert weights.tolist() == [[1, 0], [1, 0], [1, 0], [0, 1]]
 
 
 def test_a_backbone_that_gives_too_few_frames_repeats_the_last() -> None:
-    weights = grid_weights(3, 0.5, 4, 1.0)
+    weights = grid_weights(3, 0.5, 4, 1.0, first_frame_s=0.25)
     assert weights[2:].tolist() == [[0, 0, 1], [0, 0, 1]]
 
 

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 from toy_store import ID, flip, shard_paths
-from toy_tracks import EVERY_CLIP, N_CLIPS, TARGETS, clips_of_split, toy_tracks
+from toy_tracks import (
+    EVERY_CLIP,
+    N_CLIPS,
+    TARGETS,
+    audio_of,
+    clips_of_split,
+    toy_tracks,
+    with_audio,
+)
 
 from datamodules.errors import UserError
 from datamodules.features.memory import FeatureBatch, MemoryFeatures, load_features
@@ -18,7 +26,7 @@ from datamodules.features.store import FeatureStore
 from datamodules.tracks import SPLITS, ClipPlace, Split, Track
 
 N_LAYERS, DIM = 2, 3
-TRACKS = toy_tracks(Path("none"))
+TRACKS = with_audio(toy_tracks(Path("none")))
 
 
 def clip_values(name: str, clip: int) -> np.ndarray:
@@ -31,7 +39,7 @@ def store(tmp_path: Path) -> FeatureStore:
     """All clips, in no good order, in three shards."""
     clips = []
     for name, clip in sorted(EVERY_CLIP):
-        place = ClipPlace(name, clip, N_CLIPS[name], 0.1 * clip, 1)
+        place = ClipPlace(audio_of(name), clip, N_CLIPS[name], 0.1 * clip)
         clips.append(ClipFeatures(place, clip_values(name, clip)[:, None]))
 
     order = np.random.default_rng(0).permutation(len(clips))
@@ -68,14 +76,15 @@ def test_splits_hold_exactly_the_values_of_the_store_in_the_order_of_tracks(
     features = load_features(store, tracks, batch_size=2, seed=0)
     assert features.shape == (N_LAYERS, DIM)
     for split in SPLITS:
-        names = [track.track_id for track in tracks if track.split == split]
+        members = [track for track in tracks if track.split == split]
+        names = [track.track_id for track in members]
         clips = [(name, clip) for name in names for clip in range(N_CLIPS[name])]
         expected = np.stack([clip_values(*clip) for clip in clips], axis=1)
 
         found = features.splits[split]
         assert found.features.dtype == torch.float16
         np.testing.assert_array_equal(found.features.numpy(), expected)
-        np.testing.assert_array_equal(found.features.numpy(), store.read(names).read_all())
+        np.testing.assert_array_equal(found.features.numpy(), store.read(members).read_all())
         assert found.track_ids == tuple(names)
         assert found.track.tolist() == [names.index(name) for name, _ in clips]
         assert found.target.tolist() == [TARGETS[name] for name, _ in clips]
@@ -102,6 +111,28 @@ def test_targets_of_several_values_are_given_per_clip(store: FeatureStore) -> No
     assert found.target.tolist() == [[0.25, 3.0]] * 3 + [[0.25, 6.0]]
 
 
+def test_pieces_of_one_song_are_one_track(store: FeatureStore) -> None:
+    """They lie in files of their own, and are scored together, by the mean of their outputs."""
+    tracks = [
+        replace(track, song="song", target=2) if track.track_id in ("t0", "t4") else track
+        for track in TRACKS
+    ]
+    train = load_features(store, tracks, batch_size=2, seed=0).splits["train"]
+    assert train.track_ids == ("song", "t2")
+    assert train.track_target.tolist() == [2, TARGETS["t2"]]
+    n_clips = Counter(train.track.tolist())
+    assert n_clips == {0: N_CLIPS["t0"] + N_CLIPS["t4"], 1: N_CLIPS["t2"]}
+    assert train.target.tolist() == [train.track_target[track] for track in train.track]
+    names = train.features[0, :, 1].tolist()
+    assert {
+        (int(name), track) for name, track in zip(names, train.track.tolist(), strict=True)
+    } == {
+        (0, 0),
+        (4, 0),
+        (2, 1),
+    }
+
+
 def test_all_training_features_are_given_for_their_moments(store: FeatureStore) -> None:
     features = loaded(store)
     parts = torch.cat(list(features.train_parts()), dim=1)
@@ -109,7 +140,7 @@ def test_all_training_features_are_given_for_their_moments(store: FeatureStore) 
 
 
 def test_what_is_missing_of_all_splits_is_said_at_once(store: FeatureStore) -> None:
-    absent = [replace(TRACKS[0], track_id=f"x-{split}", split=split) for split in SPLITS]
+    absent = with_audio(replace(TRACKS[0], track_id=f"x-{split}", split=split) for split in SPLITS)
     pattern = r"3 of 10 tracks have no features .*first: x-train.*mirprobe extract"
     with pytest.raises(UserError, match=pattern):
         load_features(store, [*TRACKS, *absent], batch_size=2, seed=0)
@@ -132,9 +163,12 @@ def test_memory_holds_the_features_about_once(tmp_path: Path) -> None:
     names = [f"t{number:04d}" for number in range(n_clips)]
     values = np.ones((n_layers, 1, dim), np.float16)
     for part in np.array_split(names, n_shards):
-        clips = [ClipFeatures(ClipPlace(str(name), 0, 1, 0.0, 1), values) for name in part]
+        places = [ClipPlace(audio_of(str(name)), 0, 1, 0.0) for name in part]
+        clips = [ClipFeatures(place, values) for place in places]
         write_shard(tmp_path / ID.folder, asdict(ID), clips)
-    tracks = [Track(name, Path("none"), SPLITS[number % 3], 0) for number, name in enumerate(names)]
+    tracks = with_audio(
+        Track(name, Path("none"), SPLITS[number % 3], 0) for number, name in enumerate(names)
+    )
 
     tracemalloc.start()
     features = load_features(FeatureStore(tmp_path, ID), tracks, batch_size=64, seed=0)

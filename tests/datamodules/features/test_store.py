@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from toy_store import (
+    AUDIO,
     DIM,
-    FILE_BYTES,
     ID,
     N_LAYERS,
     TRACKS,
@@ -19,20 +19,21 @@ from toy_store import (
     shard_paths,
     stacked,
     values_of,
+    wanted,
     write_items,
     write_toy_store,
 )
+from toy_tracks import audio_of
 
 import datamodules.features.shards
 import datamodules.features.store
 from datamodules.errors import UserError
 from datamodules.features.store import (
     FeatureStore,
-    StoredTrack,
+    StoredAudio,
     parse_store_id,
     store_id_text,
 )
-from datamodules.tracks import Track
 
 
 @pytest.fixture
@@ -41,16 +42,12 @@ def store(tmp_path: Path) -> FeatureStore:
     return write_toy_store(tmp_path)
 
 
-def toy_tracks(*track_ids: str) -> list[Track]:
-    return [Track(track_id, Path("none"), "train", 0) for track_id in track_ids]
-
-
 # What a store is asked for; each needs every shard.
 QUESTIONS: dict[str, Callable[[FeatureStore], object]] = {
     "shards": lambda store: store.shards(),
     "inventory": lambda store: store.inventory(),
-    "missing": lambda store: store.missing(toy_tracks(*TRACKS)),
-    "read": lambda store: store.read(TRACKS),
+    "missing": lambda store: store.missing(wanted(*TRACKS)),
+    "read": lambda store: store.read(wanted(*TRACKS)),
 }
 asked = pytest.mark.parametrize("ask", QUESTIONS.values(), ids=QUESTIONS)
 
@@ -58,7 +55,7 @@ asked = pytest.mark.parametrize("ask", QUESTIONS.values(), ids=QUESTIONS)
 
 
 def test_values_and_ids_come_back_sorted_by_track_and_clip(store: FeatureStore) -> None:
-    clips = store.read(TRACKS)
+    clips = store.read(wanted(*TRACKS))
     assert clips.shape == (N_LAYERS, DIM)
     assert clips.track.tolist() == [0, 0, 1, 1, 2, 2]
     assert clips.start_s.tolist() == [0.0, 1.5] * 3
@@ -72,7 +69,7 @@ def test_values_and_ids_come_back_sorted_by_track_and_clip(store: FeatureStore) 
 
 
 def test_clips_are_read_one_by_one_or_all_at_once(store: FeatureStore) -> None:
-    clips = store.read(TRACKS)
+    clips = store.read(wanted(*TRACKS))
     assert len(clips) == 6
     one_by_one = np.concatenate([clips.read(clip) for clip in range(len(clips))], axis=1)
     np.testing.assert_array_equal(one_by_one, clips.read_all())
@@ -82,7 +79,7 @@ def test_tracks_come_in_the_order_they_were_asked_for_and_others_stay_out(
     store: FeatureStore,
 ) -> None:
     two = ["rock.00000", "blues.00029"]
-    clips = store.read(two)
+    clips = store.read(wanted(*two))
     assert clips.track.tolist() == [0, 0, 1, 1]
     expected = stacked([(track, clip) for track in two for clip in (0, 1)])
     np.testing.assert_array_equal(clips.read_all(), expected)
@@ -90,18 +87,18 @@ def test_tracks_come_in_the_order_they_were_asked_for_and_others_stay_out(
 
 def test_more_than_ten_clips_of_a_track_are_sorted_as_numbers(tmp_path: Path) -> None:
     write_items(tmp_path, *[item("a", clip, 12) for clip in reversed(range(12))])
-    values = FeatureStore(tmp_path, ID).read(["a"]).read_all()
+    values = FeatureStore(tmp_path, ID).read(wanted("a")).read_all()
     np.testing.assert_array_equal(values, stacked([("a", clip) for clip in range(12)]))
 
 
 @pytest.mark.parametrize(
     "track_id", ["Überlauf/é 1", "bass_synthetic_009-010-025", "1224698", "日本"]
 )
-def test_any_track_id_survives(tmp_path: Path, track_id: str) -> None:
+def test_any_name_of_audio_survives(tmp_path: Path, track_id: str) -> None:
     write_items(tmp_path, item(track_id, 0, 1))
     store = FeatureStore(tmp_path, ID)
-    assert list(store.inventory()) == [track_id]
-    values = store.read([track_id]).read_all()
+    assert list(store.inventory()) == [audio_of(track_id)]
+    values = store.read(wanted(track_id)).read_all()
     np.testing.assert_array_equal(values[:, 0], values_of(track_id, 0))
 
 
@@ -113,7 +110,7 @@ def test_clips_of_several_rows_are_read_whole(tmp_path: Path) -> None:
         for name, n_rows in rows.items()
     }
     write_items(tmp_path, *[replace(item(name, 0, 1), values=values[name]) for name in "cab"])
-    clips = FeatureStore(tmp_path, ID).read(["a", "b", "c"])
+    clips = FeatureStore(tmp_path, ID).read(wanted("a", "b", "c"))
     assert clips.n_rows.tolist() == [4, 1, 7]
     for position, name in enumerate("abc"):
         np.testing.assert_array_equal(clips.read(position), values[name])
@@ -121,11 +118,37 @@ def test_clips_of_several_rows_are_read_whole(tmp_path: Path) -> None:
 
 def test_values_stay_on_disk_until_they_are_read(store: FeatureStore) -> None:
     """The arrays of a store are views of its files, not copies."""
-    clips = store.read(TRACKS)
+    clips = store.read(wanted(*TRACKS))
     layers = [layer for shard in store.shards() for layer in shard.layers()]
     assert len(layers) == 2 * N_LAYERS
     assert all(isinstance(layer.base, np.memmap) for layer in layers)
     assert sum(len(stored.clips) for stored in store.inventory().values()) == len(clips)
+
+
+def test_tracks_of_equal_audio_each_have_its_clips(store: FeatureStore) -> None:
+    """Equal files under several names are stored once."""
+    first, other = wanted("rock.00000", "blues.00029")
+    copies = [replace(first, track_id="copy"), other, first]
+    clips = store.read(copies)
+    assert clips.track.tolist() == [0, 0, 1, 1, 2, 2]
+    rock = stacked([("rock.00000", 0), ("rock.00000", 1)])
+    values = clips.read_all()
+    np.testing.assert_array_equal(values[:, :2], rock)
+    np.testing.assert_array_equal(values[:, 4:], rock)
+    np.testing.assert_array_equal(values[:, 2:4], stacked([("blues.00029", n) for n in (0, 1)]))
+
+
+def test_a_track_is_found_by_its_audio_and_not_by_its_name(store: FeatureStore) -> None:
+    (rock,) = wanted("rock.00000")
+    renamed = replace(rock, track_id="renamed")
+    assert store.missing([renamed]) == []
+    np.testing.assert_array_equal(store.read([renamed]).read(1), store.read([rock]).read(1))
+
+    other_audio = replace(rock, audio_id="another sound")
+    not_read_yet = replace(rock, audio_id="")
+    assert store.missing([other_audio, not_read_yet]) == [other_audio, not_read_yet]
+    with pytest.raises(UserError, match=r"1 of 1 tracks have no features .*first: rock\.00000"):
+        store.read([other_audio])
 
 
 # -- several writers -------------------------------------------------------------------------------
@@ -141,7 +164,7 @@ def test_shards_of_several_writers_are_merged(tmp_path: Path) -> None:
 
     store = FeatureStore(tmp_path, ID)
     assert len(shard_paths(store.folder)) > 2
-    clips = store.read(ids)
+    clips = store.read(wanted(*ids))
     assert clips.track.tolist() == [track for track in range(20) for _ in range(2)]
     expected = stacked([(track, clip) for track in ids for clip in (0, 1)])
     np.testing.assert_array_equal(clips.read_all(), expected)
@@ -149,33 +172,33 @@ def test_shards_of_several_writers_are_merged(tmp_path: Path) -> None:
 
 def test_a_clip_that_two_writers_stored_counts_once(tmp_path: Path, store: FeatureStore) -> None:
     write_items(tmp_path, item("jazz.00099", 0), item("jazz.00099", 1))
-    assert store.read(TRACKS).track.tolist() == [0, 0, 1, 1, 2, 2]
-    assert store.inventory()["jazz.00099"].clips == {0, 1}
+    assert store.read(wanted(*TRACKS)).track.tolist() == [0, 0, 1, 1, 2, 2]
+    assert store.inventory()[audio_of("jazz.00099")].clips == {0, 1}
 
 
 def test_a_clip_that_stands_twice_in_one_shard_counts_once(tmp_path: Path) -> None:
     write_items(tmp_path, item("a", 0), item("a", 1), item("a", 0))
-    assert FeatureStore(tmp_path, ID).read(["a"]).track.tolist() == [0, 0]
+    assert FeatureStore(tmp_path, ID).read(wanted("a")).track.tolist() == [0, 0]
 
 
 # -- what is there, and what is not ----------------------------------------------------------------
 
 
 def test_inventory_tells_whole_and_partial_tracks(tmp_path: Path) -> None:
-    store = FeatureStore(tmp_path, ID)
+    store, a, b = FeatureStore(tmp_path, ID), audio_of("a"), audio_of("b")
     assert store.inventory() == {}
     write_items(tmp_path, item("a", 0, 1), item("b", 2, 3))
     write_items(tmp_path, item("b", 0, 3))
     inventory = store.inventory()
     assert inventory == {
-        "a": StoredTrack(1, FILE_BYTES, frozenset({0})),
-        "b": StoredTrack(3, FILE_BYTES, frozenset({0, 2})),
+        a: StoredAudio(1, frozenset({0})),
+        b: StoredAudio(3, frozenset({0, 2})),
     }
-    assert (inventory["a"].complete, inventory["b"].complete) == (True, False)
+    assert (inventory[a].complete, inventory[b].complete) == (True, False)
 
 
 def test_tracks_that_are_not_wholly_stored_are_missing(tmp_path: Path) -> None:
-    tracks = toy_tracks("partial", "complete", "absent")
+    tracks = wanted("partial", "complete", "absent")
     store = FeatureStore(tmp_path, ID)
     assert store.missing(tracks) == tracks  # there is not even a folder
 
@@ -185,13 +208,13 @@ def test_tracks_that_are_not_wholly_stored_are_missing(tmp_path: Path) -> None:
 
 
 def test_nothing_is_missing_when_all_is_stored(store: FeatureStore) -> None:
-    assert store.missing(toy_tracks(*TRACKS)) == []
+    assert store.missing(wanted(*TRACKS)) == []
 
 
 def test_missing_tracks_are_counted_and_the_first_is_named(store: FeatureStore) -> None:
     pattern = r"2 of 4 tracks have no features in .* \(first: pop\.00001\): run `mirprobe extract`"
     with pytest.raises(UserError, match=pattern):
-        store.read(["rock.00000", "pop.00001", "blues.00029", "pop.00002"])
+        store.read(wanted("rock.00000", "pop.00001", "blues.00029", "pop.00002"))
 
 
 def test_an_empty_or_missing_store_misses_every_track(tmp_path: Path) -> None:
@@ -199,13 +222,13 @@ def test_an_empty_or_missing_store_misses_every_track(tmp_path: Path) -> None:
     empty.prepare()
     for store in (empty, FeatureStore(tmp_path / "nowhere", ID)):
         with pytest.raises(UserError, match=r"1 of 1 tracks have no features .*first: a"):
-            store.read(["a"])
+            store.read(wanted("a"))
 
 
 def test_a_track_of_which_some_clips_are_missing_is_not_read(store: FeatureStore) -> None:
     shard_paths(store.folder)[0].unlink()  # every track has lost one of its two clips
     with pytest.raises(UserError, match="3 of 3 tracks"):
-        store.read(TRACKS)
+        store.read(wanted(*TRACKS))
 
 
 # -- each shard once -------------------------------------------------------------------------------
@@ -236,7 +259,7 @@ def test_a_shard_is_read_and_verified_once_whatever_is_asked(
     for _ in range(3):
         for ask in QUESTIONS.values():
             ask(store)
-        clips = store.read(TRACKS[1:])
+        clips = store.read(wanted(*TRACKS[1:]))
         clips.read(0)
         clips.read_all()
     assert n_calls == {"read_shard": 2, "_digest": 2}
@@ -245,17 +268,17 @@ def test_a_shard_is_read_and_verified_once_whatever_is_asked(
 def test_only_the_shard_that_another_process_added_is_read(
     tmp_path: Path, store: FeatureStore, n_calls: dict[str, int]
 ) -> None:
-    assert set(store.inventory()) == set(TRACKS)
+    assert set(store.inventory()) == set(AUDIO)
     path = write_items(tmp_path, item("pop.00001", 0, 1))
     before = dict(n_calls)
-    assert set(store.inventory()) == {*TRACKS, "pop.00001"}
+    assert set(store.inventory()) == {*AUDIO, audio_of("pop.00001")}
     assert {name: n_calls[name] - before[name] for name in n_calls} == {
         "read_shard": 1,
         "_digest": 1,
     }
 
     path.unlink()  # what is gone is no longer said to be there
-    assert set(store.inventory()) == set(TRACKS)
+    assert set(store.inventory()) == set(AUDIO)
 
 
 def test_a_shard_that_this_process_wrote_is_not_read_again(
@@ -270,12 +293,12 @@ def test_a_shard_that_this_process_wrote_is_not_read_again(
 
     for ask in QUESTIONS.values():
         ask(store)
-    values = store.read(TRACKS).read_all()
+    values = store.read(wanted(*TRACKS)).read_all()
     assert n_calls == {"read_shard": 0, "_digest": 3}  # the checksums name the three files
 
     again = FeatureStore(tmp_path, ID)  # what was remembered is what is in the files
     assert again.inventory() == store.inventory()
-    np.testing.assert_array_equal(again.read(TRACKS).read_all(), values)
+    np.testing.assert_array_equal(again.read(wanted(*TRACKS)).read_all(), values)
     assert n_calls["read_shard"] == 3
 
 
@@ -287,7 +310,7 @@ def test_a_store_may_have_more_shards_than_a_process_may_open_files(tmp_path: Pa
     for number in range(20):
         write_items(tmp_path, item(f"t{number}", 0, 1))
     store = FeatureStore(tmp_path, ID)
-    clips = store.read([f"t{number}" for number in range(20)])
+    clips = store.read(wanted(*(f"t{number}" for number in range(20))))
     clips.read_all()
     assert n_open_files() - before < 5
 
@@ -347,7 +370,7 @@ def test_a_shard_of_another_configuration_is_refused_and_the_difference_told(
 
 def test_temporary_files_of_a_running_writer_are_never_read(store: FeatureStore) -> None:
     (store.folder / ".part-0123.h5.89abcdef.tmp").write_bytes(b"half")
-    assert set(store.inventory()) == set(TRACKS)
+    assert set(store.inventory()) == set(AUDIO)
 
 
 # -- the folder ------------------------------------------------------------------------------------

@@ -4,15 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+import lightning as L
 import pytest
 import torch
 import yaml
 from hydra.utils import get_class
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from datamodules.errors import UserError
 from mirprobe.assembly import make_backbone
 from mirprobe.backbones.backbone import Backbone, Variant
+from mirprobe.backbones.measuring import measure_forward
 from mirprobe.settings import compose_cell
 
 CONF = Path(__file__).parents[3] / "conf" / "model"
@@ -58,6 +61,41 @@ def test_frozen_is_for_good() -> None:
     assert not toy(torch.ones(2, 5)).requires_grad
 
 
+class TrainsEveryEpoch(L.LightningModule):
+    """A probe every epoch of which begins with `train`, as Lightning's did before 2.2."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, nn.Linear(1, 1)
+        self.n_training: list[int] = []
+
+    def on_train_epoch_start(self) -> None:
+        self.train()
+
+    def training_step(self, audio: Tensor) -> Tensor:
+        self.n_training.append(sum(module.training for module in self.backbone.modules()))
+        loss: Tensor = self.head(self.backbone(audio)).square().mean()
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_it_stays_in_eval_mode_where_every_epoch_calls_train() -> None:
+    module = TrainsEveryEpoch(Toy().freeze())
+    trainer = L.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DataLoader(torch.ones(2, 5), batch_size=2))
+    assert module.head.training
+    assert module.n_training == [0, 0]
+
+
 def test_before_it_is_frozen_a_backbone_is_an_ordinary_module() -> None:
     toy = Toy().eval()
     assert not toy.dropout.training
@@ -87,6 +125,14 @@ def test_fingerprint_before_freezing_follows_the_weights() -> None:
     assert toy.freeze().fingerprint() == after
 
 
+def test_fingerprint_knows_where_frames_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features of a label grid follow from it."""
+    toy = Toy()
+    before = toy.fingerprint()
+    monkeypatch.setattr(Toy, "first_frame_s", 0.0)
+    assert toy.fingerprint() != before
+
+
 def test_fingerprint_knows_the_front_end(monkeypatch: pytest.MonkeyPatch) -> None:
     toy = Toy()
     before = toy.fingerprint()
@@ -109,6 +155,61 @@ def test_fcpe_names_its_two_weights() -> None:
     assert str(caught.value) == "unknown model.weights=traind: set it to one of trained, random"
 
 
+def refused(name: str, **settings: object) -> str:
+    """What a model's class says of settings that are not among its choices."""
+    backbone = get_class(MODELS[name]["_target_"])
+    with pytest.raises(UserError) as caught:
+        backbone(**settings)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_every_model_refuses_a_file_beside_random_weights(name: str) -> None:
+    """FCPE ignored it, and gave random weights a file's name."""
+    expected = "model.weights=random reads no file, found model.checkpoint=x.pt: drop one"
+    assert refused(name, weights="random", checkpoint="x.pt") == expected
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+@pytest.mark.parametrize("checkpoint", [5, True, "", ["x.pt"]])
+def test_every_model_refuses_a_checkpoint_that_is_no_path(name: str, checkpoint: object) -> None:
+    expected = f"model.checkpoint must be the path of a file, or null, found {checkpoint!r}"
+    weights = MODELS[name]["weights"]
+    assert refused(name, weights=weights, checkpoint=checkpoint) == expected
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+@pytest.mark.parametrize("seed", ["abc", -1, 1.5, 2**32, True, None, [1]])
+def test_every_model_refuses_a_seed_that_is_no_whole_number(name: str, seed: object) -> None:
+    """Of the Conformers' some were taken as they are, into the recipe of the weights."""
+    expected = f"model.seed must be a whole number from 0 to 4294967295, found {seed}"
+    assert refused(name, weights="random", seed=seed) == expected
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if "precision" in MODELS[name]])
+@pytest.mark.parametrize("precision", ["fp8", 16, None, True, ["bf16"]])
+def test_every_model_refuses_an_unknown_precision(name: str, precision: object) -> None:
+    expected = f"unknown model.precision={precision}: set it to one of float32, bf16"
+    assert refused(name, weights="random", precision=precision) == expected
+
+
+@pytest.mark.parametrize("shift", [0, -5, 12.3, "abc", 10.0, True, [10], None])
+def test_the_baseline_refuses_an_unknown_frame_shift(shift: object) -> None:
+    """10.0 is 10, but had a fingerprint of its own."""
+    expected = f"unknown model.frame_shift_ms={shift}: set it to one of 10, 15"
+    assert refused("fbank_chroma", frame_shift_ms=shift) == expected
+
+
+@pytest.mark.parametrize("setting", ["frame_shift_ms=12.3", "seed=abc", "precision=fp8"])
+def test_what_a_model_refuses_is_one_line_on_the_command_line(setting: str) -> None:
+    model = "fbank_chroma" if setting.startswith("frame_shift") else "musicfm"
+    with pytest.raises(UserError, match=rf"model\.{setting.partition('=')[0]}") as caught:
+        make_backbone(compose_cell([f"model={model}", f"model.{setting}"]))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", list(MODELS))
 def test_a_model_has_weights_to_choose_if_its_class_has_variants(name: str) -> None:
     backbone = get_class(MODELS[name]["_target_"])
@@ -127,6 +228,28 @@ def test_a_backbone_with_variants_cannot_forget_to_check_them() -> None:
 
     with pytest.raises(UserError, match=r"unknown model\.weights=None: set it to one of good, bad"):
         Forgetful()
+
+
+class OneByOne(Toy):
+    """States of 4 MB a clip."""
+
+    one_by_one_on = ("cpu",)
+
+    def states(self, audio: Tensor) -> Tensor:
+        return audio.sum() + torch.zeros(len(audio), 1, 1000, 1000)
+
+
+def test_clips_that_pass_one_by_one_keep_their_order() -> None:
+    audio = torch.arange(3.0)[:, None]
+    assert OneByOne()(audio)[:, 0, 0, 0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell")
+def test_states_are_held_once_where_clips_pass_one_by_one() -> None:
+    """Joined at the end they were there twice: 160 MB in place of 80."""
+    cost = measure_forward(OneByOne().freeze(), torch.zeros(20, 1))
+    assert cost.n_bytes_before is not None
+    assert 80e6 <= cost.n_bytes_more < 130e6
 
 
 def test_a_backbone_without_variants_has_none_of_any_name() -> None:

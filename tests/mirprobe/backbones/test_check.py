@@ -24,6 +24,7 @@ MUSTS = [
     "batch of 3 against 3 of 1",
     "batch of 3 in one pass",
     "frames as hop says",
+    "first frame's centre",
     "shape and dtype of states",
     "states not finite",
     "largest time mean",
@@ -94,6 +95,39 @@ class OtherHop(Toy):
 class FramesFromTheBatch(Toy):
     def spoil(self, x: Tensor) -> Tensor:
         return x if len(x) == 1 else x[:, :-1]
+
+
+class OtherInTheBatch(Toy):
+    """Three clips move by 4e-6: on a CPU, where it passes a batch at once, that is too much."""
+
+    def spoil(self, x: Tensor) -> Tensor:
+        return x * (1 + 2e-6 * (len(x) - 1))
+
+
+class UsedOneByOne(OtherInTheBatch):
+    """The same where the clips of a batch pass one by one, so that no features come of it."""
+
+    one_by_one_on = ("cpu",)
+
+
+class CentredOnTheStart(Toy):
+    """Says that frame k is centred on k hops, as a Conformer does; its frames start there."""
+
+    first_frame_s = 0.0
+
+
+class HalfAHopLater(Toy):
+    """Frames of the audio half a hop later than said."""
+
+    def states(self, audio: Tensor) -> Tensor:
+        return super().states(F.pad(audio[:, 40:], (0, 40)))
+
+
+class TheSameInAllFrames(Toy):
+    """A click moves all frames alike: where they lie cannot be seen."""
+
+    def spoil(self, x: Tensor) -> Tensor:
+        return x.mean(dim=1, keepdim=True).expand_as(x)
 
 
 class OtherInOnePass(Toy):
@@ -200,6 +234,26 @@ def test_on_a_cpu_a_batch_is_its_clips_and_one_pass_is_not() -> None:
     assert at_once.bound == "<= 1e-05 of largest"
 
 
+@pytest.mark.parametrize("make", [lambda: FCPE("random"), lambda: SmallMuQ("random")])
+def test_features_on_a_cpu_are_the_same_whatever_the_batch(make: Callable[[], Backbone]) -> None:
+    used = find(make())["batch of 3 against 3 of 1"]
+    assert (used.value, used.bound) == ("0", "<= 0 of largest")
+
+
+def test_a_pass_that_is_used_is_held_to_less_than_one_that_is_not() -> None:
+    used = find(Toy())["batch of 3 in one pass"]
+    assert used.bound == find(Toy())["batch of 3 against 3 of 1"].bound == "<= 1e-06 of largest"
+
+
+def test_what_clicks_say_is_beside_what_the_backbone_says() -> None:
+    found = find(CentredOnTheStart())["first frame's centre"]
+    assert (found.value, found.bound) == ("5.0 ms measured, 0 ms said", "within 2.5 ms")
+
+    nowhere = find(TheSameInAllFrames())["first frame's centre"]
+    assert nowhere.value == "not measured: a click moves all frames; 5 ms said"
+    assert nowhere.verdict == "info"
+
+
 def test_reduced_precision_is_held_to_a_bound_of_its_own() -> None:
     found = find(SmallMusicFM("random", precision="bf16"))
     assert found["batch of 3 against 3 of 1"].verdict == "ok"
@@ -213,6 +267,11 @@ def test_reduced_precision_is_held_to_a_bound_of_its_own() -> None:
         (WithDropout, ["two identical calls"]),
         (NormalisedOverTheBatch, ["batch of 3 against 3 of 1", "batch of 3 in one pass"]),
         (OtherInOnePass, ["batch of 3 in one pass"]),
+        (OtherInTheBatch, ["batch of 3 against 3 of 1", "batch of 3 in one pass"]),
+        (UsedOneByOne, []),
+        (CentredOnTheStart, ["first frame's centre"]),
+        (HalfAHopLater, ["first frame's centre"]),
+        (TheSameInAllFrames, []),
         (OtherHop, ["frames as hop says"]),
         (
             FramesFromTheBatch,
@@ -248,6 +307,10 @@ def test_failed_rows_say_where() -> None:
     found = find(WithDropout())
     for what in ("batch of 3 against 3 of 1", "batch of 3 in one pass"):
         assert found[what].value == "not compared: identical calls differ"
+
+    first_frame = "first frame's centre"
+    assert found[first_frame].value == "not measured: identical calls differ"
+    assert find(OtherHop())[first_frame].value == "not measured: frames are not as hop says"
 
 
 def test_what_is_not_frozen_fails() -> None:
@@ -320,7 +383,7 @@ def test_table_names_every_row(capsys: pytest.CaptureFixture[str]) -> None:
         assert what in printed
     assert "check of fbank_chroma" in printed
     assert "Whole tracks: speed and memory are of 10 s." in printed
-    assert "all 11 musts hold" in printed
+    assert "all 12 musts hold" in printed
 
 
 def test_a_failed_must_is_named_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 import hashlib
 import pickle
+import random
+import struct
 from pathlib import Path
 
 import pytest
@@ -186,6 +188,133 @@ def test_missing_state_dict_is_refused(tag, content, tmp_path):
     assert "has no state_dict of tensors (found: model." in refusal(tag, path)
     torch.save([1, 2], path)
     assert "has no state_dict of tensors (found: list)" in refusal(tag, path)
+
+
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [
+        ({1: torch.zeros(1)}, "Tensor under the key 1"),
+        ({"model.a": torch.zeros(1), ("b", 2): torch.zeros(1)}, "Tensor under the key ('b', 2)"),
+        ({"model.a": [1, 2]}, "list under the key 'model.a'"),
+    ],
+)
+def test_keys_that_are_no_names_and_values_that_are_no_tensors_are_named(
+    tag, state, found, tmp_path
+):
+    path = tmp_path / "x.pt"
+    torch.save({"state_dict": state}, path)
+    assert f"has no state_dict of tensors (found: {found})" in refusal(tag, path)
+
+
+def coded(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.quantize_per_tensor(torch.zeros(shape), 0.1, 0, torch.qint8)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (torch.zeros(128, 1024).to_sparse(), "torch.sparse_coo torch.float32 on cpu"),
+        (torch.zeros(128, 1024).to_sparse_csr(), "torch.sparse_csr torch.float32 on cpu"),
+        (torch.zeros(128, 1024, device="meta"), "torch.strided torch.float32 on meta"),
+        (coded((128, 1024)), "torch.strided torch.qint8 on cpu"),
+    ],
+)
+def test_tensors_without_all_of_their_numbers_are_refused(tag, content, value, found, tmp_path):
+    text = refusal(tag, save(tmp_path / "x.pt", content | {PROJECTION: value}))
+    assert f"(first: conv.linear.weight is {found} instead of plain numbers)" in text
+
+
+def test_a_sparse_tensor_has_no_values_to_compare(tag, content, tmp_path):
+    key = "model.conformer.embed_positions.inv_freq"
+    text = refusal(tag, save(tmp_path / "x.pt", content | {key: content[key].to_sparse()}))
+    assert "conformer.embed_positions.inv_freq has other values" in text
+
+
+def test_a_key_with_a_line_break_breaks_no_line(tag, content, tmp_path):
+    odd = {"model.a\nb": torch.zeros(1), "model.\x1b[2J" + 200 * "c": torch.zeros(1)}
+    for key, value in odd.items():
+        text = refusal(tag, save(tmp_path / "x.pt", content | {key: value}))
+        assert "1 keys unknown (first: " in text
+        assert text.isprintable() and len(text) < 500
+
+
+def test_a_file_that_may_not_be_read_is_refused(tag, content, tmp_path, monkeypatch):
+    path = save(tmp_path / "x.pt", content)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert f"{path} cannot be read (Permission denied)" in refusal(tag, path)
+    with pytest.raises(UserError, match=r"x\.pt cannot be read \(Permission denied\)\. Do that"):
+        verify(path, n_bytes=path.stat().st_size, digest="", remedy="Do that")
+
+
+def test_a_name_longer_than_the_system_takes_is_no_file(tag, tmp_path):
+    path = tmp_path / (5000 * "x")
+    assert f"no checkpoint at {path}" in refusal(tag, path)
+
+
+def damage(content: bytes, rng: random.Random) -> bytes:
+    """A file with some bytes overwritten, taken out or put in, most of them in its first part.
+
+    There the names are, and the pickle of a zip file.
+    """
+    damaged = bytearray(content)
+    place = rng.randrange(len(content) if rng.random() < 0.3 else min(len(content), 1000))
+    odd = rng.randbytes(rng.randint(1, 32))
+    change = rng.choice(["overwrite", "take out", "put in"])
+    end = place if change == "put in" else place + len(odd)
+    damaged[place:end] = b"" if change == "take out" else odd
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_whatever_is_damaged_in_a_file_is_one_line_or_changes_no_key(suffix, tmp_path):
+    """In 150 files of each kind; 12,000 gave four kinds of tracebacks, IndexError the most."""
+    names = ["a.weight", "b.weight", "c.bias"]
+    spec = CheckpointSpec("X", dict.fromkeys(names, (3, 4)))
+    state = {f"model.{name}": torch.randn(3, 4) for name in names}
+    whole = save(tmp_path / f"whole{suffix}", state).read_bytes()
+    path, rng, n_refused = tmp_path / "damaged", random.Random(0), 0
+
+    for _ in range(150):
+        path.write_bytes(damage(whole, rng))
+        try:
+            found, _n_ignored = read_state(path, spec, remedy="Fetch it again")
+        except UserError as error:
+            n_refused += 1
+            assert str(path) in str(error) and str(error).endswith("Fetch it again")
+            assert str(error).isprintable() and len(str(error)) < 600
+        else:
+            assert {name: tuple(tensor.shape) for name, tensor in found.items()} == spec.needed
+    assert n_refused > 75
+
+
+def raising(error: Exception):
+    def load(*_: object, **__: object) -> None:
+        raise error
+
+    return load
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        IndexError("pop from empty list"),
+        AssertionError("saved_id must be a tuple, got int"),
+        TypeError("unhashable type: 'collections.OrderedDict'"),
+        AttributeError("'int' object has no attribute 'storage'"),
+        OverflowError("Python int too large to convert to C long"),
+        struct.error("unpack requires a buffer of 4 bytes"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        MemoryError("Unable to allocate 8.00 EiB"),
+    ],
+)
+def test_what_torch_raises_of_a_damaged_zip_file_is_one_line(tag, error, tmp_path, monkeypatch):
+    path = save(tmp_path / "x.pt", {})
+    monkeypatch.setattr(torch, "load", raising(error))
+    assert f"is damaged or cut short ({str(error)[:20]}" in refusal(tag, path)
 
 
 def test_missing_file_is_refused(tag, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+from devices import tf32
 from golden_recipe import (
     SmallMuQ,
     SmallMusicFM,
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.errors import UserError
-from mirprobe.backbones import conformer
+from mirprobe.backbones import conformer, layers
 from mirprobe.backbones.conformer import Conformer
 from mirprobe.backbones.conformer_state import published_shapes
 from mirprobe.backbones.random_weights import draw_state
@@ -88,7 +89,7 @@ def test_states_of_a_batch_in_one_pass_are_those_of_the_published_code(tag):
 
 
 def test_states_without_onednn_are_those_of_the_published_code(monkeypatch):
-    monkeypatch.setattr(conformer, "ONEDNN", False)
+    monkeypatch.setattr(layers, "ONEDNN", False)
     states = build("muq", "w1s")(golden_input("w1s"))
     torch.testing.assert_close(states, golden_states("muq", "w1s"), rtol=0, atol=2e-5)
 
@@ -96,10 +97,9 @@ def test_states_without_onednn_are_those_of_the_published_code(monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("tag", "case"), GOLDEN)
-def test_states_on_a_gpu_are_those_of_the_published_code(tag, case, monkeypatch):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    states = build(tag, case).cuda()(golden_input(case).cuda()).cpu()
+def test_states_on_a_gpu_are_those_of_the_published_code(tag, case):
+    with tf32(allowed=False):
+        states = build(tag, case).cuda()(golden_input(case).cuda()).cpu()
     torch.testing.assert_close(states, golden_states(tag, case), rtol=0, atol=5e-5)
 
 
@@ -271,6 +271,15 @@ def test_fingerprint_knows_weights_seed_and_statistics():
     ]
     assert len({backbone.fingerprint() for backbone in different}) == 4
     assert build("musicfm", "w1s").fingerprint() == different[0].fingerprint()
+
+
+def test_fingerprint_knows_statistics_whatever_the_class_is_called():
+    """The same weights hear something else behind other statistics of the mel."""
+    variants = SmallMusicFMFma.variants
+    namesake = type("SmallMusicFM", (SmallMusicFM,), {"variants": variants})(weights="random")
+    other = SmallMusicFM(weights="random")
+    assert type(namesake).__name__ == type(other).__name__
+    assert namesake.fingerprint() != other.fingerprint()
 
 
 @pytest.mark.parametrize(

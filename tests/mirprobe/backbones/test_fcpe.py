@@ -1,9 +1,12 @@
 """FCPE against the published package's own modules, and its loading."""
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from datamodules.errors import UserError
 from mirprobe.backbones.fcpe import FCPE, find_weights
@@ -14,27 +17,48 @@ def fcpe() -> FCPE:
     return FCPE().freeze()
 
 
+@pytest.fixture(scope="module")
+def package() -> Any:
+    """The published package's front end and model."""
+    package = pytest.importorskip("torchfcpe").spawn_bundled_infer_model("cpu")
+    package.model.requires_grad_(False)
+    return package
+
+
 def chirp(n_samples: int) -> torch.Tensor:
     time = torch.arange(n_samples) / 16000
     noise = torch.randn(2, n_samples, generator=torch.Generator().manual_seed(0))
     return 0.4 * torch.sin(2 * torch.pi * (200 * time + 300 * time**2)) + 0.02 * noise
 
 
-def test_all_layers_agree_with_the_package(fcpe: FCPE) -> None:
-    torchfcpe = pytest.importorskip("torchfcpe")
-    package = torchfcpe.spawn_bundled_infer_model("cpu")
+def test_front_end_and_stem_are_those_of_the_package(fcpe: FCPE, package: Any) -> None:
     audio = chirp(2 * 16000)
     states = fcpe(audio)
-    with torch.no_grad():
-        mel = package.wav2mel(audio[..., None], 16000)
-        mel = mel[:, : states.shape[2]]  # the package pads one frame more
-        torch.testing.assert_close(fcpe.log_mel(audio).transpose(1, 2), mel, atol=1e-5, rtol=0)
+    mel = package.wav2mel(audio[..., None], 16000)
+    mel = mel[:, : states.shape[2]]  # the package pads one frame more
+    torch.testing.assert_close(fcpe.log_mel(audio).transpose(1, 2), mel, atol=1e-5, rtol=0)
 
-        x = package.model.input_stack(mel.transpose(1, 2)).transpose(1, 2)
-        torch.testing.assert_close(states[:, 0], x, atol=1e-5, rtol=0)
-        for layer, block in enumerate(package.model.net.encoder_layers, start=1):
-            x = block(x)
-            torch.testing.assert_close(states[:, layer], x, atol=1e-5, rtol=0)
+    x = package.model.input_stack(mel.transpose(1, 2)).transpose(1, 2)
+    torch.testing.assert_close(states[:, 0], x, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_block_is_that_of_the_package(fcpe: FCPE, package: Any, dtype: torch.dtype) -> None:
+    """States reach 700, where the float32 numbers lie 6e-5 apart: the bound is relative.
+
+    Measured: 6.6e-7 from the package in float32, 5.3e-7 from it in float64, which is no more than
+    the 6.0e-7 between the package's own float32 and float64.
+    """
+    states = fcpe(chirp(2 * 16000)).to(dtype)
+    x = states[:, 0]
+    for layer, block in enumerate(package.model.net.encoder_layers, start=1):
+        x = copy.deepcopy(block).to(dtype)(x)
+        assert (states[:, layer] - x).abs().max() <= 9e-7 * x.abs().max()
+
+
+def test_blocks_run_in_the_form_that_is_fast(fcpe: FCPE) -> None:
+    """90 % of the time went into conv1d, which runs at half the speed."""
+    assert not [module for module in fcpe.blocks.modules() if isinstance(module, nn.Conv1d)]
 
 
 def test_shape_and_frame_rate(fcpe: FCPE) -> None:
@@ -43,12 +67,20 @@ def test_shape_and_frame_rate(fcpe: FCPE) -> None:
     assert fcpe(chirp(fcpe.min_samples)).shape[2] == 6
 
 
-def test_batch_of_two_equals_two_batches_of_one(fcpe: FCPE) -> None:
+def test_on_a_cpu_a_batch_gives_exactly_what_its_clips_give_alone(fcpe: FCPE) -> None:
     audio = chirp(8000)
-    both = fcpe(audio)
-    for clip in range(2):
-        alone = fcpe(audio[clip : clip + 1])[0]
-        assert (alone - both[clip]).abs().max() <= 1e-6 * both.abs().max()
+    alone = torch.cat([fcpe(clip) for clip in torch.split(audio, 1)])
+    assert torch.equal(fcpe(audio), alone)
+
+
+def test_a_batch_in_one_pass_gives_what_its_clips_give_alone(fcpe: FCPE) -> None:
+    audio = chirp(8000)
+    alone = torch.cat([fcpe(clip) for clip in torch.split(audio, 1)])
+    with torch.no_grad():
+        at_once = fcpe.states(audio)  # as a GPU computes them
+    for layer in range(7):
+        largest = alone[:, layer].abs().max()
+        assert (at_once[:, layer] - alone[:, layer]).abs().max() <= 1e-6 * largest
 
 
 def test_random_weights_are_seeded_and_another_backbone(fcpe: FCPE) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -17,11 +19,14 @@ import pytest
 import soundfile
 import torch
 from conftest import RATE, write_notes
+from devices import DEVICES, accelerator, tf32
 from torch import Tensor
 from toy_backbone import N_LAYERS, Statistics
 
+from datamodules import digests as digests_module
 from datamodules.audio.clips import ClipRule
 from datamodules.datasets.nsynth import NSynthPitch
+from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
 from datamodules.features.frames import open_features
 from datamodules.features.shards import PATTERN
@@ -30,6 +35,7 @@ from datamodules.task import FrameTask, TaskDataModule
 from datamodules.tracks import Segment, Split, Track
 from mirprobe.assembly import Job, make_backbone, make_data
 from mirprobe.cell import STORE, Cell, write_cell
+from mirprobe.extraction import extract as extract_module
 from mirprobe.extraction.extract import extract
 from mirprobe.settings import compose_cell
 
@@ -46,7 +52,8 @@ class Extraction:
 
     @property
     def job(self) -> Job:
-        return Job((self.cell,), (self.data,))
+        known = Path(self.cell.paths.features) / "known" / "toy.jsonl"
+        return Job((self.cell,), (self.data,), KnownDigests(known))
 
     @property
     def folder(self) -> Path:
@@ -59,13 +66,20 @@ class Extraction:
         return sorted(self.folder.glob(PATTERN))
 
     def stored(self) -> list[tuple[str, int]]:
-        """Track and place of every clip in every shard, read with nothing of ours."""
+        """Audio and place of every clip in every shard, read with nothing of ours."""
         return [clip for path in self.shards() for clip in clips_in(path)]
+
+    def everything(self, n_clips: int = N_CLIPS) -> list[tuple[str, int]]:
+        """What `stored` holds when all is there: audio is known by the content of its file."""
+        digests = [
+            hashlib.sha256(track.path.read_bytes()).hexdigest() for track in self.data.tracks()
+        ]
+        return sorted((digest[:24], clip) for digest in digests for clip in range(n_clips))
 
 
 def clips_in(shard: Path) -> list[tuple[str, int]]:
     with h5py.File(shard) as file:
-        return list(zip(file["track_id"].asstr()[:], file["clip"][:].tolist(), strict=True))
+        return list(zip(file["audio_id"].asstr()[:], file["clip"][:].tolist(), strict=True))
 
 
 @pytest.fixture
@@ -81,14 +95,21 @@ def extraction(cell: Cell, tmp_path: Path) -> Extraction:
     return Extraction(cell, data, Statistics())
 
 
-def test_every_clip_once_and_its_numbers(extraction: Extraction) -> None:
-    store = extraction.run()
-    tracks = extraction.data.tracks()
-    assert sorted(extraction.stored()) == [
-        (track.track_id, clip) for track in tracks for clip in range(N_CLIPS)
-    ]
+def on_device(extraction: Extraction, device: str) -> Extraction:
+    """The same on one device of a kind."""
+    launcher = replace(extraction.cell.launcher, accelerator=accelerator(device), devices=1)
+    cell = replace(extraction.cell, launcher=launcher)
+    return replace(extraction, cell=cell, backbone=extraction.backbone.to(device))
 
-    clips = store.read([track.track_id for track in tracks])
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_clip_once_and_its_numbers(extraction: Extraction, device: str) -> None:
+    extraction = on_device(extraction, device)
+    store = extraction.run()
+    assert sorted(extraction.stored()) == extraction.everything()
+
+    tracks = extraction.data.tracks()
+    clips = store.read(tracks)
     values = clips.read_all()
     assert values.shape == (N_LAYERS + 1, N_CLIPS * len(tracks), 2)
     for row, index in enumerate(clips.track):
@@ -120,9 +141,10 @@ class Steps(FrameTask):
         ]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("rate", [10.0, 40.0, 100.0, 200.0])
 def test_features_of_frames_line_up_with_their_labels(
-    cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float
+    cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float, device: str
 ) -> None:
     """Every frame of the grid says how loud its own time is, across clips and at the joined rest,
     also above the hop's rate.
@@ -134,7 +156,7 @@ def test_features_of_frames_line_up_with_their_labels(
     rule = ClipRule(seconds=0.8, tail_seconds=0.6, join_rest=True)
     data = Steps(tmp_path, rule, frame_rate=rate)
 
-    extraction = Extraction(cell, data, Statistics())
+    extraction = on_device(Extraction(cell, data, Statistics()), device)
     store = extraction.run()
     assert store.id.pooling == f"{rate:g}Hz" and f"{rate:g}Hz" in store.id.folder
 
@@ -160,10 +182,44 @@ def refuse_forward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Statistics, "states", never)
 
 
+def settle(data: TaskDataModule) -> None:
+    """Makes the audio older than the grain of a clock: then what was read is remembered."""
+    for track in data.tracks():
+        os.utime(track.path, (1e9, 1e9))
+
+
+def test_tf32_is_off_in_forward_passes(
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store says float32: on a GPU that allows itself TF32 its features would have ten bits."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    states, allowed = Statistics.states, set()
+
+    def watch(self: Statistics, audio: Tensor) -> Tensor:
+        allowed.add((matmul.allow_tf32, cudnn.allow_tf32))
+        return states(self, audio)
+
+    monkeypatch.setattr(Statistics, "states", watch)
+    with tf32(allowed=True):
+        extraction.run()
+    assert allowed == {(False, False)}
+
+
+def test_files_are_decoded_by_other_processes(extraction: Extraction) -> None:
+    """Also on a CPU, where the backbone would otherwise wait for every file."""
+    settings = replace(extraction.cell.extract, n_workers=None)
+    run = replace(extraction, cell=replace(extraction.cell, extract=settings))
+    run.run()
+    assert run.data.audio.n_workers >= 1
+    assert len(run.stored()) == N_CLIPS * len(run.data.tracks())
+
+
 def test_second_run_reads_no_audio(extraction: Extraction, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle(extraction.data)
     extraction.run()
     refuse_forward_passes(monkeypatch)
     monkeypatch.setattr(soundfile, "SoundFile", lambda *_, **__: pytest.fail("audio was opened"))
+    monkeypatch.setattr(digests_module, "read_digest", lambda _: pytest.fail("a file was read"))
     extraction.run()
 
 
@@ -204,7 +260,7 @@ def test_unusable_files_are_all_named_and_the_rest_is_stored(extraction: Extract
         assert str(track.path) in text and reason in text
 
     names = sorted(track.track_id for track in tracks[:4])
-    assert f"data.exclude=[{','.join(names)}]" in text
+    assert f"'data.exclude=[{','.join(f'nsynth:{name}' for name in names)}]'" in text
     assert len(extraction.stored()) == N_CLIPS * 68
     assert not (extraction.cell.folder / STORE).exists(), "the store is not complete"
 
@@ -221,13 +277,35 @@ def test_values_that_do_not_fit_stop_the_run_with_the_track(
         replace(extraction, backbone=Statistics(gain)).run()
 
 
-def test_changed_audio_is_noticed(extraction: Extraction) -> None:
+def test_changed_audio_is_extracted_anew_beside_the_old(extraction: Extraction) -> None:
     extraction.run()
-    soundfile.write(extraction.data.tracks()[5].path, np.zeros(5000), RATE)
-    with pytest.raises(
-        UserError, match=r"1 nsynth files are not those that the stored features were made of"
-    ):
-        extraction.run()
+    before = set(extraction.stored())
+    soundfile.write(extraction.data.tracks()[5].path, np.zeros(4000), RATE)
+
+    store = extraction.run()
+    assert len(set(extraction.stored()) - before) == N_CLIPS
+    assert set(extraction.stored()) == before | set(extraction.everything())
+    silent = store.read([extraction.data.tracks()[5]]).read_all()[0, :, 0]
+    assert silent.tolist() == [0.0] * N_CLIPS, "the labels' track has the new audio's features"
+
+
+def test_audio_under_another_name_is_not_extracted_again(
+    extraction: Extraction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extraction.run()
+    root = tmp_path / "moved"
+    shutil.copytree(extraction.data.root, root)
+    refuse_forward_passes(monkeypatch)
+    replace(extraction, data=NSynthPitch(root, extraction.data.clip)).run()
+
+
+def test_equal_files_are_extracted_once(extraction: Extraction) -> None:
+    first, second, *_ = extraction.data.tracks()
+    shutil.copy(first.path, second.path)
+    store = extraction.run()
+    assert sorted(extraction.stored()) == sorted(set(extraction.everything()))
+    values = [store.read([track]).read_all() for track in extraction.data.tracks()[:2]]
+    np.testing.assert_array_equal(*values)
 
 
 def test_store_of_another_backbone_is_refused(extraction: Extraction) -> None:
@@ -299,7 +377,7 @@ def test_full_disk_is_said_before_and_during(
         "from datamodules.tracks import ClipPlace\n"
         "from datamodules.features.shards import ClipFeatures, write_shard\n"
         "from datamodules.errors import UserError\n"
-        "place = ClipPlace('t', 0, 1, 0.0, 1)\n"
+        "place = ClipPlace('t', 0, 1, 0.0)\n"
         "clip = ClipFeatures(place, np.zeros((3, 1, 50000), np.float16))\n"
         "try: write_shard(Path(sys.argv[3]), {'backbone': 'toy'}, [clip])\n"
         "except UserError as error: print(error)\n"
@@ -316,6 +394,65 @@ def test_full_disk_is_said_before_and_during(
     assert not list(extraction.folder.glob(".*.tmp"))
 
 
+@pytest.mark.parametrize(
+    ("seconds", "tail", "n_rows"),
+    [(None, None, 1), (0.1, None, 2), (0.1, 0.02, 3), (0.02, None, 12)],
+)
+def test_room_is_asked_for_every_clip_and_not_for_every_track(
+    extraction: Extraction,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float | None,
+    tail: float | None,
+    n_rows: int,
+) -> None:
+    """GiantSteps has four clips a track, EmoMusic nine; these notes last 0.25 s."""
+    asked: list[int] = []
+    monkeypatch.setattr(
+        extract_module, "check_free_space", lambda folder, needed, *_, **__: asked.append(needed)
+    )
+    monkeypatch.setattr(extract_module, "_MOST_HEADERS", 10)
+    cut = NSynthPitch(extraction.data.root, ClipRule(seconds, tail))
+    replace(extraction, data=cut).run()
+    assert asked == [72 * n_rows * (N_LAYERS + 1) * 2 * 2]
+
+
+def test_no_room_is_asked_for_audio_that_is_stored_under_other_names(
+    extraction: Extraction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extraction.run()
+    root = tmp_path / "moved"
+    shutil.copytree(extraction.data.root, root)
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+    replace(extraction, data=NSynthPitch(root, extraction.data.clip)).run()
+
+
+def test_files_that_other_ranks_have_read_just_after_they_were_written_are_read_again(
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is younger than the grain of a clock is remembered by nobody."""
+    extraction.run()
+    monkeypatch.setattr(extract_module, "fill_store", lambda *_, **__: None)  # as of a rank
+    fresh = replace(extraction, data=NSynthPitch(extraction.data.root, extraction.data.clip))
+    store = fresh.run()
+    assert not store.missing(fresh.data.tracks())
+
+
+def test_decoders_are_as_many_as_the_share_of_cores_allows(
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank of four on a machine of 64 cores, of which the job has 12."""
+    monkeypatch.setattr(extract_module, "n_cores", lambda: 12)
+    settings = replace(extraction.cell.extract, n_workers=None)
+    runner = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("cuda")), num_devices=4, world_size=32
+    )
+    loader = extract_module._loader(
+        runner, extraction.backbone, extraction.data, extraction.data.tracks(), {}, settings
+    )
+    assert loader.n_workers == 12 // 4 - 1
+
+
 def test_a_store_may_have_more_shards_than_a_process_may_open_files(
     extraction: Extraction,
 ) -> None:
@@ -327,7 +464,7 @@ def test_a_store_may_have_more_shards_than_a_process_may_open_files(
     resource.setrlimit(resource.RLIMIT_NOFILE, (n_open + 40, limits[1]))
     try:
         store = many.run()
-        clips = store.read([track.track_id for track in many.data.tracks()])
+        clips = store.read(many.data.tracks())
         assert len(many.shards()) == 72
         assert clips.read_all().shape == (N_LAYERS + 1, N_CLIPS * 72, 2)
     finally:
@@ -410,7 +547,7 @@ def test_two_processes_store_every_clip_once(settings: Callable[..., list[str]])
     arguments = settings("task=nsynth_pitch", "baseline=null", *quick)
     cell = compose_cell(arguments)
     extraction = Extraction(cell, make_data(cell), make_backbone(cell))  # type: ignore[arg-type]
-    everything = [(track.track_id, 0) for track in extraction.data.tracks()]
+    everything = extraction.everything(n_clips=1)
 
     kill_sweep_after_first_shard(arguments, extraction.folder)
     assert 0 < len(extraction.stored()) < len(everything)
@@ -475,12 +612,14 @@ def test_several_cells_are_extracted_in_one_process_group(
     other = parse_store_id((pieces.folder / STORE).read_text())
     assert (ids[0].clip_rule, other.clip_rule) == ("whole", "0.1s")
 
-    tracks = make_data(pitch).tracks()
+    (known,) = Path(pitch.paths.features).glob("known/*.jsonl")
+    tracks = KnownDigests(known).identify(make_data(pitch).tracks())
+    assert all(track.audio_id for track in tracks)
     for store_id in (ids[0], other):
         store = FeatureStore(Path(pitch.paths.features), store_id)
         assert not store.missing(tracks)
         assert len({path.name for path in store.folder.glob(PATTERN)}) > 1
-    assert len(list(Path(pitch.paths.features).iterdir())) == 2
+    assert len(list(Path(pitch.paths.features).glob("nsynth-*"))) == 2
 
 
 @pytest.mark.trial

@@ -1,7 +1,9 @@
 """The fate of a batch: stored and counted; after a signal the open shard is closed."""
 
+import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +13,14 @@ import pytest
 from conftest import RATE
 
 from datamodules.audio.clips import Clip
+from datamodules.audio.loader import ReadFile
+from datamodules.digests import KnownDigests, read_digest
 from datamodules.features.shards import ClipFeatures, ShardWriter
 from datamodules.tracks import ClipPlace, UnusableFile
 from mirprobe.extraction.writer import StoreWriter
 from mirprobe.progress import ProgressReport
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1)
 MODULE: Any = None  # the hooks' second argument, which the writer does not look at
 
 
@@ -24,15 +28,15 @@ def trainer(world_size: int = 1, is_global_zero: bool = True) -> Any:
     return SimpleNamespace(world_size=world_size, is_global_zero=is_global_zero)
 
 
-def clips(track_id: str, n_clips: int = 2) -> list[Clip]:
-    return [
-        Clip(ClipPlace(track_id, index, n_clips, 0.1 * index, 100), np.zeros(1600, np.float32))
-        for index in range(n_clips)
-    ]
+def file(name: str, n_clips: int = 2) -> ReadFile:
+    """A file with one track, which gives some clips."""
+    places = [ClipPlace(name, index, n_clips, 0.1 * index) for index in range(n_clips)]
+    return ReadFile(1, clips=[Clip(place, np.zeros(1600, np.float32), name) for place in places])
 
 
-def features(batch: list[Clip]) -> list[ClipFeatures]:
-    return [ClipFeatures(clip.place, np.ones((3, 1, 4), np.float16)) for clip in batch]
+def features(files: list[ReadFile]) -> list[ClipFeatures]:
+    clips = [clip for one in files for clip in one.clips]
+    return [ClipFeatures(clip.place, np.ones((3, 1, 4), np.float16)) for clip in clips]
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def writer(tmp_path: Path) -> Iterator[StoreWriter]:
     """A writer whose shards are never full."""
     shards = ShardWriter(tmp_path, {"backbone": "toy"}, shard_clips=1000)
     with ProgressReport("toy", 100, "tracks", quiet=True) as progress:
-        yield StoreWriter(shards, progress, RATE)
+        yield StoreWriter(shards, KnownDigests(tmp_path / "known.jsonl"), progress, RATE)
     shards.close()
 
 
@@ -53,21 +57,30 @@ def handlers() -> Iterator[dict[int, Any]]:
         signal.signal(number, handler)
 
 
-def end_batch(writer: StoreWriter, batch: list[Any], of: Any) -> None:
-    predicted = features([item for item in batch if isinstance(item, Clip)])
-    writer.write_on_batch_end(of, MODULE, predicted, None, batch, 0, 0)
+def end_batch(writer: StoreWriter, batch: list[ReadFile], of: Any) -> None:
+    writer.write_on_batch_end(of, MODULE, features(batch), None, batch, 0, 0)
 
 
 def test_tracks_and_seconds_are_counted_for_all_ranks(writer: StoreWriter) -> None:
     broken = UnusableFile("c", Path("c.wav"), "is empty (0 bytes)")
-    end_batch(writer, [*clips("a"), *clips("b", 3), broken], trainer(world_size=2))
+    batch = [file("a"), file("b", 3), ReadFile(1, unusable=[broken])]
+    end_batch(writer, batch, trainer(world_size=2))
     assert writer.progress.done == 2 * 3
     assert writer.progress.audio_s == pytest.approx(2 * 5 * 0.1)
     assert writer.unusable == [broken]
 
 
+def test_what_was_read_is_remembered_with_the_shard(writer: StoreWriter, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"sound")
+    os.utime(path, (1e9, 1e9))
+    end_batch(writer, [replace(file("a"), digest=read_digest(path))], trainer())
+    writer.on_predict_end(trainer(), MODULE)
+    assert KnownDigests(tmp_path / "known.jsonl").find(path) == read_digest(path).sha256
+
+
 def test_shards_are_written_at_the_end(writer: StoreWriter, tmp_path: Path) -> None:
-    end_batch(writer, clips("a"), trainer())
+    end_batch(writer, [file("a")], trainer())
     assert not list(tmp_path.glob("part-*.h5"))
     writer.on_predict_end(trainer(), MODULE)
     assert len(list(tmp_path.glob("part-*.h5"))) == 1
@@ -82,31 +95,51 @@ def test_a_signal_is_obeyed_after_the_batch_with_the_shard_on_disk(
     number: signal.Signals,
 ) -> None:
     writer.on_predict_start(trainer(), MODULE)
-    end_batch(writer, clips("a"), trainer())
+    end_batch(writer, [file("a")], trainer())
     signal.raise_signal(number)  # in the middle of the next forward pass: nothing happens yet
     assert not list(tmp_path.glob("part-*.h5"))
 
     with pytest.raises(SystemExit) as ended:
-        end_batch(writer, clips("b"), trainer())
+        end_batch(writer, [file("b")], trainer())
     assert ended.value.code == 128 + number
     assert len(list(tmp_path.glob("part-*.h5"))) == 1
     assert f"stopped by {number.name}: everything so far is stored" in capsys.readouterr().out
 
 
-def test_a_second_signal_ends_the_process_at_once(
+def test_a_second_ctrl_c_ends_the_process_at_once(
     writer: StoreWriter, handlers: dict[int, Any]
 ) -> None:
     writer.on_predict_start(trainer(), MODULE)
-    signal.raise_signal(signal.SIGUSR1)
-    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_comes_twice_loses_no_shard(
+    writer: StoreWriter, tmp_path: Path, handlers: dict[int, Any], number: signal.Signals
+) -> None:
+    """SLURM sends its warning to a rank and to the process that hands it on."""
+    writer.on_predict_start(trainer(), MODULE)
+    signal.raise_signal(number)
+    signal.raise_signal(number)
+    with pytest.raises(SystemExit) as ended:
+        end_batch(writer, [file("a")], trainer())
+    assert ended.value.code == 128 + number
+    assert len(list(tmp_path.glob("part-*.h5"))) == 1
+
+
+def test_what_nohup_ignores_stays_ignored(writer: StoreWriter, handlers: dict[int, Any]) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    writer.on_predict_start(trainer(), MODULE)
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def test_an_error_keeps_what_is_complete_and_gives_the_signals_back(
     writer: StoreWriter, tmp_path: Path, handlers: dict[int, Any]
 ) -> None:
     writer.on_predict_start(trainer(), MODULE)
-    end_batch(writer, clips("a"), trainer())
+    end_batch(writer, [file("a")], trainer())
     writer.on_exception(trainer(), MODULE, ValueError("of the backbone"))
     assert len(list(tmp_path.glob("part-*.h5"))) == 1
     assert {number: signal.getsignal(number) for number in SIGNALS} == handlers
@@ -123,18 +156,20 @@ def test_an_error_after_a_signal_is_its_consequence(
     assert ended.value.code == 128 + signal.SIGTERM
 
 
-def test_only_the_first_rank_says_that_it_was_stopped(
+def test_a_rank_leaves_without_a_word(
     writer: StoreWriter,
     handlers: dict[int, Any],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A rank leaves without the teardown of Lightning, which would wait for the others."""
+    """And without the teardown of Lightning, which would wait for the others; the process that
+    started the ranks says that they were stopped.
+    """
     codes: list[int] = []
     monkeypatch.setattr("os._exit", codes.append)
     writer.on_predict_start(trainer(2), MODULE)
     signal.raise_signal(signal.SIGTERM)
     with pytest.raises(SystemExit):  # only because the test has taken os._exit away
-        end_batch(writer, clips("a"), trainer(2, is_global_zero=False))
+        end_batch(writer, [file("a")], trainer(2, is_global_zero=True))
     assert codes == [128 + signal.SIGTERM]
     assert capsys.readouterr().out == ""

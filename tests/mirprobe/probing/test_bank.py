@@ -55,6 +55,13 @@ def test_initial_weights_follow_torch_linear_and_the_seed() -> None:
     assert not torch.equal(weight, other)
 
 
+def test_every_head_draws_weights_of_its_own() -> None:
+    bank = ProbeBank(HEADS, SIZE)
+    for name in ("hidden_weight", "hidden_bias", "output_weight", "output_bias"):
+        drawn = bank.get_parameter(name).flatten(1)
+        assert len(drawn.unique(dim=0)) == len(HEADS), name
+
+
 def plain_outputs(bank: ProbeBank, states: Tensor) -> list[Tensor]:
     """(B, C) of each head by itself: linear, ReLU, linear on its layer or its weighted sum."""
     outputs = []
@@ -129,6 +136,18 @@ def test_standardised_features_have_mean_zero_and_deviation_one_in_whatever_part
     assert deviation[2, 1] < 1e-3  # not blown up
     deviation[2, 1] = 1
     torch.testing.assert_close(deviation, torch.ones_like(deviation), atol=2e-3, rtol=0)
+
+
+def test_a_constant_feature_keeps_its_scale() -> None:
+    """Its deviation over train is zero, or a last bit; elsewhere it may be a little off."""
+    bank = ProbeBank(HEADS, SIZE)
+    values = features(500)
+    values[2, :, 1] = 0.1
+    bank.standardize([values.half()])
+    assert bank.scale[2, 0, 1] == 1
+
+    values[2, 0, 1] = 0.1001
+    assert (values - bank.mean)[2, 0, 1].abs() * bank.scale[2, 0, 1] < 1e-3
 
 
 def test_dropout_is_for_training_alone() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from datamodules.tracks import Kind
-from mirprobe.probing.controls import largest_class_score, largest_class_share
+from mirprobe.probing.controls import each_class, each_class_of_frames, equal_odds, mean_values
 from mirprobe.probing.kinds import KINDS
 from mirprobe.probing.outputs import TrackConfusion, TrackLogits
 
@@ -94,7 +94,8 @@ def test_frames_are_collected_as_confusions(mean_odds: bool) -> None:
     assert collector.compute().shape == (H, 5, C, C)
 
 
-def test_only_kinds_with_classes_have_a_most_frequent_one() -> None:
-    assert KINDS["classification"].majority is largest_class_share
-    assert KINDS["frames"].majority is largest_class_score
-    assert KINDS["multilabel"].majority is None and KINDS["regression"].majority is None
+def test_every_kind_has_constant_answers_of_its_own() -> None:
+    assert KINDS["classification"].constants is each_class
+    assert KINDS["frames"].constants is each_class_of_frames
+    assert KINDS["multilabel"].constants is equal_odds
+    assert KINDS["regression"].constants is mean_values

@@ -1,8 +1,13 @@
 """Outputs of clips and frames, collected into tracks whatever the batches."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import sklearn.metrics
 import torch
+from devices import DEVICES
 from torch import Tensor
 
 from mirprobe.probing.outputs import TrackConfusion, TrackLogits
@@ -13,15 +18,16 @@ TRACK = torch.tensor([0, 0, 0, 1, 2, 2, 3, 3, 3, 3])  # 3, 1, 2 and 4 clips
 LOGITS = torch.randn(H, len(TRACK), C, generator=torch.Generator().manual_seed(0)) * 10
 
 
-def collected(rows: Tensor, batch_size: int) -> TrackLogits:
-    metric = TrackLogits(H, N, C)
+def collected(rows: Tensor, batch_size: int, device: str = "cpu") -> TrackLogits:
+    metric = TrackLogits(H, N, C).to(device)
     for batch in rows.split(batch_size):
-        metric.update(LOGITS[:, batch], TRACK[batch])
+        metric.update(LOGITS[:, batch].to(device), TRACK[batch].to(device))
     return metric
 
 
-def test_logits_of_a_track_are_the_mean_over_its_clips_however_many() -> None:
-    result = collected(torch.arange(10), 10).compute()
+@pytest.mark.parametrize("device", DEVICES)
+def test_logits_of_a_track_are_the_mean_over_its_clips_however_many(device: str) -> None:
+    result = collected(torch.arange(10), 10, device).compute().cpu()
     assert result.shape == (H, N, C)
     assert result.dtype == torch.float32
     for track in range(N):
@@ -30,12 +36,15 @@ def test_logits_of_a_track_are_the_mean_over_its_clips_however_many() -> None:
         )
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 10])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_logits_do_not_depend_on_batch_size_and_order(batch_size: int, seed: int) -> None:
+def test_logits_do_not_depend_on_batch_size_and_order(
+    batch_size: int, seed: int, device: str
+) -> None:
     order = torch.randperm(10, generator=torch.Generator().manual_seed(seed))
     torch.testing.assert_close(
-        collected(order, batch_size).compute(),
+        collected(order, batch_size, device).compute().cpu(),
         collected(torch.arange(10), 10).compute(),
         rtol=1e-6,
         atol=1e-6,
@@ -98,6 +107,44 @@ def test_two_ranks_sum_to_the_same_logits_as_one_process() -> None:
         mine.distributed_available_fn = lambda: False
 
 
+RANKS_PROGRAM = """
+import sys; sys.path[:0] = sys.argv[4:]
+import torch
+from mirprobe.probing.outputs import TrackConfusion, TrackLogits
+rank, rendezvous, shares = int(sys.argv[1]), sys.argv[2], torch.load(sys.argv[3])
+torch.distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=2)
+logits, track, target = shares[rank]
+of_clips, of_frames = TrackLogits(3, 4, 5), TrackConfusion(3, 4, 5)
+of_clips.update(logits, track)
+of_frames.update(logits, track, target)
+gathered = of_clips.compute(), of_frames.compute()
+torch.save(gathered, f"{rendezvous}.{rank}")
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.trial
+def test_two_processes_gather_what_one_collects(tmp_path: Path) -> None:
+    """With the real gather of torch.distributed; a rank has clips of tracks that the other has."""
+    rows = torch.tensor([0, 3, 4, 9, 6]), torch.tensor([1, 2, 5, 7, 8])
+    shares = [(LOGITS[:, some], TRACK[some], TRACK[some] % C) for some in rows]
+    torch.save(shares, tmp_path / "shares.pt")
+    rendezvous = tmp_path / "rendezvous"
+    files = [str(rendezvous), str(tmp_path / "shares.pt")]
+    command = [sys.executable, "-c", RANKS_PROGRAM]
+    path = [entry for entry in sys.path if entry]
+    ranks = [subprocess.Popen([*command, str(rank), *files, *path]) for rank in range(2)]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+
+    whole = TrackConfusion(H, N, C)
+    whole.update(LOGITS, TRACK, TRACK % C)
+    for rank in range(2):
+        logits, counts = torch.load(f"{rendezvous}.{rank}")
+        expected = collected(torch.arange(10), 10).compute()
+        torch.testing.assert_close(logits, expected, rtol=1e-6, atol=1e-6)
+        assert torch.equal(counts, whole.compute())
+
+
 # -- frames ----------------------------------------------------------------------------------------
 
 N_CLASSES, N_TRACKS = 5, 30
@@ -118,20 +165,24 @@ def frames() -> tuple[Tensor, Tensor, Tensor]:
     return torch.where(is_right, target, guess), target, track
 
 
-def confusion(predicted: Tensor, target: Tensor, track: Tensor, batch_size: int) -> Tensor:
+def confusion(
+    predicted: Tensor, target: Tensor, track: Tensor, batch_size: int, device: str = "cpu"
+) -> Tensor:
     """(H, N, C, C) counts through the collector, in batches of that size."""
-    collector = TrackConfusion(len(predicted), N_TRACKS, N_CLASSES)
+    collector = TrackConfusion(len(predicted), N_TRACKS, N_CLASSES).to(device)
     logits = torch.nn.functional.one_hot(predicted, N_CLASSES).float()
     for batch in torch.arange(len(track)).split(batch_size):
-        collector.update(logits[:, batch], track[batch], target[batch])
-    counts: Tensor = collector.compute()
+        of_batch = logits[:, batch], track[batch], target[batch]
+        collector.update(*(tensor.to(device) for tensor in of_batch))
+    counts: Tensor = collector.compute().cpu()
     return counts
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_frames_are_counted_once_whatever_the_batches(batch_size: int) -> None:
+def test_frames_are_counted_once_whatever_the_batches(batch_size: int, device: str) -> None:
     predicted, target, track = frames()
-    counts = confusion(predicted, target, track, batch_size)
+    counts = confusion(predicted, target, track, batch_size, device)
     assert torch.equal(counts, confusion(predicted, target, track, 10**6))
     assert counts.sum(dim=(1, 2, 3)).tolist() == [len(track)] * 2
 

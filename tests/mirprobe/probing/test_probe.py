@@ -7,16 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from devices import GPU
 from toy_backbone import N_LAYERS, Statistics
 
+from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
 from datamodules.features.store import FeatureStore, store_id_text
+from datamodules.listing import hash_text, list_text
 from datamodules.task import TaskDataModule
 from mirprobe.assembly import Job, make_data
-from mirprobe.cell import STORE, Cell, read_cell
+from mirprobe.cell import STORE, Cell
 from mirprobe.extraction.extract import extract
-from mirprobe.probing.bank import WEIGHTED
+from mirprobe.probing.bank import WEIGHTED, ProbeBank
 from mirprobe.probing.probe import open_store, probe
+from mirprobe.probing.training import TrainedBank, train_bank
+from mirprobe.provenance import MadeOf, Result, result_of
 from mirprobe.results import Row, is_done, read_rows
 from mirprobe.settings import compose_cell
 
@@ -40,30 +45,45 @@ def data(cell: Cell) -> TaskDataModule:
 
 
 @pytest.fixture
-def store(cell: Cell, data: TaskDataModule) -> FeatureStore:
-    return extract(Job((cell,), (data,)), Statistics())
+def store(cell: Cell, data: TaskDataModule, store_folder: Path) -> FeatureStore:
+    return extract(Job((cell,), (data,), KnownDigests(store_folder / "known")), Statistics())
+
+
+def place_of(cell: Cell, data: TaskDataModule, store: FeatureStore) -> Result:
+    """Where the cell's results on these features go."""
+    tracks = hash_text(list_text(data.tracks(), audio=True))
+    return result_of(cell, MadeOf(store.id.fingerprint, tracks, store.id.hash))
 
 
 @pytest.fixture
-def rows(cell: Cell, data: TaskDataModule, store: FeatureStore) -> list[Row]:
-    return probe(cell, data, store)
+def place(cell: Cell, data: TaskDataModule, store: FeatureStore) -> Result:
+    return place_of(cell, data, store)
 
 
-def test_every_head_has_a_row_for_val_and_test(rows: list[Row], cell: Cell) -> None:
+@pytest.fixture
+def rows(cell: Cell, data: TaskDataModule, store: FeatureStore, place: Result) -> list[Row]:
+    return probe(cell, data, store, place)
+
+
+def test_every_head_has_a_row_for_val_and_test(rows: list[Row], cell: Cell, place: Result) -> None:
     assert [(row.split, row.head) for row in rows] == [
         (split, head) for split in ("val", "test") for head in HEADS
     ]
-    assert read_rows(cell.folder) == rows
+    assert read_rows(place.folder, cell.hash, cell.metrics) == rows
     for row in rows:
         assert row.ci_low <= row.value <= row.ci_high
         assert (row.model, row.task, row.seed) == ("toy", "nsynth_instrument", 0)
-        assert (row.n_tracks, row.majority, row.demo) == (24, pytest.approx(1 / 3), False)
+        assert (row.n_tracks["test"], row.constant, row.demo) == (24, pytest.approx(1 / 3), False)
         assert row.config_hash == cell.hash
         assert 1 <= row.epoch <= cell.protocol.max_epochs
 
 
-def test_a_row_names_the_store_it_was_made_of(rows: list[Row], store: FeatureStore) -> None:
-    assert {row.store_hash for row in rows} == {store.id.hash}
+def test_a_row_names_what_it_was_made_of(
+    rows: list[Row], store: FeatureStore, data: TaskDataModule
+) -> None:
+    listed = hash_text(list_text(data.tracks(), audio=True))
+    made_of = {(row.weights, row.tracks_hash, row.store_hash) for row in rows}
+    assert made_of == {(Statistics().fingerprint(), listed, store.id.hash)}
 
 
 def test_only_the_weighted_head_has_layer_weights(rows: list[Row]) -> None:
@@ -78,8 +98,8 @@ def test_only_the_weighted_head_has_layer_weights(rows: list[Row]) -> None:
             assert row.weights_start is None and row.weights_end is None
 
 
-def test_scores_follow_from_the_outputs_that_are_kept(rows: list[Row], cell: Cell) -> None:
-    with np.load(cell.folder / "predictions.npz") as kept:
+def test_scores_follow_from_the_outputs_that_are_kept(rows: list[Row], place: Result) -> None:
+    with np.load(place.folder / "predictions.npz") as kept:
         assert kept["heads"].tolist() == HEADS
         for split in ("val", "test"):
             logits, target = kept[f"{split}_logits"], kept[f"{split}_target"]
@@ -90,17 +110,58 @@ def test_scores_follow_from_the_outputs_that_are_kept(rows: list[Row], cell: Cel
             assert values == pytest.approx(right.tolist())
 
 
-def test_the_probes_and_the_settings_are_kept(rows: list[Row], cell: Cell) -> None:
-    probes = torch.load(cell.folder / "probes.pt", weights_only=True)
+def test_the_probes_are_kept(rows: list[Row], cell: Cell, place: Result) -> None:
+    probes = torch.load(place.folder / "probes.pt", weights_only=True)
     assert probes["hidden_weight"].shape == (len(HEADS), 2, cell.protocol.hidden)
     assert probes["layer_weights"].shape == (1, N_LAYERS)
-    assert read_cell(cell.folder / "config.yaml") == cell
+
+
+def test_the_protocol_and_the_seed_of_the_cell_reach_the_bank(
+    cell: Cell,
+    data: TaskDataModule,
+    store: FeatureStore,
+    place: Result,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A setting without effect would show in no score."""
+    banks: list[ProbeBank] = []
+
+    def watch(bank: ProbeBank, *arguments: object, **more: object) -> TrainedBank:
+        banks.append(bank)
+        return train_bank(bank, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("mirprobe.probing.probe.train_bank", watch)
+    settings = {"dropout": 0.35, "hidden": 9, "layer_weights_init": "normal", "max_epochs": 1}
+    other = replace(cell, seed=6, protocol=replace(cell.protocol, **settings))
+    rows = probe(other, data, store, place)
+
+    (bank,) = banks
+    assert (bank.dropout, bank.size.hidden) == (0.35, 9)
+    assert {head.seed for head in bank.heads} == {6}
+    for row in rows:
+        assert row.head != WEIGHTED or row.weights_start != pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize("device", [pytest.param("gpu", marks=GPU)])
+def test_on_a_gpu_rows_are_those_of_a_cpu(
+    cell: Cell, data: TaskDataModule, store: FeatureStore, place: Result, device: str
+) -> None:
+    """But for a track or two that stand on a boundary."""
+    short = replace(cell, seed=7, protocol=replace(cell.protocol, dropout=0.0, max_epochs=2))
+    on_cpu = probe(short, data, store, place)
+    on_gpu = probe(
+        replace(short, launcher=replace(cell.launcher, accelerator=device)), data, store, place
+    )
+    assert [row.head for row in on_gpu] == [row.head for row in on_cpu]
+    assert [row.value for row in on_gpu] == pytest.approx(
+        [row.value for row in on_cpu], abs=2.01 / 24
+    )
 
 
 def test_features_leave_the_memory_with_the_probes(
-    cell: Cell, data: TaskDataModule, store: FeatureStore
+    cell: Cell, data: TaskDataModule, store: FeatureStore, place: Result
 ) -> None:
-    probe(cell, data, store)
+    probe(cell, data, store, place)
     assert "features" not in vars(data)
 
 
@@ -111,17 +172,19 @@ def test_a_cell_is_not_done_before_its_other_files(
         raise UserError("no space left while writing probes.pt")
 
     other = replace(cell, seed=1)
+    place = place_of(other, data, store)
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(UserError, match="no space left"):
-        probe(other, data, store)
-    assert not is_done(other.folder)
+        probe(other, data, store, place)
+    assert place.folder.is_dir() and not is_done(place.folder)
 
 
 def test_features_that_are_missing_are_said_for_all_splits_at_once(
     cell: Cell, data: TaskDataModule, tmp_path: Path, store: FeatureStore
 ) -> None:
+    other, empty = replace(cell, seed=2), FeatureStore(tmp_path, store.id)
     with pytest.raises(UserError, match=r"96 of 96 tracks have no features in .*mirprobe extract"):
-        probe(replace(cell, seed=2), data, FeatureStore(tmp_path, store.id))
+        probe(other, data, empty, place_of(other, data, empty))
 
 
 # -- the store of a cell ---------------------------------------------------------------------------

@@ -115,6 +115,26 @@ def test_of_equal_layers_the_lowest_is_marked_as_in_the_table() -> None:
     assert (shown.red, shown.framed) == ({(0, 0)}, {(0, 1)})
 
 
+def test_a_layer_without_a_score_is_written_so_and_neither_red_nor_framed() -> None:
+    nan = float("nan")
+    partly = profile("Pitch", [nan, 50.0, 70.0], [nan, 60.0, 40.0])
+    nothing = profile("Key", [nan] * 3, [nan] * 3)
+    figure = draw_heat_maps([Panel("fcpe", [partly, nothing])], demo=False)
+    figure.draw_without_rendering()
+    shown = marks(figure)
+    assert (shown.red, shown.framed) == ({(0, 1)}, {(0, 2)})
+    pitch = {(0, 0): "failed", (0, 1): "60.0", (0, 2): "40.0"}
+    assert shown.numbers == pitch | {(1, layer): "failed" for layer in range(3)}
+    assert figure.get_supxlabel().endswith("; failed: no score")
+
+    image = figure.axes[0].images[0].get_array()
+    assert image is not None
+    shades = np.ma.filled(image, nan)
+    np.testing.assert_allclose(shades, [[nan, nan], [1, nan], [0, nan]])
+    whole = draw_heat_maps([Panel("fcpe", [PITCH])], demo=False)
+    assert "failed" not in whole.get_supxlabel()
+
+
 def test_every_panel_has_its_own_numbers_of_layers_and_tasks() -> None:
     shallow = profile("Pitch", [2.0, 1.0], [2.0, 1.0])
     panels = [Panel("fcpe", [PITCH, KEY]), Panel("other", [shallow])]

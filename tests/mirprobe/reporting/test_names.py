@@ -15,7 +15,7 @@ NAMES = ["task=nsynth_pitch", "baseline=null"]
 def differences(*overrides: str) -> list[Differences]:
     cells = compose_cells([*NAMES, *overrides])
     found = find_differences(cells)
-    return [found[cell.hash] for cell in cells]
+    return [found[cell.key] for cell in cells]
 
 
 def test_one_cell_differs_from_nothing() -> None:
@@ -73,12 +73,12 @@ def test_the_name_of_a_protocol_stands_for_what_its_file_sets(
     narrow = make_cell("protocol.name=narrow", "protocol.hidden=64")
     slow = make_cell("protocol.name=narrow", "protocol.hidden=64", "protocol.lr=1e-5")
     found = find_differences([wide, narrow])
-    assert found[wide.hash].protocol == ("protocol=wide",)
-    assert found[narrow.hash].protocol == ("protocol=narrow",)
+    assert found[wide.key].protocol == ("protocol=wide",)
+    assert found[narrow.key].protocol == ("protocol=narrow",)
 
     found = find_differences([wide, narrow, slow])
-    assert found[wide.hash].protocol == ("protocol=wide", "lr=0.001")
-    assert found[slow.hash].protocol == ("protocol=narrow", "lr=1e-05")
+    assert found[wide.key].protocol == ("protocol=wide", "lr=0.001")
+    assert found[slow.key].protocol == ("protocol=narrow", "lr=1e-05")
 
 
 @pytest.fixture

@@ -1,15 +1,19 @@
 """The report: rows made by hand into what is printed, averaged and drawn."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toy_rows import save_rows
+from toy_rows import MADE_OF, failed, save_rows
 
 from mirprobe.cell import Cell
+from mirprobe.provenance import result_of
 from mirprobe.reporting.figures import LayerProfile, Panel
 from mirprobe.reporting.report import make_figures, make_panels, report
 from mirprobe.reporting.table import make_table_rows
+from mirprobe.results import PREDICTIONS, PROBES, read_rows, write_rows
 
 Compose = Callable[..., list[Cell]]
 
@@ -104,6 +108,31 @@ def test_two_tables_of_ones_own_are_two_columns(compose: Compose, tmp_path: Path
     assert panel.profiles[1].test.tolist() == pytest.approx([70, 80])
 
 
+def test_two_checkpoints_are_two_panels(compose: Compose) -> None:
+    """Their settings are the same but for a path, which is in no hash."""
+    cells = compose("task=nsynth_pitch", "model.checkpoint=/a/one.pt,/a/two.pt", "baseline=null")
+    assert cells[0].hash == cells[1].hash
+    for number, cell in enumerate(cells):
+        made_of = replace(MADE_OF, weights=str(number))
+        save_rows(cell, [0.1, 0.2], [0.3, 0.4 + 0.1 * number], made_of=made_of)
+    panels = panels_of(cells)
+    assert [panel.title for panel in panels] == ["fcpe checkpoint=one.pt", "fcpe checkpoint=two.pt"]
+    scores = [profile.test.tolist() for panel in panels for profile in panel.profiles]
+    assert scores == [pytest.approx([30, 40]), pytest.approx([30, 50])]
+
+
+def test_two_roots_are_two_columns(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch", "data.root=/a/clean,/a/noisy", "baseline=null")
+    for number, cell in enumerate(cells):
+        made_of = replace(MADE_OF, tracks=str(number))
+        save_rows(cell, [0.1, 0.2], [0.3, 0.4 + 0.1 * number], made_of=made_of)
+    (panel,) = panels_of(cells)
+    names = [profile.task for profile in panel.profiles]
+    assert names == ["Pitch\nroot=clean", "Pitch\nroot=noisy"]
+    scores = [profile.test.tolist() for profile in panel.profiles]
+    assert scores == [pytest.approx([30, 40]), pytest.approx([30, 50])]
+
+
 def test_two_tasks_of_one_label_are_two_columns(compose: Compose) -> None:
     cells = compose("task=nsynth_pitch,nsynth_instrument", "task.label=Notes", "baseline=null")
     save_rows(cells[0], [0.1, 0.2], [0.3, 0.4])
@@ -116,8 +145,8 @@ def test_two_tasks_of_one_label_are_two_columns(compose: Compose) -> None:
 def test_metrics_of_a_task_are_columns_that_share_their_weights(compose: Compose) -> None:
     (cell,) = compose("task=emomusic_emotion", "baseline=null")
     first, second = cell.metrics
-    save_rows(cell, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6], weighted=0.5, metric=first)
-    path = cell.folder / "rows.jsonl"
+    result = save_rows(cell, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6], weighted=0.5, metric=first)
+    path = result.folder / "rows.jsonl"
     text = path.read_text()
     path.write_text(text + text.replace(first, second))
     (panel,) = panels_of([cell])
@@ -125,6 +154,23 @@ def test_metrics_of_a_task_are_columns_that_share_their_weights(compose: Compose
     assert [profile.weights is None for profile in panel.profiles] == [False, True]
     _, bars = (figure for _, figure in make_figures(make_table_rows([cell])))
     assert [axis.get_title() for axis in bars.axes] == ["Emotion"]
+
+
+def test_a_layer_that_failed_in_any_seed_has_no_mean(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch", "seed=0,1", "baseline=null")
+    for cell in cells:
+        save_rows(cell, [0.9, 0.5, 0.1], [0.2, 0.4, 0.6], weighted=0.5)
+    folder = result_of(cells[0], MADE_OF).folder
+    rows = read_rows(folder, cells[0].hash, cells[0].metrics)
+    bad = ("layer_01", "weighted")
+    write_rows(folder, [failed(row) if row.head in bad else row for row in rows])
+
+    (panel,) = panels_of(cells)
+    (profile,) = panel.profiles
+    assert profile.test.tolist() == pytest.approx([20, math.nan, 60], nan_ok=True)
+    assert profile.val.tolist() == pytest.approx([90, math.nan, 10], nan_ok=True)
+    assert profile.weights is None
+    assert [name for name, _ in make_figures(make_table_rows(cells))] == ["figure2"]
 
 
 def test_every_model_is_a_panel_with_the_tasks_it_has(compose: Compose) -> None:
@@ -166,6 +212,20 @@ def test_report_prints_the_table_and_writes_png_and_pdf(
     for name, content in written.items():
         assert content.startswith(b"\x89PNG" if name.endswith("png") else b"%PDF-")
         assert len(content) > 3000
+
+
+def test_a_result_that_lost_a_file_is_said(
+    pitch: list[Cell], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = result_of(pitch[1], MADE_OF).folder
+    (folder / PROBES).touch()
+    report(pitch)
+    remedy = "delete its rows.jsonl, and the same sweep makes them anew."
+    assert f"{folder} has lost predictions.npz: {remedy}" in capsys.readouterr().out
+
+    (folder / PREDICTIONS).touch()
+    report(pitch)
+    assert f"{folder} has lost" not in capsys.readouterr().out
 
 
 def test_report_prints_names_and_folders_as_they_are(

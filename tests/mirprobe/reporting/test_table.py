@@ -3,14 +3,18 @@
 import io
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from toy_rows import save_rows
+from toy_rows import MADE_OF, failed, make_rows, save_rows
 
+from datamodules.tracks import SPLITS, Split
 from mirprobe.cell import Cell
+from mirprobe.provenance import result_of
 from mirprobe.reporting.table import make_table, make_table_rows, notes, table_columns
+from mirprobe.results import read_rows, write_rows
 
 Compose = Callable[..., list[Cell]]
 
@@ -52,27 +56,137 @@ def test_a_line_shows_baseline_chosen_layer_oracle_and_weighted_sum(pitch: list[
         {
             "Task": "Pitch",
             "Metric": "accuracy",
-            "n": "24",
-            "Majority": "12.5",
+            "n": "48/24/24",
+            "Constant": "12.5",
             "fbank_chroma": "45.0 [35.0, 55.0]",
             "Model": "fcpe",
             "Best layer (by val)": "62.5 (1) [52.5, 72.5]",
             "Test oracle": "70.8 (2) [60.8, 80.8]",
-            "Weighted sum": "66.7 (2) [61.7, 71.7]",
+            "Weighted sum": "66.7 (2, moved 0.17) [61.7, 71.7]",
         }
     ]
 
 
 def test_an_incomplete_split_shows_found_and_expected(compose: Compose) -> None:
     cells = compose("task=gtzan_genre", "baseline=null", "data.root=/datasets")
-    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], n_tracks=289, n_expected=290)
-    assert printed(cells)[0]["n"] == "289/290"
+    expected = {"train": 443, "val": 197, "test": 290}
+    found = expected | {"test": 289}
+    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], n_tracks=found, n_expected=expected)
+    assert printed(cells)[0]["n"] == "443 of 443 197 of 197 289 of 290"
 
 
-def test_a_task_without_classes_has_no_majority(compose: Compose) -> None:
-    cells = compose("task=magnatagatune_tags", "baseline=null")
-    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], majority=None)
-    assert printed(cells)[0]["Majority"] == "-"
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_track_that_is_missing_shows_whatever_its_split(compose: Compose, split: Split) -> None:
+    """The README's own example, jazz.00054, is in train: its absence changed nothing printed."""
+    cells = compose("task=gtzan_genre", "baseline=null", "data.root=/datasets")
+    expected = {"train": 443, "val": 197, "test": 290}
+    found = expected | {split: expected[split] - 1}
+    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], n_tracks=found, n_expected=expected)
+    lines = [f"{found[each]} of {expected[each]}" for each in SPLITS]
+    assert printed(cells)[0]["n"] == " ".join(lines)
+
+
+def test_a_count_is_not_folded_within_a_number(compose: Compose) -> None:
+    """`289205/12678/409` above `6` would read as two numbers."""
+    cells = compose("task=nsynth_pitch", "seed=0,1", "baseline=null")
+    expected = {"train": 289205, "val": 12678, "test": 4096}
+    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], n_tracks=expected, n_expected=expected)
+    save_rows(cells[1], [0.5, 0.6], [0.5, 0.6], n_expected=expected)
+    for width in (90, 100, 120):
+        words = " ".join(print_table(cells, width=width)).split()
+        for text in ("289205/", "12678/", "4096", "289205", "12678"):
+            assert text in words, f"at {width}"
+
+
+def test_a_metric_without_a_constant_has_a_dash(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch", "baseline=null")
+    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], constant=None)
+    assert printed(cells)[0]["Constant"] == "-"
+
+
+def test_the_weighted_sum_says_how_far_its_weights_moved(compose: Compose) -> None:
+    """From a third each: the largest weight of three that hardly moved is no finding."""
+    cells = compose("task=nsynth_pitch,nsynth_instrument", "baseline=null")
+    save_rows(cells[0], [0.5] * 4, [0.5] * 4, weighted=0.7, weights=[0.33, 0.33, 0.34])
+    save_rows(cells[1], [0.5] * 4, [0.5] * 4, weighted=0.7, weights=[0.1, 0.8, 0.1])
+    hardly, far = printed(cells)
+    assert hardly["Weighted sum"] == "70.0 (3, moved 0.01) [65.0, 75.0]"
+    assert far["Weighted sum"] == "70.0 (2, moved 0.47) [65.0, 75.0]"
+    assert any(
+        "largest change of a softmax weight" in note for note in notes(make_table_rows(cells))
+    )
+
+
+# -- heads without a score -------------------------------------------------------------------------
+
+
+def fail(cell: Cell, *heads: str, split: Split | None = None) -> None:
+    """Marks heads of a cell as failed, on one split or on both."""
+    folder = result_of(cell, MADE_OF).folder
+    rows = read_rows(folder, cell.hash, cell.metrics)
+    changed = [
+        failed(row) if row.head in heads and split in (None, row.split) else row for row in rows
+    ]
+    write_rows(folder, changed)
+
+
+def test_a_head_without_a_score_is_not_chosen_and_named_below_the_table(
+    pitch: list[Cell],
+) -> None:
+    fail(pitch[1], "layer_01", "weighted")
+    (row,) = printed(pitch)
+    assert row["Best layer (by val)"] == "70.8 (2) [60.8, 80.8]"
+    assert row["Weighted sum"] == "failed"
+    reason = "failed: val score is not a number in any epoch"
+    assert f"fcpe, Pitch, accuracy, seed 0: layer_01, weighted {reason}." in notes(
+        make_table_rows(pitch)
+    )
+
+
+def test_a_chosen_layer_may_have_failed_on_test(pitch: list[Cell]) -> None:
+    fail(pitch[1], "layer_01", split="test")
+    (row,) = printed(pitch)
+    assert row["Best layer (by val)"] == "failed (1)"
+    assert row["Test oracle"] == "70.8 (2) [60.8, 80.8]"
+
+
+def test_a_metric_by_which_no_layer_has_a_score_failed(pitch: list[Cell]) -> None:
+    for cell in pitch:
+        fail(cell, "layer_00", "layer_01", "layer_02")
+    (row,) = printed(pitch)
+    columns = ("fbank_chroma", "Best layer (by val)", "Test oracle")
+    assert [row[name] for name in columns] == ["failed"] * 3
+    assert row["Weighted sum"] == "66.7 (2, moved 0.17) [61.7, 71.7]"
+    assert (row["n"], row["Constant"]) == ("48/24/24", "12.5")
+    text = "\n".join(notes(make_table_rows(pitch)))
+    assert "accuracy, seed 0: the baseline's layer_00 failed: val score is not a" in text
+
+
+def test_a_score_without_an_interval_says_why(compose: Compose) -> None:
+    (cell,) = compose("task=nsynth_pitch", "baseline=null")
+    nothing = {
+        "ci_low": None,
+        "ci_high": None,
+        "no_interval": "a score in 7 of 1000 resamples only",
+    }
+    rows = [replace(row, **nothing) for row in make_rows(cell, [0.5], [0.6])]  # type: ignore[arg-type]
+    save_rows(cell, [0.5], [0.6])
+    write_rows(result_of(cell, MADE_OF).folder, rows)
+    assert printed([cell])[0]["Best layer (by val)"] == "60.0 (0) no interval"
+    text = "\n".join(notes(make_table_rows([cell])))
+    assert "layer_00 no interval on test: a score in 7 of 1000 resamples only." in text
+
+
+def test_resamples_that_were_left_out_are_counted_below_the_table(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch,nsynth_instrument", "baseline=null")
+    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6])
+    assert "left out of its interval" not in "\n".join(notes(make_table_rows(cells[:1])))
+    save_rows(cells[1], [0.5, 0.6], [0.5, 0.6], n_left_out=13)
+    note = "Resamples in which a metric is not defined are left out of its interval: up to 13."
+    assert note in notes(make_table_rows(cells))
+
+
+# -- the notes -------------------------------------------------------------------------------------
 
 
 def test_demo_numbers_are_labelled_in_the_title_and_the_notes(
@@ -118,8 +232,7 @@ def test_every_task_is_a_line_beside_its_own_baseline(compose: Compose) -> None:
 def test_every_metric_of_a_task_is_a_line(compose: Compose) -> None:
     cells = compose("task=emomusic_emotion", "baseline=null")
     first, second = cells[0].metrics
-    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], metric=first)
-    path = cells[0].folder / "rows.jsonl"
+    path = save_rows(cells[0], [0.5, 0.6], [0.5, 0.6], metric=first).folder / "rows.jsonl"
     text = path.read_text()
     path.write_text(text + text.replace(first, second).replace("0.6", "0.7"))
     lines = [(row["Metric"], row["Best layer (by val)"][:8]) for row in printed(cells)]
@@ -230,6 +343,50 @@ def test_two_tables_of_ones_own_are_told_apart_by_their_files(
     assert [row["Setting"] for row in printed(cells)] == ["file=mine.csv", "file=yours.csv"]
 
 
+def test_two_roots_are_told_apart_and_each_stands_beside_its_own_baseline(
+    compose: Compose, tmp_path: Path
+) -> None:
+    cells = compose("task=nsynth_pitch", "data.root=/here/clean,/there/noisy")
+    for cell in cells:
+        value = 0.3 if cell.data.root == "/here/clean" else 0.1
+        made_of = replace(MADE_OF, tracks=str(value))
+        n = 1 if cell.is_baseline else 2
+        save_rows(cell, [value] * n, [value] * n, made_of=made_of)
+    rows = printed(cells)
+    assert [row["Setting"] for row in rows] == ["root=clean", "root=noisy"]
+    assert [row["fbank_chroma"][:4] for row in rows] == ["30.0", "10.0"]
+
+
+def test_equal_tables_beside_other_audio_have_a_baseline_each(
+    compose: Compose, tmp_path: Path
+) -> None:
+    """Their hash is the same, and no root is set: only the places tell them apart."""
+    tables = [tmp_path / name / "my.csv" for name in ("clean", "noisy")]
+    for table in tables:
+        table.parent.mkdir()
+        table.write_text("path,label\nx.wav,a\n")
+    cells = compose("task=manifest", f"task.options.file={tables[0]},{tables[1]}")
+    assert len({cell.hash for cell in cells}) == 2  # of the baseline and of fcpe
+    for cell in cells:
+        value = 0.3 if "clean" in cell.task.options["file"] else 0.1
+        made_of = replace(MADE_OF, tracks=str(value))
+        n = 1 if cell.is_baseline else 2
+        save_rows(cell, [value] * n, [value] * n, made_of=made_of)
+    assert [row["fbank_chroma"][:4] for row in printed(cells)] == ["30.0", "10.0"]
+
+
+def test_stale_rows_are_marked_and_a_note_says_what_that_is(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch", "seed=0,1", "baseline=null")
+    for cell in cells:
+        save_rows(cell, [0.5, 0.6], [0.5, 0.6], current=cell.seed == 1)
+    assert [row["State"] for row in printed(cells)] == ["stale", "current"]
+    text = "\n".join(notes(make_table_rows(cells)))
+    assert "Stale: files of labels, audio or weights are not those that the number" in text
+
+    assert "State" not in printed(cells[1:])[0]
+    assert "tale" not in "\n".join(notes(make_table_rows(cells[1:])))
+
+
 # -- plain text ------------------------------------------------------------------------------------
 
 
@@ -258,4 +415,5 @@ def test_nothing_is_cut_off_in_a_narrow_terminal(compose: Compose) -> None:
     rows = read_table(print_table(cells, width=90)[1:], joined_by="")
     settings = ["layer_weights_init=zeros"] * 2 + ["layer_weights_init=normal"] * 2
     assert sorted(row["Setting"] for row in rows) == sorted(settings)
-    assert {row["Weightedsum"].replace(" ", "") for row in rows} == {"70.0(1)[65.0,75.0]"}
+    sums = {row["Weightedsum"].replace(" ", "") for row in rows}
+    assert sums == {"70.0(1,moved0.00)[65.0,75.0]"}

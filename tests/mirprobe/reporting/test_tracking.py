@@ -7,21 +7,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toy_rows import make_rows
+from toy_rows import MADE_OF, failed, make_rows, save_rows
 from wandb_reader import OfflineRun, read_offline_runs
 
 from datamodules.errors import UserError
 from mirprobe.cell import Cell
+from mirprobe.provenance import MadeOf, Result, result_of
 from mirprobe.reporting.tracking import (
     choose_mode,
     is_tracked,
     layer_points,
     push,
     run_config,
+    run_id,
     run_summary,
+    track,
 )
 from mirprobe.results import Row, write_rows
 from mirprobe.settings import compose_cell
@@ -33,6 +37,13 @@ START, END = (0.5, 0.5), (0.3, 0.7)
 def rows_of(cell: Cell) -> list[Row]:
     """Layers 0..2, layer 1 best on val and layer 2 on test, and a weighted sum."""
     return make_rows(cell, VAL, TEST, weighted=0.7, weights=END)
+
+
+def result_of_cell(cell: Cell, made_of: MadeOf = MADE_OF) -> Result:
+    """A result of the cell that holds `rows_of` it."""
+    result = result_of(cell, made_of)
+    write_rows(result.folder, rows_of(cell))
+    return result
 
 
 def clean(environment: dict[str, str]) -> dict[str, str]:
@@ -77,9 +88,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OfflineRun]:
     places = [f"paths.runs={folder}/runs", "logger.mode=offline", "logger.project=probing"]
     for overrides in (["task=nsynth_pitch"], ["task=gtzan_genre", "data.root=/datasets", "seed=3"]):
         cell = compose_cell([*places, *overrides])
-        assert push(cell, rows_of(cell)) == "offline"
-        written = json.loads((cell.folder / "wandb.json").read_text())
-        assert written == {"run": cell.hash, "mode": "offline"}
+        result = result_of_cell(cell)
+        assert push(cell, result) == "offline"
+        written = json.loads((result.folder / "wandb.json").read_text())
+        assert written == {"run": f"{cell.hash}{MADE_OF.hash}", "mode": "offline"}
     os.environ.clear()
     os.environ.update(before)
     return {run.config["task"]: run for run in read_offline_runs(folder / "runs" / "wandb")}
@@ -88,7 +100,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OfflineRun]:
 def test_two_cells_make_two_finished_runs(runs: dict[str, OfflineRun]) -> None:
     assert set(runs) == {"nsynth_pitch", "gtzan_genre"}
     ids = {run.run_id for run in runs.values()}
-    assert ids == {run.config["config_hash"] for run in runs.values()}
+    assert ids == {run.config["config_hash"] + MADE_OF.hash for run in runs.values()}
     assert len(ids) == 2
     assert [run.exit_code for run in runs.values()] == [0, 0]
 
@@ -111,7 +123,9 @@ def test_the_config_holds_names_hashes_versions_and_all_settings(
     assert (config["demo"], config["store_hash"]) == (False, "ba9876543210")
     assert config["versions"] == {"torch": "2.11.0"}
     assert config["settings"]["protocol"]["hidden"] == 512
-    assert config["settings"]["data"]["root"] == "/datasets"
+    assert config["settings"]["data"] == {"demo": None, "exclude": []}
+    assert (config["data_root"], config["checkpoint"]) == ("/datasets", None)
+    assert (config["weights"], config["tracks_hash"]) == (MADE_OF.weights, MADE_OF.tracks)
     assert runs["nsynth_pitch"].config["demo"] is True
 
 
@@ -145,18 +159,21 @@ def test_the_summary_holds_the_chosen_layer_the_oracle_and_the_weighted_sum(
     summary = runs["nsynth_pitch"].summary
     assert (summary["best/layer"], summary["best/test"]) == (1, 0.625)
     assert (summary["oracle/layer"], summary["oracle/test"]) == (2, 0.75)
-    assert (summary["weighted/test"], summary["n_test"], summary["majority"]) == (0.7, 24, 0.125)
+    assert (summary["weighted/test"], summary["constant"]) == (0.7, 0.125)
+    assert [summary[f"n_{split}"] for split in ("train", "val", "test")] == [48, 24, 24]
+    assert "problems" not in summary
 
 
 def test_a_run_can_be_written_again_under_the_same_id(
     cell: Callable[..., Cell], tmp_path: Path
 ) -> None:
     pitch = cell("logger.mode=offline")
-    push(pitch, rows_of(pitch))
+    result = result_of_cell(pitch)
+    push(pitch, result)
     time.sleep(1.1)  # folders are named by the second
-    push(pitch, rows_of(pitch))
+    push(pitch, result)
     runs = read_offline_runs(tmp_path / "runs" / "wandb")
-    assert [run.run_id for run in runs] == [pitch.hash] * 2
+    assert [run.run_id for run in runs] == [run_id(pitch, result)] * 2
     for run in runs:
         assert run.series("probe/test_accuracy") == dict(enumerate(TEST))
 
@@ -186,6 +203,30 @@ def test_a_backbone_of_one_layer_has_one_point_and_no_weights(cell: Callable[...
     }
     rows = make_rows(baseline, [0.5], [0.4])
     assert run_summary(rows)["best/layer"] == 0
+
+
+def test_what_has_no_score_is_in_no_series_and_named_in_the_summary(
+    cell: Callable[..., Cell],
+) -> None:
+    bad = ("layer_01", "weighted")
+    rows = [failed(row) if row.head in bad else row for row in rows_of(cell())]
+    points = layer_points(rows)
+    assert [sorted(point) for point in points if point["layer"] == 1] == [["layer"]]
+    assert points[2]["probe/test_accuracy"] == TEST[2]
+    assert json.loads(json.dumps(points, allow_nan=False)) == points
+
+    summary = run_summary(rows)
+    assert summary["best/layer"] == summary["oracle/layer"] == 2
+    assert "weighted/test" not in summary
+    reason = "layer_01, weighted failed: val score is not a number in any epoch"
+    assert summary["problems"] == reason
+
+
+def test_where_no_layer_has_a_score_there_is_no_best(cell: Callable[..., Cell]) -> None:
+    rows = [failed(row) for row in rows_of(cell())]
+    summary = run_summary(rows)
+    assert not {"best/layer", "best/test", "oracle/layer", "oracle/test"} & set(summary)
+    assert summary["n_train"] == 48
 
 
 def test_config_and_summary_are_plain_json(cell: Callable[..., Cell]) -> None:
@@ -238,17 +279,50 @@ def test_an_unknown_mode_lists_the_known_ones(cell: Callable[..., Cell]) -> None
 
 def test_disabled_writes_nothing(cell: Callable[..., Cell], tmp_path: Path) -> None:
     silent = cell("logger=none")
-    assert is_tracked(silent)
-    assert push(silent, rows_of(silent)) == "disabled"
+    result = result_of(silent, MADE_OF)
+    assert is_tracked(silent, result)
+    assert push(silent, result) == "disabled"
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_cell_is_tracked_once_its_run_is_written(cell: Callable[..., Cell]) -> None:
+def test_a_result_is_tracked_once_its_run_is_written(cell: Callable[..., Cell]) -> None:
     pitch = cell()
-    assert not is_tracked(pitch)
-    pitch.folder.mkdir(parents=True)
-    (pitch.folder / "wandb.json").write_text("{}")
-    assert is_tracked(pitch)
+    result = result_of_cell(pitch)
+    assert not is_tracked(pitch, result)
+    (result.folder / "wandb.json").write_text("{}")
+    assert is_tracked(pitch, result)
+
+
+def test_results_of_other_content_are_runs_of_their_own(cell: Callable[..., Cell]) -> None:
+    pitch = cell()
+    before = result_of_cell(pitch)
+    (before.folder / "wandb.json").write_text("{}")
+    now = result_of_cell(pitch, replace(MADE_OF, tracks="other labels"))
+    assert is_tracked(pitch, before) and not is_tracked(pitch, now)
+    assert run_id(pitch, before) != run_id(pitch, now)
+
+
+def test_track_writes_what_has_rows_and_no_run(
+    cell: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pushed: list[tuple[Cell, Result]] = []
+
+    def pretend(pitch: Cell, result: Result, mode: str) -> str:
+        pushed.append((pitch, result))
+        (result.folder / "wandb.json").write_text("{}")
+        return mode
+
+    monkeypatch.setattr("mirprobe.reporting.tracking.push", pretend)
+    done, other, nothing = (cell("logger.mode=offline", f"seed={seed}") for seed in (0, 1, 2))
+    results = [save_rows(pitch, VAL, TEST) for pitch in (done, other)]
+    track([done, other, nothing])
+    assert pushed == [(done, results[0]), (other, results[1])]
+    assert "W&B: 2 runs, offline, in " in capsys.readouterr().out
+
+    track([done, other, nothing])
+    assert (len(pushed), capsys.readouterr().out) == (2, "")
+    track([done, nothing], again=True)
+    assert pushed[2:] == [(done, results[0])]
 
 
 # -- without a network -----------------------------------------------------------------------------
@@ -256,13 +330,13 @@ def test_a_cell_is_tracked_once_its_run_is_written(cell: Callable[..., Cell]) ->
 PUSH = """
 import sys, time
 from mirprobe.settings import compose_cell
-from mirprobe.results import read_rows
+from mirprobe.provenance import MadeOf, result_of
 from mirprobe.reporting.tracking import push
 cell = compose_cell(sys.argv[1:])
 start = time.monotonic()
-mode = push(cell, read_rows(cell.folder))
+mode = push(cell, result_of(cell, MADE_OF))
 print(mode, time.monotonic() - start)
-"""
+""".replace("MADE_OF", repr(MADE_OF))
 
 
 KEY = {"WANDB_API_KEY": "0" * 40}
@@ -294,7 +368,7 @@ def test_a_run_that_cannot_go_online_is_kept_offline_in_a_few_seconds_and_outsid
 ) -> None:
     settings = [f"logger.mode={mode}", "logger.timeout_s=2"]
     pitch = cell(*settings)
-    write_rows(pitch.folder, rows_of(pitch))
+    result = result_of_cell(pitch)
     (tmp_path / "home").mkdir()
     where = {"WANDB_BASE_URL": silent_server if server == "silent" else server} if server else {}
     command = [sys.executable, "-c", PUSH, f"paths.runs={tmp_path}/runs", *settings]
@@ -313,8 +387,8 @@ def test_a_run_that_cannot_go_online_is_kept_offline_in_a_few_seconds_and_outsid
     written, seconds = text.split()[-2:]
     assert written == "offline"
     assert float(seconds) < 8
-    assert json.loads((pitch.folder / "wandb.json").read_text())["mode"] == "offline"
+    assert json.loads((result.folder / "wandb.json").read_text())["mode"] == "offline"
     (run,) = read_offline_runs(tmp_path / "runs" / "wandb")
-    assert (run.run_id, run.exit_code) == (pitch.hash, 0)
+    assert (run.run_id, run.exit_code) == (run_id(pitch, result), 0)
     assert run.series("probe/val_accuracy") == dict(enumerate(VAL))
     assert list((tmp_path / "home").rglob("*")) == []

@@ -4,9 +4,11 @@ import mir_eval
 import pytest
 import sklearn.metrics
 import torch
+from devices import DEVICES
 from torch import Tensor
 
 from datamodules.errors import UserError
+from datamodules.tracks import Kind
 from mirprobe.probing.outputs import TrackConfusion
 from mirprobe.scoring.metrics import METRICS, key_table, metric_named, score_once
 
@@ -174,20 +176,22 @@ def test_a_class_without_frames_is_left_out_of_the_macro_mean() -> None:
 # -- counts ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(METRICS))
-def test_score_under_counts_is_the_score_of_the_resampled_tracks(name: str) -> None:
-    kind = METRICS[name].kind
+def example(kind: Kind) -> tuple[Tensor, Tensor]:
+    """Two heads' predictions and the targets that metrics of a kind score."""
     if kind == "classification":
-        predicted, target = drawn(2, 50, 24)
-    elif kind == "multilabel":
-        predicted, target = tags(7)
-    elif kind == "regression":
-        predicted, target = values()
-    else:
-        predicted, target = confusion(*frames())
+        return drawn(2, 50, 24)
+    if kind == "multilabel":
+        return tags(7)
+    return values() if kind == "regression" else confusion(*frames())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_score_under_counts_is_the_score_of_the_resampled_tracks(name: str, device: str) -> None:
+    predicted, target = example(METRICS[name].kind)
     rows = torch.randint(len(target), (3, len(target)), generator=torch.Generator().manual_seed(9))
     counts = torch.stack([torch.bincount(one, minlength=len(target)) for one in rows]).double()
-    scores = METRICS[name].score(predicted, target, counts)
+    scores = METRICS[name].score(predicted.to(device), target.to(device), counts.to(device)).cpu()
     for number, one in enumerate(rows):
         assert scores[:, number].tolist() == pytest.approx(
             once(name, predicted[:, one], target[one]), abs=1e-5

@@ -1,7 +1,8 @@
-"""Processes on this machine: the command they run, signals that reach them, how they end."""
+"""Processes on this machine: what they are started with, signals that reach them, how they end."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,9 +14,20 @@ from typing import Any
 import pytest
 
 from datamodules.errors import UserError
-from mirprobe.sweep.local import IS_CHILD, run_on_all_devices
+from datamodules.workers import n_cores
+from mirprobe.sweep import local
+from mirprobe.sweep.local import IS_CHILD, be_alone, check_world_size, run_on_all_devices
 
 Started = list[tuple[list[str], dict[str, Any]]]
+SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1)
+LAUNCHERS = (*local._SIZES, *local._RANKS, *local._OF_TORCH, IS_CHILD)
+RANK = "import os; rank = int(os.environ['LOCAL_RANK'])\n"
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in LAUNCHERS:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -26,7 +38,7 @@ def instead(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Started]:
     def replace(program: str) -> Started:
         started: Started = []
 
-        def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        def start(command: list[str], **options: Any) -> subprocess.Popen[str]:
             started.append((command, options))
             return popen([sys.executable, "-c", program], **options)
 
@@ -36,56 +48,231 @@ def instead(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Started]:
     return replace
 
 
-def test_one_command_takes_all_cells_in_a_process_group_of_its_own(
-    instead: Callable[[str], Started],
+def wait_for(*paths: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not all(path.exists() for path in paths):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# -- what the ranks are started with ---------------------------------------------------------------
+
+
+def test_every_rank_takes_all_cells_in_one_process_group(
+    instead: Callable[[str], Started], tmp_path: Path
 ) -> None:
-    started = instead("import os, sys; sys.exit(0 if os.getpgid(0) == os.getpid() else 1)")
-    run_on_all_devices([Path("/runs/a/config.yaml"), Path("/runs/b/config.yaml")])
-    ((command, options),) = started
-    assert command == [
-        sys.executable,
-        "-m",
-        "mirprobe",
-        "extract",
-        "--cell=/runs/a/config.yaml",
-        "--cell=/runs/b/config.yaml",
+    started = instead(
+        f"{RANK}open('{tmp_path}/' + str(rank), 'w').write(f'{{os.getpgid(0)}} {{os.getpid()}}')"
+    )
+    run_on_all_devices([Path("/runs/a/config.yaml"), Path("/runs/b/config.yaml")], 3)
+    assert [command for command, _ in started] == 3 * [
+        [
+            sys.executable,
+            "-m",
+            "mirprobe",
+            "extract",
+            "--cell=/runs/a/config.yaml",
+            "--cell=/runs/b/config.yaml",
+        ]
     ]
-    assert options["env"][IS_CHILD] == "1", "it ends with the process that started it"
+    seen = [(tmp_path / f"{rank}").read_text().split() for rank in range(3)]
+    first = seen[0][1]
+    assert {group for group, _ in seen} == {first} != {str(os.getpgid(0))}
+
+    variables = [options["env"] for _, options in started]
+    assert [one["LOCAL_RANK"] for one in variables] == ["0", "1", "2"]
+    assert {one["WORLD_SIZE"] for one in variables} == {"3"}
+    assert {one[IS_CHILD] for one in variables} == {str(os.getpid())}, "whom they must not outlive"
     assert IS_CHILD not in os.environ
 
 
-def test_a_failure_is_said_with_its_code(instead: Callable[[str], Started]) -> None:
-    instead("import sys; sys.exit(2)")
-    with pytest.raises(UserError, match="extraction ended with exit code 2: see its message above"):
-        run_on_all_devices([Path("config.yaml")])
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_goes_to_the_processes_and_ends_this_one_after_them(
-    instead: Callable[[str], Started], tmp_path: Path, number: signal.Signals
+def test_what_another_launcher_left_is_not_for_our_ranks(
+    instead: Callable[[str], Started], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The child says that it is ready, waits for the signal, and leaves its number in a file."""
-    ready, got = tmp_path / "ready", tmp_path / "got"
-    program = (
-        "import signal, sys, time; from pathlib import Path\n"
-        "def note(number, frame): Path({got!r}).write_text(str(number)); sys.exit(1)\n"
-        "signal.signal(signal.SIGINT, note); signal.signal(signal.SIGTERM, note)\n"
-        "Path({ready!r}).touch(); time.sleep(30)"
+    """The address of another job hangs, a port that a site has set collides."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        foreign = str(taken.getsockname()[1])
+        monkeypatch.setenv("MASTER_PORT", foreign)
+        monkeypatch.setenv("MASTER_ADDR", "node17.invalid")
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.setenv("GROUP_RANK", "4")
+        started = instead("pass")
+        run_on_all_devices([Path("config.yaml")], 2)
+
+    for _, options in started:
+        assert options["env"]["MASTER_ADDR"] == "127.0.0.1"
+        assert options["env"]["MASTER_PORT"] not in (foreign, "nonsense")
+        assert options["env"]["NODE_RANK"] == "0"
+        assert not {"RANK", "GROUP_RANK"} & set(options["env"])
+
+
+def test_ranks_share_the_cores_unless_somebody_has_said_how_many(
+    instead: Callable[[str], Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "n_cores", lambda: 12)
+    started = instead("pass")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    run_on_all_devices([Path("config.yaml")], 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    run_on_all_devices([Path("config.yaml")], 1)
+    assert [options["env"]["OMP_NUM_THREADS"] for _, options in started] == [*4 * ["3"], "2"]
+    assert n_cores() >= 1
+
+
+# -- copies that somebody else starts --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "0"},
+        {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"},
+        {"LOCAL_RANK": "3"},
+        {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "0"},
+    ],
+)
+def test_the_first_of_several_copies_says_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"one of several copies \(\w+=\d+.* start it once") as text:
+        be_alone()
+    assert "\n" not in str(text.value)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5"},
+        {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"},
+    ],
+)
+def test_the_other_copies_end_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        be_alone()
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"},  # a batch script, which runs once
+        {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},
+        {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "nonsense"},
+    ],
+)
+def test_a_process_that_is_alone_forgets_the_variables_of_a_launcher(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    be_alone()
+    assert not {"LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"} & set(os.environ)
+
+
+def test_a_rank_of_another_number_than_was_asked_for_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    check_world_size(8)
+    with pytest.raises(UserError, match=r"2 processes were asked for .* WORLD_SIZE=8 were started"):
+        check_world_size(2)
+
+
+# -- how they end ----------------------------------------------------------------------------------
+
+
+def test_what_several_ranks_say_is_said_once(
+    instead: Callable[[str], Started], capfd: pytest.CaptureFixture[str]
+) -> None:
+    instead(
+        "import sys; print('a warning', file=sys.stderr)\n"
+        "print('mirprobe: shard x is broken: delete it', file=sys.stderr); sys.exit(2)"
     )
-    instead(program.format(got=str(got), ready=str(ready)))
+    with pytest.raises(UserError) as caught:
+        run_on_all_devices([Path("config.yaml")], 2)
+    assert str(caught.value) == "shard x is broken: delete it"
+
+
+def test_a_failure_without_a_word_is_said_with_its_code(instead: Callable[[str], Started]) -> None:
+    instead(f"{RANK}import sys; sys.exit(3 * rank)")
+    with pytest.raises(UserError, match="process 2 of 2 that extracted ended with exit code 3"):
+        run_on_all_devices([Path("config.yaml")], 2)
+
+
+def test_where_one_rank_is_killed_the_others_close_and_it_is_named(
+    instead: Callable[[str], Started], tmp_path: Path
+) -> None:
+    closed = tmp_path / "closed"
+    instead(
+        f"{RANK}import signal, sys, time; from pathlib import Path\n"
+        f"def close(*_): Path('{closed}').touch(); sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, close)\n"
+        f"if rank == 0: Path('{tmp_path}/ready').touch(); time.sleep(30)\n"
+        f"while not Path('{tmp_path}/ready').exists(): time.sleep(0.01)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    start_s = time.monotonic()
+    with pytest.raises(
+        UserError,
+        match=r"process 2 of 2 that extracted was killed by SIGKILL \(perhaps for want of memory\)",
+    ):
+        run_on_all_devices([Path("config.yaml")], 2)
+    assert closed.exists() and time.monotonic() - start_s < 20
+
+
+def test_a_rank_that_does_not_end_is_ended(
+    instead: Callable[[str], Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits in a library for the one that was killed, where no handler of Python runs."""
+    monkeypatch.setattr(local, "_CLOSE_S", 0.5)
+    instead(
+        f"{RANK}import signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "if rank == 0: time.sleep(60)\n"
+        "time.sleep(0.5); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    start_s = time.monotonic()
+    with pytest.raises(UserError, match="process 2 of 2 that extracted was killed by SIGKILL"):
+        run_on_all_devices([Path("config.yaml")], 2)
+    assert time.monotonic() - start_s < 20
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_goes_to_all_ranks_and_ends_this_process_after_them(
+    instead: Callable[[str], Started],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:
+    """Each rank says that it is ready, waits for the signal, and leaves its number in a file."""
+    instead(
+        f"{RANK}import signal, sys, time; from pathlib import Path\n"
+        f"got = Path('{tmp_path}/got' + str(rank))\n"
+        "def note(number, _): got.write_text(str(number)); sys.exit(1)\n"
+        f"for number in {[int(one) for one in SIGNALS]}: signal.signal(number, note)\n"
+        f"Path(f'{tmp_path}/ready{{rank}}').touch(); time.sleep(30)"
+    )
 
     def send() -> None:
-        while not ready.exists():
-            time.sleep(0.01)
+        wait_for(tmp_path / "ready0", tmp_path / "ready1")
         os.kill(os.getpid(), number)
 
-    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(one) for one in SIGNALS]
     sender = threading.Thread(target=send)
     sender.start()
     with pytest.raises(SystemExit) as ended:
-        run_on_all_devices([Path("config.yaml")])
+        run_on_all_devices([Path("config.yaml")], 2)
     sender.join()
 
     assert ended.value.code == 128 + number
-    assert got.read_text() == str(int(number))
-    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert {(tmp_path / f"got{rank}").read_text() for rank in (0, 1)} == {str(int(number))}
+    assert [signal.getsignal(one) for one in SIGNALS] == handlers
+    assert f"stopped by {number.name}: everything so far is stored" in capsys.readouterr().out

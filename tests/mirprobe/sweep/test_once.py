@@ -1,7 +1,11 @@
 """Each question is answered once: labels, shards, weights, stores, processes."""
 
 import hashlib
+import os
 import pickle
+import shutil
+import socket
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +25,10 @@ from mirprobe import assembly
 from mirprobe.__main__ import main
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import STORE, Cell, read_cell
+from mirprobe.provenance import latest_result, stored_results
 from mirprobe.settings import compose_cells
 from mirprobe.sweep import run
+from mirprobe.sweep.local import IS_CHILD
 
 Settings = Callable[..., list[str]]
 QUICK = ("protocol.max_epochs=1", "extract.batch_seconds=5", "extract.shard_clips=40")
@@ -144,6 +150,9 @@ def refuse(what: str) -> Callable[..., Any]:
     return refused
 
 
+refuse_processes = refuse("processes were started")
+
+
 def shards_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob(PATTERN))
 
@@ -208,7 +217,7 @@ def test_a_command_on_stored_features_reads_each_shard_and_label_once(
     assert sorted(parsed) == ["NSynthInstrument", "NSynthPitch"]
     assert len(built) == n_built
 
-    are_done = {(cell.folder / "rows.jsonl").exists() for cell in compose_cells(arguments)}
+    are_done = {latest_result(cell) is not None for cell in compose_cells(arguments)}
     assert are_done == {verb != "extract"}
 
 
@@ -243,7 +252,7 @@ def test_weights_are_hashed_once_for_all_stores_of_a_backbone(
     settings: Settings, weighed: list[str], tmp_path: Path
 ) -> None:
     assert main(["extract", *settings(*RULES)]) == 0
-    assert len(list((tmp_path / "features").iterdir())) == 4
+    assert len(list((tmp_path / "features").glob("nsynth-*"))) == 4
     assert weighed == ["FCPE", "FbankChroma"]
 
 
@@ -265,15 +274,74 @@ def test_an_open_shard_holds_no_audio(settings: Settings, monkeypatch: pytest.Mo
     assert n_seen > 0
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("are_known", [True, False])
+def test_a_complete_store_that_cannot_be_written_is_used_and_left_alone(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    are_known: bool,
+    devices: int,
+) -> None:
+    """Somebody else's features, on files that this user has read before or not."""
+    arguments = settings(*LIGHT, f"launcher.devices={devices}")
+    assert main(["extract", *settings(*LIGHT)]) == 0
+    (folder,) = (tmp_path / "features").glob("nsynth-*")
+    if not are_known:
+        shutil.rmtree(tmp_path / "features" / "known")
+    times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+    access = os.access
+
+    def refuse(path: Path, mode: int) -> bool:
+        return not (mode == os.W_OK and Path(path) == folder) and access(path, mode)
+
+    monkeypatch.setattr(os, "access", refuse)
+    monkeypatch.setattr(run, "run_on_all_devices", refuse_processes)
+    assert main(["extract", *arguments]) == 0
+    assert main(["probe", *arguments]) == 0
+    assert main(["sweep", *arguments, "seed=1"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
+
+    if devices == 1:
+        next(folder.glob(PATTERN)).unlink()
+        assert main(["sweep", *arguments, "seed=2"]) == 2
+        assert f"cannot write in the folder {folder}" in capsys.readouterr().err
+
+
+def test_probes_read_the_files_whose_digests_are_lost(settings: Settings, tmp_path: Path) -> None:
+    assert main(["extract", *settings(*LIGHT)]) == 0
+    shutil.rmtree(tmp_path / "features" / "known", ignore_errors=True)
+    assert main(["probe", *settings(*LIGHT)]) == 0
+
+
+def test_what_a_killed_writer_left_among_the_results_is_cleared(
+    settings: Settings, tmp_path: Path
+) -> None:
+    (cell,) = compose_cells(settings(*LIGHT))
+    process = subprocess.Popen(["true"])
+    process.wait()
+    cell.folder.mkdir(parents=True)
+    left = cell.folder / f".config.yaml.0123abcd-{process.pid}@{socket.gethostname()}.tmp"
+    left.write_text("half a line")
+    assert main(["sweep", *settings(*LIGHT)]) == 0
+    assert not list((tmp_path / "runs").rglob(".*.tmp"))
+
+
 # -- several devices -------------------------------------------------------------------------------
 
 
-def in_this_process(started: list[list[Cell]]) -> Callable[[Sequence[Path]], None]:
+def in_this_process(
+    started: list[list[Cell]], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Sequence[Path], int], None]:
     """Stands in for the processes of two devices: extracts here, and notes the cells."""
+    monkeypatch.setenv(IS_CHILD, str(os.getppid()))
 
-    def extract(files: Sequence[Path]) -> None:
+    def extract(files: Sequence[Path], n_ranks: int) -> None:
         cells = [read_cell(file) for file in files]
         started.append(cells)
+        assert n_ranks == 2
         run.extract_here(
             [replace(cell, launcher=replace(cell.launcher, devices=1)) for cell in cells]
         )
@@ -285,9 +353,9 @@ def test_one_group_of_processes_extracts_all_cells_of_a_store(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[list[Cell]] = []
-    monkeypatch.setattr(run, "run_on_all_devices", in_this_process(started))
+    monkeypatch.setattr(run, "run_on_all_devices", in_this_process(started, monkeypatch))
     arguments = settings(*TASKS, "launcher.devices=2")
-    assert main(["extract", *arguments]) == 0
+    assert main(["sweep", *arguments]) == 0
 
     names = [[f"{cell.model_name} {cell.task.name}" for cell in cells] for cells in started]
     assert names == [
@@ -301,24 +369,23 @@ def test_one_group_of_processes_extracts_all_cells_of_a_store(
 def test_no_process_is_started_where_no_features_are_missing(
     stored: Settings, monkeypatch: pytest.MonkeyPatch, verb: str, seed: int
 ) -> None:
-    monkeypatch.setattr(run, "run_on_all_devices", refuse("processes were started"))
+    monkeypatch.setattr(run, "run_on_all_devices", refuse_processes)
     arguments = stored("launcher.devices=2", f"seed={seed}")
     assert main([verb, *arguments]) == 0
     assert all(len(ids) == 1 for ids in stores_of(compose_cells(arguments)).values())
 
 
-def test_changed_audio_is_noticed_without_a_process(
-    settings: Settings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_changed_audio_is_noticed_and_computed_beside_the_old(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_notes(tmp_path / "own", per_pitch={"train": 1, "valid": 1, "test": 1})
     arguments = [*settings(*LIGHT), f"data.root={root}"]
-    assert main(["extract", *arguments]) == 0
+    (cell,) = compose_cells(arguments)
+    assert main(["sweep", *arguments]) == 0
     changed = next(root.rglob("*.wav"))
     soundfile.write(changed, [0.0] * 5000, RATE)
 
-    monkeypatch.setattr(run, "run_on_all_devices", refuse("processes were started"))
-    assert main(["sweep", *arguments, "launcher.devices=2"]) == 2
-    assert "1 nsynth files are not those that the stored features" in capsys.readouterr().err
+    assert main(["sweep", *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert "not what it was made of before (audio changed: 1 of 72)" in shown
+    assert len(stored_results(cell)) == 2

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from datamodules.digests import KnownDigests
 from mirprobe.__main__ import main
 from mirprobe.assembly import make_data
 from mirprobe.cell import Cell
 from mirprobe.probing.probe import open_store
+from mirprobe.provenance import stored_results
 from mirprobe.results import read_rows
 from mirprobe.scoring.selection import best_layer
 from mirprobe.settings import compose_cells
@@ -25,11 +27,17 @@ from mirprobe.settings import compose_cells
 TASKS = "task=nsynth_pitch,nsynth_instrument"
 
 
+def result_folder(cell: Cell) -> Path:
+    """Of the only result of a cell."""
+    (result,) = stored_results(cell)
+    return result.folder
+
+
 def rows_of(arguments: list[str]) -> list[dict[str, object]]:
     return [
         json.loads(line)
         for cell in compose_cells(arguments)
-        for line in (cell.folder / "rows.jsonl").read_text().splitlines()
+        for line in (result_folder(cell) / "rows.jsonl").read_text().splitlines()
     ]
 
 
@@ -43,18 +51,19 @@ def test_sweep_from_nothing_to_table_and_figures(
 
     cells = compose_cells(arguments)
     assert [cell.model_name for cell in cells] == ["fbank_chroma", "fcpe"] * 2
-    rows = read_rows(cells[1].folder)
+    rows = read_rows(result_folder(cells[1]), cells[1].hash, cells[1].metrics)
     layers = [(f"layer_{n:02d}", "val") for n in range(7)]
     assert [(row.head, row.split) for row in rows[:8]] == [*layers, ("weighted", "val")]
-    assert {row.n_tracks for row in rows} == {24}
-    assert {row.n_expected for row in rows} == {12678, 4096}
+    n_tracks, n_expected = rows[0].n_tracks, rows[0].n_expected
+    assert n_tracks == {"train": 48, "val": 24, "test": 24}
+    assert n_expected == {"train": 289205, "val": 12678, "test": 4096}
     assert best_layer(rows, "val").value > 0.6, "pitch of clean tones is easy"
     assert all(row.ci_low <= row.value <= row.ci_high for row in rows)
 
     weighted = next(row for row in rows if row.head == "weighted")
     assert weighted.weights_start == pytest.approx([1 / 6] * 6)
     assert sum(weighted.weights_end or []) == pytest.approx(1)
-    with np.load(cells[1].folder / "predictions.npz") as stored:
+    with np.load(result_folder(cells[1]) / "predictions.npz") as stored:
         right = stored["test_logits"].argmax(axis=2) == stored["test_target"]
     on_test = [row.value for row in rows if row.split == "test"]
     assert on_test == pytest.approx(right.mean(axis=1).tolist())
@@ -109,19 +118,20 @@ def wait_for(pattern: str, folder: Path, process: subprocess.Popen[bytes], n: in
         time.sleep(0.005)
 
 
-def stored_tracks(folder: Path) -> list[str]:
-    """Track of every clip in every shard, read with nothing of ours."""
+def stored_audio(folder: Path) -> list[str]:
+    """Audio of every clip in every shard, read with nothing of ours."""
     found: list[str] = []
     for path in folder.glob("features/*/part-*.h5"):
         with h5py.File(path) as shard:
-            found += list(shard["track_id"].asstr()[:])
+            found += list(shard["audio_id"].asstr()[:])
     return found
 
 
 def features_of(cell: Cell) -> NDArray[np.float16]:
     """(L+1, N, D) features of the cell's tracks, clip after clip, in the order of their ids."""
-    track_ids = [track.track_id for track in make_data(cell).tracks()]
-    return open_store(cell).read(track_ids).read_all()
+    (known,) = Path(cell.paths.features).glob("known/*.jsonl")
+    tracks = KnownDigests(known).identify(make_data(cell).tracks())
+    return open_store(cell).read(tracks).read_all()
 
 
 @pytest.mark.trial
@@ -144,20 +154,20 @@ def test_killed_sweep_goes_on_and_loses_at_most_the_open_shard(
         out = process.communicate(timeout=30)[0].decode()
         assert process.returncode == code, out[-2000:]
         assert "Traceback" not in out
-        stored = stored_tracks(killed)
+        stored = stored_audio(killed)
         assert len(stored) == len(set(stored)) >= n_before + 8
         n_before = len(stored)
     assert n_before < 96
 
     process = start(arguments)
-    wait_for("runs/fcpe/nsynth_pitch/*/rows.jsonl", killed, process)
+    wait_for("runs/fcpe/nsynth_pitch/*/*/rows.jsonl", killed, process)
     process.kill()
     process.communicate(timeout=30)
-    instrument = "runs/fcpe/nsynth_instrument/*/rows.jsonl"
+    instrument = "runs/fcpe/nsynth_instrument/*/*/rows.jsonl"
     assert not list(killed.glob(instrument)), "killed too late to be a test"
 
     assert main(["sweep", *arguments]) == 0
-    stored = stored_tracks(killed)
+    stored = stored_audio(killed)
     assert len(stored) == len(set(stored)) == 96
     assert not list(killed.glob("features/*/.*.tmp"))
 

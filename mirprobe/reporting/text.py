@@ -1,0 +1,66 @@
+"""Numbers of rows in words: what tables and printed lines say alike.
+
+Conventions: scores are per cent with one digit, layers stand in round brackets, intervals in square
+ones. Everything is plain text.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from datamodules.tracks import SPLITS
+from mirprobe.results import Row
+
+FAILED, NO_INTERVAL = "failed", "no interval"
+
+
+def score_text(row: Row, detail: str = "") -> str:
+    """A score, and what to say of it in brackets: `93.6 (3)`; `failed (3)` without a score."""
+    number = FAILED if row.value is None else f"{100 * row.value:.1f}"
+    return f"{number} ({detail})" if detail else number
+
+
+def interval_text(row: Row) -> str:
+    """The interval of a score; nothing for a head without a score."""
+    if row.value is None:
+        return ""
+    if row.ci_low is None or row.ci_high is None:
+        return NO_INTERVAL
+    return f"[{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}]"
+
+
+def counts_text(row: Row) -> str:
+    """Tracks of train, val and test, and those of the complete dataset where some are missing.
+
+    They are `443/197/290`, or `442/197/290 of 443/197/290`.
+    """
+    found, expected = (
+        "/".join(str(counts[split]) for split in SPLITS)
+        for counts in (row.n_tracks, row.n_expected)
+    )
+    return found if found == expected else f"{found} of {expected}"
+
+
+def layer_text(row: Row) -> str:
+    """The layer of a head; of a weighted sum the one of the largest weight, and how far it moved.
+
+    `2, moved 0.03` says that of the softmax weights, which sum to 1, the one that changed most is
+    0.03 from its start. Weights are of layers 1..L.
+    """
+    if row.layer is not None:
+        return str(row.layer)
+    if row.weights_start is None or row.weights_end is None:
+        return ""
+    start, end = np.array(row.weights_start), np.array(row.weights_end)
+    return f"{end.argmax() + 1}, moved {abs(end - start).max():.2f}"
+
+
+def problems(rows: Sequence[Row]) -> list[str]:
+    """What is missing of these rows, and why: a line for each reason, with all heads it is of."""
+    heads: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.failed is not None:
+            heads.setdefault(f"failed: {row.failed}", {})[row.head] = None
+        elif row.no_interval is not None:
+            heads.setdefault(f"no interval on {row.split}: {row.no_interval}", {})[row.head] = None
+    return [f"{', '.join(names)} {reason}" for reason, names in heads.items()]
