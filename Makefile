@@ -49,8 +49,9 @@ data: $(READY)  ## passport of TASK's data under ARGS="data.root=DIR" (else the 
 test: $(READY)  ## the tests: units, golden numbers, one run from end to end
 	@$(BIN)/python -m pytest
 
-trial: $(READY)  ## the long tests: kills, several processes, whole tasks
+trial: $(READY)  ## the long tests: kills, several processes, whole tasks; then the mutations
 	@$(BIN)/python -m pytest -m trial
+	@$(MAKE) --no-print-directory mutations
 
 mutations: $(READY)  ## single changes to the code, each of which some test must notice
 	@$(BIN)/python -m pytest -m mutation tests/mutations
