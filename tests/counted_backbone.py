@@ -4,9 +4,8 @@ import os
 import time
 from pathlib import Path
 
-from torch import Tensor
-
 from file_backbone import FileBackbone
+from torch import Tensor
 
 VARIABLE = "COUNTED"  # names the file, to which each process adds its rank
 

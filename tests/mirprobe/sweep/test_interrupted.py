@@ -10,7 +10,6 @@ from pathlib import Path
 
 import h5py
 import pytest
-
 from counted_backbone import VARIABLE
 
 Settings = Callable[..., list[str]]
