@@ -1,16 +1,20 @@
-# Calls only; what happens is in `mirprobe --help`. Variables: MODEL, TASK, ARGS (any Hydra override), PYTHON.
+# Calls only; what happens is in `mirprobe --help`. Variables: MODEL, TASK, LAUNCHER, DRY_RUN,
+# ARGS (any Hydra override), PYTHON.
 .DEFAULT_GOAL := help
-.PHONY: help install sweep extract probe report data test trial mutations check bench pins clean
+.PHONY: help install sweep extract probe report plan status data test trial mutations check bench pins clean
 
 PYTHON ?= python3
 MODEL ?= fcpe
 TASK ?=
+LAUNCHER ?=
+DRY_RUN ?=
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PINS := .ci/requirements.txt
-SETTINGS = model=$(MODEL) $(if $(TASK),task=$(TASK)) $(ARGS)
+SETTINGS = model=$(MODEL) $(if $(TASK),task=$(TASK)) $(if $(LAUNCHER),launcher=$(LAUNCHER)) $(ARGS)
+DRY = $(if $(filter-out 0,$(DRY_RUN)),--dry-run)
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,16 +36,22 @@ $(READY): $(PINS) pyproject.toml
 install: $(READY)  ## make .venv with the pinned packages (part of every other target)
 
 sweep: $(READY)  ## features, probes, W&B, table and figures of MODEL on TASK; goes on where it was stopped
-	@$(BIN)/mirprobe sweep $(SETTINGS)
+	@$(BIN)/mirprobe sweep $(DRY) $(SETTINGS)
 
 extract: $(READY)  ## features of all layers only
-	@$(BIN)/mirprobe extract $(SETTINGS)
+	@$(BIN)/mirprobe extract $(DRY) $(SETTINGS)
 
 probe: $(READY)  ## probes on stored features only
-	@$(BIN)/mirprobe probe $(SETTINGS)
+	@$(BIN)/mirprobe probe $(DRY) $(SETTINGS)
 
 report: $(READY)  ## table and figures of what is done
 	@$(BIN)/mirprobe report $(SETTINGS)
+
+plan: $(READY)  ## what a sweep would do and cost: disk, downloads, hours, by a dry run on a few clips
+	@$(BIN)/mirprobe plan $(SETTINGS)
+
+status: $(READY)  ## what is done, queued, running, failed or missing, and where the logs are
+	@$(BIN)/mirprobe status $(SETTINGS)
 
 data: $(READY)  ## passport of TASK's data under ARGS="data.root=DIR" (else the demo's), and how to get it
 	@$(BIN)/mirprobe data $(SETTINGS)

@@ -191,12 +191,17 @@ def check_free_space(
     Raises:
         UserError: the disk of `folder` has less space.
     """
-    free_bytes = shutil.disk_usage(folder).free
-    if needed_bytes > free_bytes:
+    found_bytes = free_bytes(folder)
+    if needed_bytes > found_bytes:
         raise UserError(
             f"no space for {what}: {needed_bytes / 1e9:.2f} GB needed at least, "
-            f"{free_bytes / 1e9:.2f} GB free under {folder}. Free some, or {remedy}"
+            f"{found_bytes / 1e9:.2f} GB free under {folder}. Free some, or {remedy}"
         )
+
+
+def free_bytes(folder: Path) -> int:
+    """What is free on the disk of a folder that exists, for this user."""
+    return shutil.disk_usage(folder).free
 
 
 def is_disk_full(error: OSError) -> bool:

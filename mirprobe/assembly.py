@@ -7,6 +7,8 @@ at: nothing below is ever resolved, since a cell file can come from anybody.
 
 import importlib
 import inspect
+import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +18,9 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.accelerators import CUDAAccelerator
 
 from datamodules.audio.decode import RESAMPLER
@@ -27,7 +32,7 @@ from datamodules.features.store import FeatureStore, StoreId
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Track
 from mirprobe.backbones.backbone import Backbone
-from mirprobe.cell import Cell
+from mirprobe.cell import Cell, LauncherConfig, tasks_per_node
 from mirprobe.progress import ProgressReport
 from mirprobe.provenance import Inputs
 from mirprobe.scoring.metrics import METRICS, metric_named
@@ -115,7 +120,7 @@ def check_weights(cell: Cell) -> None:
     Raises:
         UserError: it is not there.
     """
-    file = _weights_file(cell)
+    file = weights_file(cell)
     if file is not None and not file.is_file():
         raise UserError(
             f"no weights for model {cell.model['name']}: {file} does not exist. Set "
@@ -123,7 +128,12 @@ def check_weights(cell: Cell) -> None:
         )
 
 
-def _weights_file(cell: Cell) -> Path | None:
+def weights_file(cell: Cell) -> Path | None:
+    """The file that a cell's weights are read from; None where none is.
+
+    Raises:
+        UserError: the published file is not on this machine.
+    """
     weights, checkpoint = cell.model.get("weights"), cell.model.get("checkpoint")
     return backbone_class(cell).weights_file(weights, checkpoint)
 
@@ -134,7 +144,7 @@ def inputs_of(cell: Cell, data: TaskDataModule) -> Inputs:
 
     # A machine that only probes has no weights: published ones are always the same.
     with suppress(UserError):
-        weights = _weights_file(cell)
+        weights = weights_file(cell)
         if weights is not None:
             files = [*files, weights]
     return Inputs(
@@ -292,7 +302,8 @@ MOST_PROCESSES = 256  # of one machine; each loads a backbone of its own
 
 
 def n_devices(cell: Cell) -> int:
-    """Processes that extract: `launcher.devices`, where auto is every GPU or one on a CPU.
+    """Processes of this node that extract: `launcher.devices`, where auto is every GPU or one on a
+    CPU; under srun as many as the script has asked for.
 
     Raises:
         UserError: the accelerator is unknown or absent, or `launcher.devices` is not auto or a
@@ -311,6 +322,9 @@ def n_devices(cell: Cell) -> int:
         raise UserError(
             f"launcher.accelerator={accelerator}, but this machine has none: set auto or cpu"
         )
+
+    if is_under_srun(cell):
+        return _devices_of_node(cell.launcher, n_gpus)
 
     on_gpu = n_gpus > 0 and accelerator in ("auto", "gpu")
     if devices == "auto":
@@ -332,11 +346,49 @@ def n_devices(cell: Cell) -> int:
     return devices
 
 
+def _devices_of_node(launcher: LauncherConfig, n_gpus: int) -> int:
+    """Processes of this node, under srun: a GPU that was asked for and is not seen is an error."""
+    asked = launcher.gpus_per_node
+    if asked is not None and launcher.accelerator != "cpu" and n_gpus < asked:
+        raise UserError(
+            f"{asked} GPUs were asked for (launcher.gpus_per_node), but torch sees {n_gpus} on "
+            f"{socket.gethostname()}: look at its driver with nvidia-smi, or keep away from it "
+            "with launcher.exclude"
+        )
+    return tasks_per_node(launcher)
+
+
+def is_under_srun(cell: Cell) -> bool:
+    """Whether srun has started this process, from a script that SLURM was given for the cell."""
+    return cell.launcher.name == "slurm" and "SLURM_STEP_NUM_TASKS" in os.environ
+
+
+def n_nodes(cell: Cell) -> int:
+    """Nodes that extract together: `launcher.nodes` under srun, else this one."""
+    return cell.launcher.nodes if is_under_srun(cell) else 1
+
+
+def environment(cell: Cell) -> ClusterEnvironment:
+    """Who has started the ranks: srun, or this package's own launcher.
+
+    Lightning's SLURM environment counts tasks, whoever has started this process, and its handler of
+    SLURM's warning waits for ever where only one rank gets it: ours only remembers the signal.
+    """
+    if is_under_srun(cell):
+        return SLURMEnvironment(auto_requeue=False)
+    return LightningEnvironment()
+
+
 def probe_accelerator(cell: Cell) -> str:
     """The accelerator that trains probes: as set, but for a Mac."""
     if torch.backends.mps.is_available():
         return "cpu"  # a Mac's GPU has no float64 to collect scores in
     return str(cell.launcher.accelerator)
+
+
+def pooling_name(frame_rate: float | None) -> str:
+    """How a store's id says what rows are: means of clips, or frames of a label grid in Hz."""
+    return "mean" if frame_rate is None else f"{frame_rate:g}Hz"
 
 
 @dataclass(frozen=True)
@@ -380,7 +432,7 @@ class Job:
             fingerprint=backbone.fingerprint(),
             dataset=f"{data.dataset}-demo" if data.is_demo else data.dataset,
             clip_rule=data.clip.describe(),
-            pooling="mean" if data.frame_rate is None else f"{data.frame_rate:g}Hz",
+            pooling=pooling_name(data.frame_rate),
             resampler=RESAMPLER,
             precision=backbone.precision,
         )

@@ -24,6 +24,7 @@ from datamodules.demo.recipe import demo_root
 from datamodules.errors import UserError
 
 GROUPS = ("model", "task", "protocol", "launcher", "logger")
+LAUNCHERS = ("local", "slurm")
 LOGGER_MODES = ("auto", "online", "offline", "disabled")
 RESULTS_VERSION = 2  # raised when a change of code changes numbers; part of every cell's hash
 SETTINGS, STORE = "config.yaml", "features.json"  # files of a cell
@@ -105,10 +106,31 @@ class PathsConfig:
 
 @dataclass(frozen=True)
 class LauncherConfig:
-    """conf/launcher: where it runs."""
+    """conf/launcher: where it runs; what has a value here is for SLURM alone.
 
+    `devices` are processes of one node. What is null leaves its line out of SLURM's scripts, where
+    the cluster's default then holds.
+    """
+
+    name: str = "local"
     accelerator: str = MISSING
     devices: Any = MISSING
+    nodes: int = 1
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: str | None = None
+    gpus_per_node: int | None = None
+    cpus_per_task: int | None = None
+    mem: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    array_parallelism: int = 1
+    cells_per_task: int = 1
+    setup: list[str] = field(default_factory=list)
+    sbatch: dict[str, Any] = field(default_factory=dict)
+    signal_delay_s: int = 120
+    requeue: int = 0
 
 
 @dataclass(frozen=True)
@@ -236,6 +258,27 @@ class Cell:
         return Path(self.paths.runs) / self.model_name / self.task.name / name
 
 
+def tasks_per_node(launcher: LauncherConfig) -> int:
+    """Processes of a node that extract: `launcher.devices`, where auto is one for each GPU.
+
+    Raises:
+        UserError: `launcher.devices` is neither auto nor a number, or not that of the GPUs.
+    """
+    devices, n_gpus = launcher.devices, launcher.gpus_per_node
+    if devices == "auto":
+        return n_gpus or 1
+    if not isinstance(devices, int) or isinstance(devices, bool) or devices < 1:
+        raise UserError(
+            f"launcher.devices must be auto or a number of processes, found {devices!r}"
+        )
+    if n_gpus is not None and devices != n_gpus and launcher.accelerator != "cpu":
+        raise UserError(
+            f"launcher.devices={devices}, but launcher.gpus_per_node={n_gpus}: a process has a GPU "
+            "of its own, so set launcher.devices=auto"
+        )
+    return devices
+
+
 def write_cell(cell: Cell) -> str:
     """A cell as YAML text, from which `read_cell` makes an equal one."""
     return OmegaConf.to_yaml(OmegaConf.create(asdict(cell)))
@@ -316,10 +359,18 @@ _RANGES: dict[str, tuple[float, float]] = {
     "data.scale": (1e-3, 1000),
     "task.clip.seconds": (0.02, 36000),  # a frame of the fastest backbone is 0.01 s, MusicFM's 0.04
     "task.clip.tail_seconds": (0.01, 36000),
+    "launcher.nodes": (1, 10**4),
+    "launcher.gpus_per_node": (1, 256),
+    "launcher.cpus_per_task": (1, 1024),
+    "launcher.array_parallelism": (1, 10**6),
+    "launcher.cells_per_task": (1, 10**4),
+    "launcher.signal_delay_s": (10, 65535),  # what sbatch takes
+    "launcher.requeue": (0, 1000),
     "logger.timeout_s": (1, 3600),
     "seed": (0, 2**32 - 1),
 }
 _CHOICES = {
+    "launcher.name": LAUNCHERS,
     "logger.mode": LOGGER_MODES,
     "protocol.track_score": ("logits", "probabilities"),
     "protocol.layer_weights_init": ("zeros", "normal"),

@@ -20,7 +20,7 @@ from datamodules.errors import UserError, printable
 from datamodules.workers import STOP_SIGNALS
 from mirprobe import verbs
 from mirprobe.streams import patient_streams
-from mirprobe.sweep.local import ERROR, be_alone, is_rank
+from mirprobe.sweep.local import ERROR, be_alone, is_one_of_several
 
 EXAMPLES = """examples:
   mirprobe sweep                                  the offline demo: pitch, instrument, key with \
@@ -33,11 +33,14 @@ FCPE and the baseline
 """
 
 WHAT = "folder of a cell or a result, its rows.jsonl[:LINE], or the first digits of a hash"
+DRY_RUN_HELP = "compute and submit nothing: print the plan, or with launcher=slurm the scripts"
 VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "sweep": verbs.sweep,
     "extract": verbs.extract,
     "probe": verbs.probe,
     "report": verbs.report,
+    "plan": verbs.plan,
+    "status": verbs.status,
     "data": verbs.data,
     "check": verbs.check,
     "fetch": verbs.fetch,
@@ -60,7 +63,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        be_alone()
+        if not _may_be_rank(options):
+            be_alone()
         return options.function(options) or 0
     except UserError as error:
         print(f"{ERROR}{printable(str(error))}", file=sys.stderr)
@@ -77,6 +81,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         return ended.code if isinstance(ended.code, int) else 1
 
 
+def _may_be_rank(options: argparse.Namespace) -> bool:
+    """Whether a command is that of SLURM's scripts, which the verb looks at itself."""
+    return options.verb == "extract" and options.cell is not None
+
+
 @contextmanager
 def _obeying_signals() -> Iterator[None]:
     """Makes every signal that asks for the end one thing: an orderly end with 128 + its number.
@@ -88,7 +97,7 @@ def _obeying_signals() -> Iterator[None]:
     def obey(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(_stopped(number))
 
-    handler = signal.SIG_DFL if is_rank() else obey
+    handler = signal.SIG_DFL if is_one_of_several() else obey
     heard = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in heard}
     try:
@@ -132,6 +141,10 @@ def _parser() -> argparse.ArgumentParser:
         verb.set_defaults(function=function)
         if name == "why":
             verb.add_argument("what", metavar="CELL|ROW", help=WHAT)
+        if name in ("sweep", "extract", "probe"):
+            verb.add_argument("--dry-run", action="store_true", help=DRY_RUN_HELP)
+        if name == "status":
+            verb.add_argument("--json", action="store_true", help="one JSON list of the cells")
         if name != "list":
             _add_settings(verb)
     return parser

@@ -34,7 +34,11 @@ def console() -> Console:
 def quiet_lightning() -> None:
     """Silences what Lightning reports at every start and a user can do nothing about."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for text in (".*LeafSpec.*", ".*transfer_batch_to_device.*", ".*does not have many workers.*"):
+    silenced = (
+        *(".*LeafSpec.*", ".*transfer_batch_to_device.*", ".*does not have many workers.*"),
+        ".*`srun` command is available.*",  # whoever starts ranks here does it on purpose
+    )
+    for text in silenced:
         warnings.filterwarnings("ignore", text)
 
 

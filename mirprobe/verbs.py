@@ -14,11 +14,14 @@ from datamodules.errors import UserError, printable
 
 if TYPE_CHECKING:
     from mirprobe.cell import Cell
+    from mirprobe.sweep.slurm import Kind
 
 
 def sweep(options: argparse.Namespace) -> int:
     """Features, probes, W&B and report of every model, task and seed; goes on where it stopped."""
     cells, absent = _cells_with_data(options)
+    if options.dry_run or _is_for_slurm(options, cells):
+        return _submit(options, cells, absent, ("extract", "probe", "report"))
 
     from mirprobe.reporting.report import report as print_report
     from mirprobe.reporting.tracking import check_dashboard
@@ -57,13 +60,17 @@ def _track(cells: Sequence["Cell"]) -> UserError | None:
 def extract(options: argparse.Namespace) -> int:
     """Features only: every clip through the backbone once, into the feature store."""
     cells, absent = _cells_with_data(options)
+    if options.dry_run or _is_for_slurm(options, cells):
+        return _submit(options, cells, absent, ("extract",))
 
-    from mirprobe.sweep.local import is_rank
+    from mirprobe.assembly import is_under_srun
+    from mirprobe.sweep.local import be_alone, is_rank
     from mirprobe.sweep.run import extract_cells, extract_here
 
-    if is_rank():
+    if is_rank() or is_under_srun(cells[0]):
         extract_here(cells)
         return 0
+    be_alone()
     code = extract_cells(cells).print()
     _print_absent(absent)
     return code
@@ -72,6 +79,8 @@ def extract(options: argparse.Namespace) -> int:
 def probe(options: argparse.Namespace) -> int:
     """Probes on stored features, without W&B and report."""
     cells, absent = _cells_with_data(options)
+    if options.dry_run or _is_for_slurm(options, cells):
+        return _submit(options, cells, absent, ("probe",))
 
     from mirprobe.sweep.status import pending
 
@@ -83,6 +92,67 @@ def probe(options: argparse.Namespace) -> int:
         code = probe_cells(waiting).print()
     _print_absent(absent)
     return code
+
+
+def _is_for_slurm(options: argparse.Namespace, cells: Sequence["Cell"]) -> bool:
+    """Whether the work of a command goes into SLURM's queue; its jobs themselves work here."""
+    return options.cell is None and cells[0].launcher.name == "slurm"
+
+
+def _submit(
+    options: argparse.Namespace,
+    cells: Sequence["Cell"],
+    absent: Sequence["Cell"],
+    kinds: Sequence["Kind"],
+) -> int:
+    """Puts what is missing into the queue, or with --dry-run prints what would be done."""
+    from mirprobe.sweep.status import pending
+
+    waiting = pending(cells) if "probe" in kinds else list(cells)
+    code = 0
+    if not waiting:
+        print("everything is done")
+    elif _is_for_slurm(options, cells):
+        from mirprobe.sweep.submit import submit_cells
+
+        code = submit_cells(waiting, kinds, dry_run=options.dry_run).print()
+    else:
+        from mirprobe.sweep.forecast import plan_lines
+        from mirprobe.sweep.plan import make_plan
+
+        for line in plan_lines(make_plan(waiting)):
+            print(line)
+    _print_absent(absent)
+    return code
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Prints what a sweep would do, and what it would cost: jobs, clips, disk, downloads, hours,
+    by a dry run on a few clips.
+    """
+    cells, absent = _cells_with_data(options)
+
+    from mirprobe.sweep.forecast import print_forecast
+    from mirprobe.sweep.status import pending
+
+    print_forecast(cells, pending(cells))
+    _print_absent(absent)
+
+
+def status(options: argparse.Namespace) -> None:
+    """Prints which cells are done, queued, running, failed or missing, why, and where their logs
+    are.
+    """
+    cells, absent = _cells_with_data(options)
+
+    from mirprobe.sweep.status import print_states, states, states_json
+
+    found = states(cells)
+    if options.json:
+        print(states_json(found))
+        return
+    print_states(found)
+    _print_absent(absent)
 
 
 def report(options: argparse.Namespace) -> None:

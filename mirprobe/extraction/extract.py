@@ -5,7 +5,6 @@ process waits for another before the end. Decoding runs in worker processes and 
 both beside the forward pass.
 """
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,11 +14,9 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
-from datamodules.audio.clips import cut_positions
-from datamodules.audio.loader import ClipLoader, lengths_s
+from datamodules.audio.loader import ClipLoader
 from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
 from datamodules.excluding import exclude_remedy
@@ -28,17 +25,17 @@ from datamodules.files import check_free_space, lock, make_folder, write_text
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Track, UnusableFile
 from datamodules.workers import n_cores
-from mirprobe.assembly import Job, n_devices
+from mirprobe.assembly import Job, environment, n_devices, n_nodes
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import STORE, ExtractConfig
 from mirprobe.extraction.module import AUTO_BATCH_SECONDS, ExtractModule
+from mirprobe.extraction.sizes import audio_size, features_bytes
 from mirprobe.extraction.writer import StoreWriter
 from mirprobe.progress import ProgressReport
 
 _RANKS_WAIT = timedelta(days=7)  # for the slowest, at the end
 _MOST_WORKERS = 8  # decoders of one GPU
 _MOST_SHOWN = 10
-_MOST_HEADERS = 2000  # that are read before the work: a second, or ten on a network
 
 
 def extract(job: Job, backbone: Backbone) -> FeatureStore:
@@ -52,7 +49,7 @@ def extract(job: Job, backbone: Backbone) -> FeatureStore:
         UserError: as `fill_store`.
     """
     cell, store = job.cells[0], job.store(backbone)
-    devices = n_devices(cell)
+    nodes, devices = n_nodes(cell), n_devices(cell)
     fill_store(
         store,
         job.data,
@@ -62,7 +59,9 @@ def extract(job: Job, backbone: Backbone) -> FeatureStore:
         cell.extract,
         accelerator=cell.launcher.accelerator,
         devices=devices,
-        strategy=DDPStrategy(timeout=_RANKS_WAIT) if devices > 1 else "auto",
+        num_nodes=nodes,
+        plugins=[environment(cell)],
+        strategy=DDPStrategy(timeout=_RANKS_WAIT) if nodes * devices > 1 else "auto",
     )
     finish(job, store)
     return store
@@ -121,7 +120,8 @@ def fill_store(
         digests: of files that were read before; learn those that are read here.
         backbone: frozen.
         settings: conf/config.yaml, `extract`.
-        **trainer: arguments of lightning.Trainer: `accelerator`, `devices`, `strategy`.
+        **trainer: arguments of lightning.Trainer: `accelerator`, `devices`, `num_nodes`,
+            `plugins` (who has started the ranks), `strategy`.
 
     Raises:
         UserError: files that cannot be used (all of them are named), a broken shard, no space left,
@@ -137,8 +137,6 @@ def fill_store(
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data module gives every rank its share
-        # Not SLURM's, which counts tasks: `launcher.devices` says how many processes.
-        plugins=[LightningEnvironment()],
         **trainer,
     )
     first = runner.is_global_zero
@@ -235,24 +233,10 @@ def _predict(
 def _check_space(
     folder: Path, waiting: Sequence[Track], data: TaskDataModule, backbone: Backbone
 ) -> None:
-    row_bytes = (backbone.n_layers + 1) * backbone.dim * 2
-    needed_bytes = _count_rows(waiting, data, backbone.sample_rate) * row_bytes
+    size = audio_size(waiting, data, backbone.sample_rate)
+    needed_bytes = features_bytes(size, backbone.n_layers, backbone.dim)
     remedy = "point paths.features to a larger disk"
     check_free_space(folder, needed_bytes, "the features", remedy=remedy)
-
-
-def _count_rows(tracks: Sequence[Track], data: TaskDataModule, sample_rate: int) -> int:
-    """Rows that some tracks give, by their headers and the cutting rule; of many by a sample."""
-    if not tracks:
-        return 0
-    some = tracks[:: max(1, len(tracks) // _MOST_HEADERS)]
-    lengths = lengths_s(some)
-    if data.frame_rate is not None:
-        n_rows = sum(lengths) * data.frame_rate
-    else:
-        n_samples = [round(length * sample_rate) for length in lengths]
-        n_rows = sum(len(cut_positions(n, sample_rate, data.clip)) for n in n_samples)
-    return math.ceil(n_rows * len(tracks) / len(some))
 
 
 def _complain(unusable: Sequence[UnusableFile], n_tracks: int, data: TaskDataModule) -> str:

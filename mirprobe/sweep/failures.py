@@ -5,11 +5,14 @@ traceback.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from datamodules.errors import UserError
+from datamodules.files import write_text
 from mirprobe.cell import Cell
 from mirprobe.progress import console
+
+FAILED = "failed.txt"  # in a cell's folder
 
 
 class Failures:
@@ -33,6 +36,7 @@ class Failures:
         try:
             yield
         except UserError as error:
+            note_failure(cells, str(error))
             if len(cells) == len(self.cells):
                 raise
             self.reasons += [(cell, str(error)) for cell in cells]
@@ -59,6 +63,29 @@ class Failures:
         for cell, reason in self.reasons:
             _say(f"  {cell.model_name} {cell.task.name} seed {cell.seed}: {reason}")
         return 1
+
+
+def note_failure(cells: Sequence[Cell], reason: str) -> None:
+    """Leaves the reason in the folders of some cells, for `mirprobe status`.
+
+    A cell that has no folder was never begun, and gets none.
+    """
+    for cell in cells:
+        if cell.folder.is_dir():
+            with suppress(OSError, UserError):  # the error that it tells of is the one to be said
+                write_text(cell.folder / FAILED, reason + "\n")
+
+
+def forget_failure(cell: Cell) -> None:
+    """Removes the reason, when the cell is done after all."""
+    (cell.folder / FAILED).unlink(missing_ok=True)
+
+
+def read_failure(cell: Cell) -> str | None:
+    """Why a cell has failed when it was last tried; None where nothing is known."""
+    with suppress(OSError):
+        return (cell.folder / FAILED).read_text(encoding="utf-8", errors="replace").strip()
+    return None
 
 
 def _say(text: str) -> None:

@@ -20,6 +20,7 @@ from types import FrameType
 
 from datamodules.errors import UserError
 from datamodules.workers import STOP_SIGNALS, n_cores
+from mirprobe.cell import LauncherConfig, tasks_per_node
 
 # Set for our own ranks, which must not outlive the process that started them: its number.
 IS_CHILD = "MIRPROBE_IS_CHILD"
@@ -32,6 +33,7 @@ _OF_TORCH = (
     *("MASTER_ADDR", "MASTER_PORT"),
 )
 
+SHARED = ".shared"  # a file in the folder of stores, by which another node knows that it sees it
 ERROR = "mirprobe: "  # stands before the one line that an error is
 
 _Process = subprocess.Popen[str]
@@ -44,6 +46,11 @@ _CLOSE_S = 90.0  # for a forward pass to end and an open shard to reach the disk
 def is_rank() -> bool:
     """Whether this process was started by `run_on_all_devices`."""
     return IS_CHILD in os.environ
+
+
+def is_one_of_several() -> bool:
+    """Whether other processes of the same command run beside this one: ours, or those of srun."""
+    return is_rank() or _number("SLURM_STEP_NUM_TASKS") > 1
 
 
 def be_alone() -> None:
@@ -94,6 +101,44 @@ def check_world_size(n_ranks: int) -> None:
         raise UserError(
             f"{n_ranks} processes were asked for (launcher.devices), but WORLD_SIZE={found} were "
             "started: run `mirprobe sweep` with the same settings, which starts as many"
+        )
+
+
+def check_step(launcher: LauncherConfig) -> None:
+    """Refuses to be a rank of a step of srun with other numbers than its script has asked for.
+
+    Lightning would go on alone, or wait for ever. From here on it finds the step's own numbers,
+    where it looks for those of the job.
+
+    Raises:
+        UserError: the numbers of nodes and tasks are others.
+    """
+    asked = (launcher.nodes, launcher.nodes * tasks_per_node(launcher))
+    found = (_number("SLURM_STEP_NUM_NODES"), _number("SLURM_STEP_NUM_TASKS"))
+    if found != asked:
+        raise UserError(
+            f"{asked[1]} processes on {asked[0]} nodes were asked for (launcher.devices, "
+            f"launcher.nodes), but srun has started {found[1]} on {found[0]}: submit the script as "
+            "mirprobe writes it, with srun --nodes and --ntasks-per-node"
+        )
+    for name in _OF_TORCH:
+        if name not in ("MASTER_ADDR", "MASTER_PORT"):  # which a site may have to set
+            os.environ.pop(name, None)
+    os.environ["SLURM_NTASKS"] = str(found[1])
+    os.environ["SLURM_NNODES"] = str(found[0])
+    os.environ["SLURM_NTASKS_PER_NODE"] = str(found[1] // found[0])
+
+
+def check_shared(features: Path) -> None:
+    """Refuses to write features where nobody would find them.
+
+    Raises:
+        UserError: this node has no such folder, or another one under its name.
+    """
+    if not (features / SHARED).is_file():
+        raise UserError(
+            f"node {socket.gethostname()} does not see {features.absolute()} as the machine does "
+            "that has submitted this: set paths.features to a folder that all nodes share"
         )
 
 

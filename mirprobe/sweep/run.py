@@ -8,6 +8,7 @@ seconds (torch, Lightning): `verbs` does it when there is work.
 import os
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from datamodules.excluding import ignored_entries, ignored_line
 from datamodules.features.store import FeatureStore
@@ -18,6 +19,7 @@ from mirprobe.assembly import (
     Job,
     check_weights,
     inputs_of,
+    is_under_srun,
     make_backbone,
     make_demo_data,
     n_devices,
@@ -39,15 +41,24 @@ from mirprobe.provenance import (
 from mirprobe.reporting.text import counts_text, interval_text, layer_text, problems, score_text
 from mirprobe.results import Row, read_rows
 from mirprobe.scoring.selection import best_layer, by_metric, head_rows
-from mirprobe.sweep.failures import Failures
-from mirprobe.sweep.local import IS_CHILD, check_world_size, run_on_all_devices
+from mirprobe.sweep.efficiency import count_work
+from mirprobe.sweep.failures import Failures, forget_failure
+from mirprobe.sweep.forecast import check_room
+from mirprobe.sweep.local import (
+    IS_CHILD,
+    check_shared,
+    check_step,
+    check_world_size,
+    run_on_all_devices,
+)
 from mirprobe.sweep.plan import Plan, make_plan
 
 
 def sweep(cells: Sequence[Cell]) -> Failures:
     """Computes features and rows of these cells; gives those that could not be computed."""
     stamps, failures = Stamps(), Failures(cells)
-    plan = _start(_with_weights(cells, failures), stamps)
+    plan = checked_plan(with_weights(cells, failures), stamps)
+    check_room(plan)
     for job, store in _extracted(plan, stamps, failures):
         for cell in job.cells:
             with failures.of([cell]):
@@ -58,13 +69,14 @@ def sweep(cells: Sequence[Cell]) -> Failures:
 def extract_cells(cells: Sequence[Cell]) -> Failures:
     """Brings the features of these cells into their stores; gives the cells that have none."""
     stamps, failures = Stamps(), Failures(cells)
-    plan = _start(_with_weights(cells, failures), stamps)
+    plan = checked_plan(with_weights(cells, failures), stamps)
+    check_room(plan)
     for _ in _extracted(plan, stamps, failures):
         pass
     return failures
 
 
-def _with_weights(cells: Sequence[Cell], failures: Failures) -> list[Cell]:
+def with_weights(cells: Sequence[Cell], failures: Failures) -> list[Cell]:
     """The cells whose weights are there: what the last model lacks is said before any work."""
     of_model: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -83,7 +95,7 @@ def probe_cells(cells: Sequence[Cell]) -> Failures:
         with failures.of([cell]):
             open_store(cell)  # what was never extracted is said before its labels are read
             ready.append(cell)
-    plan = _start(ready, stamps)
+    plan = checked_plan(ready, stamps)
     for job in plan.jobs:
         _stamp(job, stamps)
         with failures.of(job.cells):
@@ -98,15 +110,26 @@ def probe_cells(cells: Sequence[Cell]) -> Failures:
 
 
 def extract_here(cells: Sequence[Cell]) -> None:
-    """Extracts the features of cells in this process, which is one of several ranks."""
-    follow_parent(int(os.environ[IS_CHILD]))
-    check_world_size(n_devices(cells[0]))
+    """Extracts the features of cells in this process, which is one of several ranks.
+
+    Raises:
+        UserError: there are more or fewer ranks than were asked for, or this node does not see the
+            folder of the stores.
+    """
+    if is_under_srun(cells[0]):
+        check_step(cells[0].launcher)
+        check_shared(Path(cells[0].paths.features))
+    else:
+        follow_parent(int(os.environ[IS_CHILD]))
+        check_world_size(n_devices(cells[0]))
 
     quiet_lightning()
     for jobs in make_plan(cells).by_model():
         backbone = make_backbone(jobs[0].cells[0])
-        for job in jobs:
-            extract(job, backbone)
+        with count_work(backbone):
+            for job in jobs:
+                _sweep_up(job)
+                extract(job, backbone)
 
 
 def print_scores(cell: Cell, rows: Sequence[Row], seconds: float) -> None:
@@ -128,8 +151,12 @@ def print_scores(cell: Cell, rows: Sequence[Row], seconds: float) -> None:
             _say(f"{name}: by {metric}, {problem}")
 
 
-def _start(cells: Sequence[Cell], stamps: Stamps) -> Plan:
-    """The plan, when all that can be wrong with its data was said before any work."""
+def checked_plan(cells: Sequence[Cell], stamps: Stamps) -> Plan:
+    """The plan, when all that can be wrong with its data was said before any work.
+
+    Raises:
+        UserError: data are missing or cannot be used.
+    """
     quiet_lightning()
     plan = make_plan(cells)
     for job in plan.jobs:
@@ -175,8 +202,8 @@ def _extract(job: Job, backbone: Backbone, devices: int, stamps: Stamps) -> Feat
     """Features of a job, in this process or in one for every device."""
     make_demo_data(job.cells)
     _stamp(job, stamps)
+    _sweep_up(job)
     for cell in job.cells:
-        remove_orphans(cell.folder)
         write_text(cell.folder / SETTINGS, write_cell(cell))
 
     store = job.store(backbone)
@@ -191,6 +218,12 @@ def _extract(job: Job, backbone: Backbone, devices: int, stamps: Stamps) -> Feat
         job.digests.load()
     finish(job, store)
     return store
+
+
+def _sweep_up(job: Job) -> None:
+    """Removes what killed writers have left in the cells' folders."""
+    for cell in job.cells:
+        remove_orphans(cell.folder)
 
 
 def _probe(cell: Cell, job: Job, store: FeatureStore, stamps: Stamps) -> None:
@@ -215,6 +248,7 @@ def _probe(cell: Cell, job: Job, store: FeatureStore, stamps: Stamps) -> None:
         print_scores(cell, rows, time.monotonic() - start_s)
     inputs = inputs_of(cell, data)
     note_stamp(cell, result, inputs, stamps.take(inputs))
+    forget_failure(cell)
 
 
 def _say(text: str) -> None:

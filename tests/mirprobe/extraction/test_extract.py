@@ -36,6 +36,7 @@ from datamodules.tracks import Segment, Split, Track
 from mirprobe.assembly import Job, make_backbone, make_data
 from mirprobe.cell import STORE, Cell, write_cell
 from mirprobe.extraction import extract as extract_module
+from mirprobe.extraction import sizes
 from mirprobe.extraction.extract import extract
 from mirprobe.settings import compose_cell
 
@@ -410,7 +411,7 @@ def test_room_is_asked_for_every_clip_and_not_for_every_track(
     monkeypatch.setattr(
         extract_module, "check_free_space", lambda folder, needed, *_, **__: asked.append(needed)
     )
-    monkeypatch.setattr(extract_module, "_MOST_HEADERS", 10)
+    monkeypatch.setattr(sizes, "_MOST_HEADERS", 10)
     cut = NSynthPitch(extraction.data.root, ClipRule(seconds, tail))
     replace(extraction, data=cut).run()
     assert asked == [72 * n_rows * (N_LAYERS + 1) * 2 * 2]

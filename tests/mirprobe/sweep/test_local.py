@@ -15,8 +15,16 @@ import pytest
 
 from datamodules.errors import UserError
 from datamodules.workers import n_cores
+from mirprobe.cell import LauncherConfig
 from mirprobe.sweep import local
-from mirprobe.sweep.local import IS_CHILD, be_alone, check_world_size, run_on_all_devices
+from mirprobe.sweep.local import (
+    IS_CHILD,
+    be_alone,
+    check_shared,
+    check_step,
+    check_world_size,
+    run_on_all_devices,
+)
 
 Started = list[tuple[list[str], dict[str, Any]]]
 SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1)
@@ -276,3 +284,48 @@ def test_a_signal_goes_to_all_ranks_and_ends_this_process_after_them(
     assert {(tmp_path / f"got{rank}").read_text() for rank in (0, 1)} == {str(int(number))}
     assert [signal.getsignal(one) for one in SIGNALS] == handlers
     assert f"stopped by {number.name}: everything so far is stored" in capsys.readouterr().out
+
+
+# -- ranks that srun has started -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("nodes", "tasks", "found"),
+    [
+        ("1", "1", "1 on 1"),  # no --ntasks-per-node: Lightning would go on alone
+        ("2", "2", "2 on 2"),
+        ("1", "4", "4 on 1"),
+        ("0", "nonsense", "0 on 0"),
+    ],
+)
+def test_a_step_of_other_numbers_than_were_asked_for_is_refused(
+    monkeypatch: pytest.MonkeyPatch, nodes: str, tasks: str, found: str
+) -> None:
+    launcher = LauncherConfig(name="slurm", accelerator="cpu", devices=2, nodes=2)
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", nodes)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
+    with pytest.raises(UserError, match=rf"4 processes on 2 nodes .* has started {found}:"):
+        check_step(launcher)
+
+
+def test_lightning_finds_the_numbers_of_the_step_and_no_leftovers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A batch script that asks for more than its step would make it wait for ever."""
+    for name, value in {
+        **{"SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "8"},
+        **{"SLURM_NNODES": "4", "WORLD_SIZE": "3", "RANK": "1", "MASTER_ADDR": "node1-ib"},
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "8")
+    check_step(LauncherConfig(name="slurm", accelerator="cpu", devices=2, nodes=2))
+    names = ("SLURM_NTASKS", "SLURM_NNODES", "SLURM_NTASKS_PER_NODE", "MASTER_ADDR")
+    assert [os.environ[name] for name in names] == ["4", "2", "2", "node1-ib"]
+    assert not {"WORLD_SIZE", "RANK"} & set(os.environ)
+
+
+def test_a_node_that_sees_another_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"node {socket.gethostname()} does not see {tmp_path}"):
+        check_shared(tmp_path)
+    (tmp_path / local.SHARED).touch()
+    check_shared(tmp_path)
