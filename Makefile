@@ -64,7 +64,7 @@ trial: $(READY)  ## the long tests: kills, several processes, whole tasks; then 
 	@$(MAKE) --no-print-directory mutations
 
 mutations: $(READY)  ## single changes to the code, each of which some test must notice
-	@$(BIN)/python -m pytest -m mutation tests/mutations
+	@$(BIN)/python -m pytest -n 0 -m mutation tests/mutations
 
 check: $(READY)  ## format, lint, types and import contracts
 	@$(BIN)/ruff format --check .
