@@ -57,10 +57,15 @@ def _run(tree: Path, arguments: Sequence[str], output: Path) -> None:
 
     # Nothing of the tree that was copied, neither here nor in processes that tests start.
     os.chdir(tree)
-    sys.path[:] = [str(tree), *(path for path in sys.path if not Path(path).is_relative_to(ROOT))]
+    sys.path[:] = [str(tree), *(path for path in sys.path if not _is_ours(Path(path)))]
     os.environ["PYTHONPATH"] = str(tree)
 
     import pytest
 
     quiet = ["-n", "0", "-q", "-p", "no:cacheprovider", f"--basetemp={tree / 'tmp'}"]
     sys.exit(int(pytest.main([*quiet, *arguments])))
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether code of the tree that was copied is imported from there; its packages are not."""
+    return path.is_relative_to(ROOT) and not path.is_relative_to(sys.prefix)
