@@ -57,6 +57,15 @@ def n_cores() -> int:
     return max(1, math.floor(min(limits)))
 
 
+def cores_of_rank(n_ranks: int) -> int:
+    """Cores for one of `n_ranks` processes that work on this machine.
+
+    Under SLURM each of them sees what `--cpus-per-task` gives it; elsewhere they share.
+    """
+    shared = 1 if "SLURM_CPUS_PER_TASK" in os.environ else n_ranks
+    return max(1, n_cores() // shared)
+
+
 def _quota(root: Path, own: Path) -> float:
     """Cores that the control groups (version 2) of this process grant; inf without a limit."""
     least = math.inf

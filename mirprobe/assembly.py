@@ -31,6 +31,7 @@ from datamodules.errors import UserError, nearest
 from datamodules.features.store import FeatureStore, StoreId
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Track
+from mirprobe.backbones.arithmetic import resolve_precision
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import Cell, LauncherConfig, tasks_per_node
 from mirprobe.progress import ProgressReport
@@ -151,6 +152,17 @@ def inputs_of(cell: Cell, data: TaskDataModule) -> Inputs:
         tuple(str(folder.absolute()) for folder in folders),
         tuple(dict.fromkeys(str(file.absolute()) for file in files)),
     )
+
+
+def extracting_backbone(cell: Cell) -> Backbone:
+    """The cell's backbone in the precision that its features are extracted in.
+
+    Raises:
+        UserError: as `make_backbone`, or this machine does not have the precision.
+    """
+    on_gpu = torch.cuda.is_available() and cell.launcher.accelerator in ("auto", "gpu")
+    precision = resolve_precision(cell.extract.precision, on_gpu=on_gpu)
+    return make_backbone(cell).at(precision)
 
 
 def place(backbone: Backbone, cell: Cell) -> Backbone:

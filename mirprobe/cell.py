@@ -25,6 +25,7 @@ from datamodules.errors import UserError
 
 GROUPS = ("model", "task", "protocol", "launcher", "logger")
 LAUNCHERS = ("local", "slurm")
+PRECISION_SETTINGS = ("auto", "32", "tf32", "bf16")
 LOGGER_MODES = ("auto", "online", "offline", "disabled")
 RESULTS_VERSION = 2  # raised when a change of code changes numbers; part of every cell's hash
 SETTINGS, STORE = "config.yaml", "features.json"  # files of a cell
@@ -87,7 +88,9 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ExtractConfig:
-    """How features are extracted; changes speed, not numbers."""
+    """How features are extracted; only `precision` changes numbers."""
+
+    precision: str = MISSING
 
     batch_seconds: float | None = MISSING
     n_workers: int | None = MISSING
@@ -207,12 +210,16 @@ class Cell:
         demo = demo_root(Path(), self.data.scale).name if self.is_demo else None
         data = {"demo": demo, "exclude": sorted(self.data.exclude)}
 
+        # What `auto` means is known where features are extracted, and part of a store's id.
+        precision = self.extract.precision
+
         return {
             "model": model,
             "task": task,
             "protocol": asdict(self.protocol),
             "seed": self.seed,
             "data": data,
+            **({} if precision == "auto" else {"precision": precision}),
             "version": RESULTS_VERSION,
         }
 
@@ -371,6 +378,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 _CHOICES = {
     "launcher.name": LAUNCHERS,
+    "extract.precision": PRECISION_SETTINGS,
     "logger.mode": LOGGER_MODES,
     "protocol.track_score": ("logits", "probabilities"),
     "protocol.layer_weights_init": ("zeros", "normal"),

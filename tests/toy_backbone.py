@@ -25,3 +25,11 @@ class Statistics(Backbone):
         length_s = torch.full_like(power, audio.shape[1] / RATE)
         state = torch.stack([power, length_s], dim=2)
         return torch.stack([state * (layer + 1) for layer in range(N_LAYERS + 1)], dim=1)
+
+
+class Rounded(Statistics):
+    """States that are rounded to bfloat16 where autocast asks for it."""
+
+    def states(self, audio: Tensor) -> Tensor:
+        states = super().states(audio)
+        return states.bfloat16() if torch.is_autocast_enabled(audio.device.type) else states

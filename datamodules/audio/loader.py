@@ -5,6 +5,7 @@ while it is read for decoding anyway, and what is stored already is not decoded:
 its content, not by its name. Items are dealt to ranks, so that every clip is seen by one process.
 """
 
+import heapq
 import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -98,7 +99,7 @@ class ClipLoader:
 
     def batches(self, rank: int = 0, n_ranks: int = 1) -> DataLoader[list[ReadFile]]:
         """Files that were read: the share of one rank."""
-        share = self._items()[rank::n_ranks]
+        share = deal(self._items(), n_ranks)[rank]
         return DataLoader[list[ReadFile]](
             _Items(self, share),
             batch_size=items_per_batch(share, self.batch_seconds),
@@ -182,6 +183,56 @@ def items_per_batch(items: Sequence[Sequence[Track]], batch_seconds: float) -> i
     some = items[:: max(1, len(items) // _N_SAMPLED)]
     longest = max([0.1, *(sum(lengths_s(tracks)) for tracks in some)])
     return max(1, int(batch_seconds / longest))
+
+
+def deal(items: Sequence[list[Track]], n_ranks: int) -> list[list[list[Track]]]:
+    """Items for each rank, so that all end together; in the order in which they came.
+
+    The longest first, each to the rank that has the least to do so far (Graham 1969).
+    """
+    if n_ranks == 1:
+        return [list(items)]
+
+    expected_s = _expected_s(items)
+    longest_first = sorted(range(len(items)), key=lambda item: -expected_s[item])
+    ranks = [(0.0, rank) for rank in range(n_ranks)]
+    of_rank: list[list[int]] = [[] for _ in range(n_ranks)]
+    for item in longest_first:
+        total_s, rank = heapq.heappop(ranks)
+        of_rank[rank].append(item)
+        heapq.heappush(ranks, (total_s + expected_s[item], rank))
+    return [[items[item] for item in sorted(share)] for share in of_rank]
+
+
+def _expected_s(items: Sequence[Sequence[Track]]) -> list[float]:
+    """Length of each item in s: of parts what their labels say, of whole files what their size
+    says, since opening every file to ask would take minutes.
+    """
+    whole = [track for tracks in items for track in tracks if track.end_s is None]
+    sizes = {track.path: _size(track.path) for track in whole}
+    kinds: dict[str, list[Track]] = {}
+    for track in whole:
+        kinds.setdefault(track.path.suffix.lower(), []).append(track)
+    seconds_a_byte = {
+        kind: sum(lengths_s(some)) / max(1, sum(sizes[track.path] for track in some))
+        for kind, tracks in kinds.items()
+        for some in [tracks[:: max(1, len(tracks) // _N_SAMPLED)]]
+    }
+
+    def seconds(track: Track) -> float:
+        if track.end_s is not None:
+            return track.end_s - track.start_s
+        all_s = sizes[track.path] * seconds_a_byte[track.path.suffix.lower()]
+        return max(0.0, all_s - track.start_s)
+
+    return [sum(seconds(track) for track in tracks) for tracks in items]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # said when it is read
+        return 0
 
 
 def lengths_s(tracks: Sequence[Track]) -> list[float]:

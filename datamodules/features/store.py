@@ -61,6 +61,12 @@ class StoredAudio:
         return len(self.clips) == self.n_clips
 
 
+def missing_of(stored: Mapping[str, StoredAudio], tracks: Iterable[Track]) -> list[Track]:
+    """The tracks whose clips are not all among those stored, or whose audio is not known yet."""
+    done = {audio for audio, clips in stored.items() if clips.complete}
+    return [track for track in tracks if track.audio_id not in done]
+
+
 class FeatureStore:
     """A folder of features: the one place that knows what is in it and what it lacks.
 
@@ -123,9 +129,7 @@ class FeatureStore:
 
     def missing(self, tracks: Iterable[Track]) -> list[Track]:
         """The tracks whose clips are not all stored, or whose audio is not known yet."""
-        stored = self.inventory()
-        done = {audio for audio, clips in stored.items() if clips.complete}
-        return [track for track in tracks if track.audio_id not in done]
+        return missing_of(self.inventory(), tracks)
 
     def read(self, tracks: Sequence[Track]) -> "StoredClips":
         """The clips of some tracks, whose values are read when they are asked for.

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.errors import UserError
+from mirprobe.backbones.arithmetic import PRECISIONS, arithmetic
 from mirprobe.backbones.hub import PublishedFile, locate
 
 RANDOM = "random"  # the variant that is drawn under `seed` and reads no file, where there is one
@@ -55,8 +56,8 @@ class Backbone(nn.Module, ABC):
         n_layers: L, the number of encoder blocks; `forward` returns L + 1 states.
         dim: D, the width of every state.
         min_samples: the shortest clip it accepts, in samples.
-        precision: of weights and activations, `float32` unless a backbone offers more; part of a
-            store's name.
+        precision: that it computes in, `float32` until `at` is called; part of a store's name.
+        autocasts: whether bfloat16 is reached by autocast; False where `at` casts the weights.
         front_end: constants of what comes before the first weight, part of the fingerprint: JSON
             values that change whenever the same weights would hear something else.
         one_by_one_on: types of devices on which the clips of a batch pass one by one, since there a
@@ -76,6 +77,7 @@ class Backbone(nn.Module, ABC):
     dim: int
     min_samples: int
     precision: str = "float32"
+    autocasts: ClassVar[bool] = True
     front_end: ClassVar[Mapping[str, object]] = {}
     one_by_one_on: ClassVar[tuple[str, ...]] = ()
     variants: ClassVar[Mapping[str, Variant]] = {}
@@ -154,15 +156,16 @@ class Backbone(nn.Module, ABC):
             UserError: audio is not (B, S) float32, too short, or holds NaN or infinity.
         """
         self._check(audio)
-        with torch.no_grad(), torch.autocast(audio.device.type, enabled=False):
-            if len(audio) == 1 or audio.device.type not in self.one_by_one_on:
-                return self.states(audio)
+        where = audio.device.type
+        with torch.no_grad(), arithmetic(self.precision, where, autocasts=self.autocasts):
+            if len(audio) == 1 or where not in self.one_by_one_on:
+                return self.states(audio).float()
             return self._states_one_by_one(audio)
 
     def _states_one_by_one(self, audio: Tensor) -> Tensor:
         """States of a batch of two or more, written where they stay: they take the most memory."""
         first, *others = torch.split(audio, 1)
-        of_first = self.states(first)
+        of_first = self.states(first).float()
         states = of_first.new_empty(len(audio), *of_first.shape[1:])
         states[:1] = of_first
         for index, clip in enumerate(others, start=1):
@@ -188,6 +191,17 @@ class Backbone(nn.Module, ABC):
             raise UserError(
                 f"{name} got audio with NaN or infinite samples: check the file it was read from"
             )
+
+    def at(self, precision: str) -> Self:
+        """Computes in a precision from now on: `float32`, `tf32` (on a GPU) or `bf16`.
+
+        Its fingerprint stays what it is: the precision has a place of its own in a store's id.
+        """
+        assert precision in PRECISIONS, precision
+        if self._is_frozen:
+            self.fingerprint()  # taken now, of the weights as they were read, and kept
+        self.precision = precision
+        return self
 
     def freeze(self) -> Self:
         """Switches off gradients, dropout and running statistics, for good."""

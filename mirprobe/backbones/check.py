@@ -19,11 +19,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from datamodules.errors import UserError
+from mirprobe.backbones.arithmetic import tf32
 from mirprobe.backbones.backbone import Backbone, bytes_of
 from mirprobe.backbones.clicks import measure_first_frame
 from mirprobe.backbones.comparing import absolute_change, relative_max, relative_rms, span
 from mirprobe.backbones.measuring import measure_forward
-from mirprobe.backbones.precisions import MODES, states_in, tf32, why_not
+from mirprobe.backbones.precisions import MODES, states_in, why_not
 from mirprobe.backbones.signals import chirp, music, noise
 from mirprobe.progress import console
 

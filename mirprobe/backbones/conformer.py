@@ -14,7 +14,7 @@ tested against golden numbers of the published code.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, cast, get_args
+from typing import ClassVar, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torchaudio import transforms
 
 from datamodules.errors import UserError
-from mirprobe.backbones.backbone import Backbone, Variant, check_choice
+from mirprobe.backbones.backbone import Backbone, Variant
 from mirprobe.backbones.checkpoint import (
     CheckpointSpec,
     is_file,
@@ -43,7 +43,6 @@ from mirprobe.backbones.hub import locate
 from mirprobe.backbones.layers import EPS, Convolution, Linear
 from mirprobe.backbones.random_weights import draw_state
 
-Precision = Literal["float32", "bf16"]
 Rotation = tuple[Tensor, Tensor]  # (cos, sin) of each frame's angles, each (T, 1, d/2)
 
 SAMPLE_RATE = 24_000
@@ -234,6 +233,7 @@ class Conformer(Backbone):
         "level": "10 log10(max(power, 1e-10)), no top_db",
         "rotary_base": ROTARY_BASE,
     }
+    autocasts = False
     one_by_one_on = ("cpu",)  # a batch is no faster there from 4 s on, and moves states by 1e-6
     variants: ClassVar[Mapping[str, ConformerVariant]]
 
@@ -242,15 +242,12 @@ class Conformer(Backbone):
     stored: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     ignored: ClassVar[tuple[str, ...]] = ()
     inv_freq: Tensor
+    _exact: Mapping[str, Tensor]  # float32 weights, while others are at work
 
-    def __init__(
-        self, *, weights: str, checkpoint: str | None, seed: int, precision: Precision
-    ) -> None:
+    def __init__(self, weights: str, checkpoint: str | None = None, seed: int = 0) -> None:
         super().__init__(weights, checkpoint, seed)
-        check_choice("precision", precision, get_args(Precision))
         size, variant = self.size, self.variants[weights]
         self.n_layers, self.dim = size.n_layers, size.dim
-        self.precision = precision
 
         head_dim = size.dim // size.n_heads
         inv_freq = 1.0 / ROTARY_BASE ** (torch.arange(0, head_dim, 2) / head_dim)
@@ -267,9 +264,23 @@ class Conformer(Backbone):
 
         mel_state = {f"mel.{key}": tensor for key, tensor in self.mel.state_dict().items()}
         self.load_state_dict(mel_state | fold(state, size), assign=True)
-        if precision == "bf16":
-            for module in (self.blocks, self.project, self.layers, self.norm):
-                module.to(torch.bfloat16)
+
+    def at(self, precision: str) -> Self:
+        """As for every backbone; in bfloat16 all but the mel front end holds its weights in it,
+        which is faster than autocast: nothing is cast on the way.
+        """
+        before = self.precision
+        super().at(precision)
+        parts = nn.ModuleList([self.blocks, self.project, self.layers, self.norm])
+        if precision == "bf16" != before:
+            self._exact = dict(parts.state_dict())
+            parts.to(torch.bfloat16)
+        if before == "bf16" != precision:
+            device = self.device
+            parts.load_state_dict(self._exact, assign=True)
+            self._exact = {}
+            parts.to(device)
+        return self
 
     def _published_state(
         self, weights: str, checkpoint: str | None, seed: int

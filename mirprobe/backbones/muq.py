@@ -7,7 +7,7 @@ has none.
 from collections.abc import Mapping
 from typing import ClassVar
 
-from mirprobe.backbones.conformer import Conformer, ConformerVariant, Precision
+from mirprobe.backbones.conformer import Conformer, ConformerVariant
 from mirprobe.backbones.conformer_state import WEIGHT_NORM
 from mirprobe.backbones.hub import PublishedFile
 
@@ -35,7 +35,6 @@ class MuQ(Conformer):
             architecture.
         checkpoint: path of a file to read in place of the one in the local cache.
         seed: of the random weights; without effect on the others.
-        precision: `bf16` runs all but the mel front end in bfloat16.
 
     Raises:
         UserError: unknown names, a missing file (the text says how to fetch it), or a file that
@@ -54,10 +53,6 @@ class MuQ(Conformer):
     )
 
     def __init__(
-        self,
-        weights: str = "msd_iter",
-        checkpoint: str | None = None,
-        seed: int = 0,
-        precision: Precision = "float32",
+        self, weights: str = "msd_iter", checkpoint: str | None = None, seed: int = 0
     ) -> None:
-        super().__init__(weights=weights, checkpoint=checkpoint, seed=seed, precision=precision)
+        super().__init__(weights, checkpoint, seed)

@@ -7,7 +7,7 @@ own window and mel filter bank are used.
 from collections.abc import Mapping
 from typing import ClassVar
 
-from mirprobe.backbones.conformer import Conformer, ConformerVariant, Precision
+from mirprobe.backbones.conformer import Conformer, ConformerVariant
 from mirprobe.backbones.conformer_state import STORED_MEL
 from mirprobe.backbones.hub import PublishedFile
 
@@ -43,7 +43,6 @@ class MusicFM(Conformer):
             training adds to the architecture.
         checkpoint: path of a file to read in place of the one in the local cache.
         seed: of the random weights; without effect on the others.
-        precision: `bf16` runs all but the mel front end in bfloat16.
 
     Raises:
         UserError: unknown names, a missing file (the text says how to fetch it), or a file that
@@ -62,11 +61,5 @@ class MusicFM(Conformer):
     }
     ignored = (r"quantizer_melspec_2048_0\.(random_projection|codebook)",)
 
-    def __init__(
-        self,
-        weights: str = "msd",
-        checkpoint: str | None = None,
-        seed: int = 0,
-        precision: Precision = "float32",
-    ) -> None:
-        super().__init__(weights=weights, checkpoint=checkpoint, seed=seed, precision=precision)
+    def __init__(self, weights: str = "msd", checkpoint: str | None = None, seed: int = 0) -> None:
+        super().__init__(weights, checkpoint, seed)

@@ -1,18 +1,17 @@
 """A backbone's states in other precisions than its own, for comparison.
 
-Conventions: a mode is autocast to bfloat16 or float16, or TF32 in the matrix products and
-convolutions of a GPU.
+Conventions: a mode is bfloat16 or TF32 as extraction computes in them (`extract.precision`), or
+autocast to float16.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from mirprobe.backbones.backbone import Backbone
 
-MODES = ("bf16 autocast", "fp16 autocast", "TF32")
+MODES = ("bf16", "tf32", "fp16 autocast")  # the first two are choices of `extract.precision`
 
 
 def states_in(mode: str, backbone: Backbone, clip: Tensor) -> Tensor:
@@ -21,11 +20,15 @@ def states_in(mode: str, backbone: Backbone, clip: Tensor) -> Tensor:
     Raises:
         RuntimeError: the backbone or the device cannot do it.
     """
-    dtype = torch.float16 if mode.startswith("fp16") else torch.bfloat16
-    autocast = torch.autocast(clip.device.type, dtype, enabled=mode != "TF32")
-    # `forward` switches autocast off, so `states` is called.
-    with torch.no_grad(), tf32(enabled=mode == "TF32"), autocast:
-        return backbone.states(clip).float()
+    if mode == "fp16 autocast":  # `forward` switches autocast off, so `states` is called
+        with torch.no_grad(), torch.autocast(clip.device.type, torch.float16):
+            return backbone.states(clip).float()
+
+    before = backbone.precision
+    try:
+        return cast(Tensor, backbone.at(mode)(clip))
+    finally:
+        backbone.at(before)
 
 
 def why_not(mode: str, backbone: Backbone) -> str | None:
@@ -36,22 +39,10 @@ def why_not(mode: str, backbone: Backbone) -> str | None:
     if device.type == "cuda":
         old = mode != "fp16 autocast" and torch.cuda.get_device_capability(device) < (8, 0)
         return "needs compute capability 8.0" if old else None
-    if mode != "bf16 autocast":
+    if mode != "bf16":
         return "needs a CUDA device"
 
     capability = torch.backends.cpu.get_cpu_capability()
     if not capability.startswith("AVX512"):
         return f"PyTorch has no fast bf16 on this CPU ({capability})"
     return None
-
-
-@contextmanager
-def tf32(*, enabled: bool) -> Iterator[None]:
-    """Switches TF32 on or off, and back as it was."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = enabled
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before

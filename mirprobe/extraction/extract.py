@@ -13,21 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
+import torch.distributed
 from lightning.pytorch.strategies import DDPStrategy
 
 from datamodules.audio.loader import ClipLoader
 from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
 from datamodules.excluding import exclude_remedy
-from datamodules.features.store import FeatureStore, StoredAudio, store_id_text
+from datamodules.features.store import FeatureStore, StoredAudio, missing_of, store_id_text
 from datamodules.files import check_free_space, lock, make_folder, write_text
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Track, UnusableFile
-from datamodules.workers import n_cores
+from datamodules.workers import cores_of_rank
 from mirprobe.assembly import Job, environment, n_devices, n_nodes
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import STORE, ExtractConfig
+from mirprobe.extraction.error import note_error
 from mirprobe.extraction.module import AUTO_BATCH_SECONDS, ExtractModule
 from mirprobe.extraction.sizes import audio_size, features_bytes
 from mirprobe.extraction.writer import StoreWriter
@@ -139,17 +140,20 @@ def fill_store(
         use_distributed_sampler=False,  # the data module gives every rank its share
         **trainer,
     )
+    _check_world(runner, trainer)
     first = runner.is_global_zero
     with _only_writer(store.folder) if first else nullcontext():
         if first:
             store.prepare()
-        stored = store.inventory()  # again, since another run may just have ended
-        waiting = store.missing(tracks)
+        stored = _agree_on(store, runner)
+        waiting = missing_of(stored, tracks)
         if first:
             # Audio that is stored and not claimed may be that of files which nobody has read.
             n_unclaimed = len(stored.keys() - {track.audio_id for track in tracks})
             _check_space(store.folder, waiting[n_unclaimed:], data, backbone)
         data.audio = _loader(runner, backbone, data, waiting, stored, settings)
+        if first:
+            note_error(store, backbone.to(runner.strategy.root_device), data.audio)
 
         what = f"{store.id.backbone} over {store.id.dataset}"
         with ProgressReport(what, len(waiting), "tracks", quiet=not first) as progress:
@@ -165,6 +169,31 @@ def fill_store(
     if unusable:
         raise UserError(_complain(unusable, len(tracks), data))
     digests.load()  # what other ranks have read
+
+
+def _check_world(runner: L.Trainer, asked: Mapping[str, Any]) -> None:
+    """Refuses another number of ranks than was asked for: Lightning may fall back to one silently.
+
+    Raises:
+        UserError: the number is another.
+    """
+    n_ranks = asked.get("devices", 1) * asked.get("num_nodes", 1)
+    if runner.world_size != n_ranks:
+        raise UserError(
+            f"{n_ranks} processes were asked for (launcher.devices, launcher.nodes), but Lightning "
+            f"found {runner.world_size}: start them with `mirprobe sweep`"
+        )
+
+
+def _agree_on(store: FeatureStore, runner: L.Trainer) -> dict[str, StoredAudio]:
+    """What is stored, as the first rank has found it: one that starts late may find more, and all
+    have to deal out the same list.
+    """
+    stored = store.inventory() if runner.is_global_zero else {}
+    if runner.world_size > 1:
+        runner.strategy.setup_environment()  # as `predict` does; there it finds it done
+        stored = runner.strategy.broadcast(stored)
+    return stored
 
 
 def _only_writer(folder: Path) -> AbstractContextManager[None]:
@@ -187,7 +216,7 @@ def _loader(
 
     n_workers = settings.n_workers
     if n_workers is None:
-        spare = n_cores() // runner.num_devices - 1
+        spare = cores_of_rank(runner.num_devices) - 1
         n_workers = min(_MOST_WORKERS, max(1, spare)) if on_gpu else 1
 
     return ClipLoader(
@@ -205,8 +234,6 @@ def _predict(
     runner: L.Trainer, module: ExtractModule, data: TaskDataModule, writer: StoreWriter
 ) -> list[UnusableFile]:
     """Runs the forward passes; returns the unusable files of all ranks, on every rank."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
     runner.callbacks.append(writer)  # type: ignore[attr-defined]
     try:
         runner.predict(module, datamodule=data, return_predictions=False)

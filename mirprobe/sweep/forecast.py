@@ -25,6 +25,7 @@ from mirprobe.assembly import (
     backbone_class,
     card_of,
     check_weights,
+    extracting_backbone,
     make_backbone,
     n_devices,
     pooling_name,
@@ -351,7 +352,7 @@ def _print_speed(forecasts: Sequence[JobForecast]) -> None:
     cell = job.cells[0]
     try:
         with ProgressReport(f"dry run of {cell.model_name}", 1, "runs", passing=True):
-            backbone = place_backbone(make_backbone(_measurable(cell)), cell)
+            backbone = place_backbone(extracting_backbone(_measurable(cell)), cell)
             speed = dry_run(job, backbone)
     except UserError as problem:
         _say(f"  speed of {cell.model_name}: not measured, {problem}")

@@ -18,9 +18,9 @@ from datamodules.workers import follow_parent
 from mirprobe.assembly import (
     Job,
     check_weights,
+    extracting_backbone,
     inputs_of,
     is_under_srun,
-    make_backbone,
     make_demo_data,
     n_devices,
 )
@@ -125,7 +125,7 @@ def extract_here(cells: Sequence[Cell]) -> None:
 
     quiet_lightning()
     for jobs in make_plan(cells).by_model():
-        backbone = make_backbone(jobs[0].cells[0])
+        backbone = extracting_backbone(jobs[0].cells[0])
         with count_work(backbone):
             for job in jobs:
                 _sweep_up(job)
@@ -186,7 +186,7 @@ def _extracted(
         backbone: Backbone | None = None
         with failures.of([cell for job in jobs for cell in job.cells]):
             devices = n_devices(jobs[0].cells[0])
-            backbone = make_backbone(jobs[0].cells[0])
+            backbone = extracting_backbone(jobs[0].cells[0])
         if backbone is None:
             continue
 

@@ -306,8 +306,8 @@ def build_rivals(options: argparse.Namespace, audio: Tensor) -> dict[str, Callab
     state = {key: tensor.to(options.device) for key, tensor in drawn.items()}
     plain = Rival(backbone_class.size, state).to(options.device)
     half = options.dtype == "bfloat16"
-    backbone = backbone_class(weights="random", precision="bf16" if half else "float32")
-    backbone.freeze().to(options.device)
+    backbone = backbone_class(weights="random")
+    backbone.freeze().at("bf16" if half else "float32").to(options.device)
 
     def autocast(model: nn.Module) -> Callable[[], Tensor]:
         def call() -> Tensor:

@@ -23,7 +23,7 @@ from toy_tracks import (
 import datamodules.audio.loader
 from datamodules.audio.clips import Clip, ClipRule
 from datamodules.audio.decode import load_audio
-from datamodules.audio.loader import ClipLoader, ReadFile, lengths_s
+from datamodules.audio.loader import ClipLoader, ReadFile, deal, lengths_s
 from datamodules.tracks import Track, UnusableFile, audio_id
 
 Items = list[Clip | UnusableFile]
@@ -82,6 +82,32 @@ def test_every_clip_is_seen_exactly_once_by_all_ranks_together(root: Path, n_ran
     assert set(seen.values()) == {1}
     if n_ranks <= 3:
         assert all(shares)
+
+
+def test_ranks_get_equal_shares_of_time_and_not_of_files(tmp_path: Path) -> None:
+    """One long and six short files: by counting, a rank would work five times as long."""
+    seconds = [6.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    tracks = []
+    for number, length in enumerate(seconds):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, np.zeros(round(8000 * length)), 8000)
+        tracks.append([Track(str(number), path, "train", 0)])
+
+    first, second = deal(tracks, 2)
+    assert first == [tracks[0]] and second == tracks[1:]
+    assert deal(tracks, 1) == [tracks]
+    assert deal(tracks, 9)[7:] == [[], []]
+
+
+def test_parts_of_a_file_count_by_their_own_length(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(80_000), 8000)
+    places = [(0.0, 6.0), (6.0, 7.0), (7.0, 8.0), (8.0, None)]
+    parts = [
+        [Track(str(start), path, "train", 0, start_s=start, end_s=end)] for start, end in places
+    ]
+    first, second = deal(parts, 2)
+    assert (first, second) == ([parts[0]], parts[1:])
 
 
 def test_a_rank_without_tracks_gets_an_empty_loader(root: Path) -> None:

@@ -188,13 +188,6 @@ def test_every_model_refuses_a_seed_that_is_no_whole_number(name: str, seed: obj
     assert refused(name, weights="random", seed=seed) == expected
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if "precision" in MODELS[name]])
-@pytest.mark.parametrize("precision", ["fp8", 16, None, True, ["bf16"]])
-def test_every_model_refuses_an_unknown_precision(name: str, precision: object) -> None:
-    expected = f"unknown model.precision={precision}: set it to one of float32, bf16"
-    assert refused(name, weights="random", precision=precision) == expected
-
-
 @pytest.mark.parametrize("shift", [0, -5, 12.3, "abc", 10.0, True, [10], None])
 def test_the_baseline_refuses_an_unknown_frame_shift(shift: object) -> None:
     """10.0 is 10, but had a fingerprint of its own."""
@@ -202,7 +195,7 @@ def test_the_baseline_refuses_an_unknown_frame_shift(shift: object) -> None:
     assert refused("fbank_chroma", frame_shift_ms=shift) == expected
 
 
-@pytest.mark.parametrize("setting", ["frame_shift_ms=12.3", "seed=abc", "precision=fp8"])
+@pytest.mark.parametrize("setting", ["frame_shift_ms=12.3", "seed=abc"])
 def test_what_a_model_refuses_is_one_line_on_the_command_line(setting: str) -> None:
     model = "fbank_chroma" if setting.startswith("frame_shift") else "musicfm"
     with pytest.raises(UserError, match=rf"model\.{setting.partition('=')[0]}") as caught:

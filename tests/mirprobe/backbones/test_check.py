@@ -37,9 +37,9 @@ INFOS = [
     "rate",
     "zeros appended, clip doubled",
     "audio at 2/3 of the rate",
-    "error of bf16 autocast",
+    "error of bf16",
+    "error of tf32",
     "error of fp16 autocast",
-    "error of TF32",
     "speed at 0.5 s",
     "peak memory at 0.5 s",
 ]
@@ -255,10 +255,10 @@ def test_what_clicks_say_is_beside_what_the_backbone_says() -> None:
 
 
 def test_reduced_precision_is_held_to_a_bound_of_its_own() -> None:
-    found = find(SmallMusicFM("random", precision="bf16"))
+    found = find(SmallMusicFM("random").freeze().at("bf16"))
     assert found["batch of 3 against 3 of 1"].verdict == "ok"
     assert found["batch of 3 in one pass"].bound == "<= 0.031 of largest"
-    assert found["error of bf16 autocast"].value == "not measured: the backbone itself is bf16"
+    assert found["error of bf16"].value == "not measured: the backbone itself is bf16"
 
 
 @pytest.mark.parametrize(
@@ -356,11 +356,11 @@ def test_padding_change_is_the_relative_rms_of_the_real_frames() -> None:
     reason="no fast bf16 on this CPU",
 )
 def test_bf16_errors_are_small_but_not_zero() -> None:
-    numbers = find(SmallMuQ("random"))["error of bf16 autocast"].numbers
+    numbers = find(SmallMuQ("random"))["error of bf16"].numbers
     assert len(numbers) == 2 * (REDUCED.n_layers + 1)
     assert all(1e-4 < number < 0.1 for number in numbers)
 
-    refused = find(NoAutocast())["error of bf16 autocast"].value
+    refused = find(NoAutocast())["error of bf16"].value
     assert refused == "not possible: expected Float but got BFloat16"
 
 

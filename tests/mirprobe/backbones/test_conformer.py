@@ -253,13 +253,19 @@ def test_folded_weights_compute_what_the_published_layout_computes_in_float64(ba
     torch.testing.assert_close(states, expected, rtol=0, atol=1e-5)
 
 
-def test_bf16_is_close_and_has_its_own_fingerprint(backbone):
-    half = type(backbone)(weights="random", precision="bf16").freeze()
-    states, exact = half(waveform("w3s")), backbone(waveform("w3s"))
+def test_bf16_is_close_and_the_way_back_exact(backbone):
+    other = type(backbone)(weights="random").freeze()
+    fingerprint, exact = other.fingerprint(), backbone(waveform("w3s"))
+    states = other.at("bf16")(waveform("w3s"))
     assert states.dtype == torch.float32
-    assert half.mel.mel_scale.fb.dtype == torch.float32
-    assert (states - exact).square().mean().sqrt() < 0.015 * exact.square().mean().sqrt()
-    assert half.fingerprint() != backbone.fingerprint()
+    assert other.project.weight.dtype == torch.bfloat16
+    assert other.mel.mel_scale.fb.dtype == torch.float32
+    error = (states - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert 1e-4 < error < 0.015
+    assert other.at("bf16").fingerprint() == fingerprint, "of the weights as they were read"
+
+    assert torch.equal(other.at("float32")(waveform("w3s")), exact)
+    assert not any(parameter.requires_grad for parameter in other.parameters())
 
 
 def test_fingerprint_knows_weights_seed_and_statistics():
@@ -286,10 +292,6 @@ def test_fingerprint_knows_statistics_whatever_the_class_is_called():
     ("arguments", "text"),
     [
         ({"weights": "mdsd"}, "unknown model.weights=mdsd: set it to one of msd, fma, random"),
-        (
-            {"weights": "random", "precision": "fp8"},
-            "unknown model.precision=fp8: set it to one of float32, bf16",
-        ),
         (
             {"weights": "random", "checkpoint": "x.pt"},
             "model.weights=random reads no file, found model.checkpoint=x.pt",

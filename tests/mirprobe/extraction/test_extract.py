@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import resource
 import shutil
@@ -21,9 +22,10 @@ import torch
 from conftest import RATE, write_notes
 from devices import DEVICES, accelerator, tf32
 from torch import Tensor
-from toy_backbone import N_LAYERS, Statistics
+from toy_backbone import N_LAYERS, Rounded, Statistics
 
 from datamodules import digests as digests_module
+from datamodules import workers
 from datamodules.audio.clips import ClipRule
 from datamodules.datasets.nsynth import NSynthPitch
 from datamodules.digests import KnownDigests
@@ -443,7 +445,8 @@ def test_decoders_are_as_many_as_the_share_of_cores_allows(
     extraction: Extraction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rank of four on a machine of 64 cores, of which the job has 12."""
-    monkeypatch.setattr(extract_module, "n_cores", lambda: 12)
+    monkeypatch.setattr(workers, "n_cores", lambda: 12)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     settings = replace(extraction.cell.extract, n_workers=None)
     runner = SimpleNamespace(
         strategy=SimpleNamespace(root_device=torch.device("cuda")), num_devices=4, world_size=32
@@ -452,6 +455,62 @@ def test_decoders_are_as_many_as_the_share_of_cores_allows(
         runner, extraction.backbone, extraction.data, extraction.data.tracks(), {}, settings
     )
     assert loader.n_workers == 12 // 4 - 1
+
+
+def test_under_slurm_the_cores_are_those_of_one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--cpus-per-task=6` on a node with four ranks each has six, not one."""
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(workers.os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(workers, "_quota", lambda *_: math.inf)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
+    assert workers.cores_of_rank(4) == 6
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK")
+    assert workers.cores_of_rank(4) == 16
+
+
+def test_another_number_of_ranks_than_was_asked_for_is_refused() -> None:
+    runner = SimpleNamespace(world_size=1)
+    with pytest.raises(UserError, match=r"^8 processes were asked for .* Lightning found 1"):
+        extract_module._check_world(runner, {"devices": 4, "num_nodes": 2})
+    extract_module._check_world(runner, {"accelerator": "cpu", "devices": 1})
+
+
+def test_a_rank_deals_out_what_the_first_one_has_found(
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that comes late finds shards of the others, and would deal out another list."""
+    store = extraction.run()
+    found_first: dict[str, object] = {}
+    strategy = SimpleNamespace(setup_environment=lambda: None, broadcast=lambda _: found_first)
+    late = SimpleNamespace(is_global_zero=False, world_size=2, strategy=strategy)
+    monkeypatch.setattr(store, "inventory", lambda: pytest.fail("it looked for itself"))
+    assert extract_module._agree_on(store, late) is found_first
+
+
+def test_a_store_of_another_precision_lies_apart_and_knows_its_error(
+    extraction: Extraction, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exact = extraction.run()
+    assert not list(exact.folder.glob("precision.json"))
+
+    coarse = replace(extraction, backbone=Rounded().at("bf16"))
+    store = coarse.run()
+    assert store.folder != exact.folder and "bf16" in store.folder.name
+    note = json.loads((store.folder / "precision.json").read_text())
+    assert (note["precision"], note["n_clips"]) == ("bf16", 20)
+
+    # By hand, over the same clips: each track's first, as there are more tracks than clips.
+    tracks = coarse.data.tracks()
+    some = tracks[:: len(tracks) // 20][:20]
+    audio = [soundfile.read(track.path, dtype="float32")[0][:1600] for track in some]
+    states = np.stack([Rounded().freeze()(torch.from_numpy(a)[None])[0].numpy() for a in audio])
+    change = states.astype(np.float64) - torch.from_numpy(states).bfloat16().double().numpy()
+    expected = np.sqrt((change**2).sum((0, 2, 3)) / (states.astype(float) ** 2).sum((0, 2, 3)))
+    np.testing.assert_allclose(note["rms"], expected, rtol=1e-5)
+    assert f"off those in float32 by {min(expected):.2g} .. " in capsys.readouterr().out
+
+    coarse.run()
+    assert "off those" not in capsys.readouterr().out, "it is measured once"
 
 
 def test_a_store_may_have_more_shards_than_a_process_may_open_files(
