@@ -398,9 +398,13 @@ def probe_accelerator(cell: Cell) -> str:
     return str(cell.launcher.accelerator)
 
 
-def pooling_name(frame_rate: float | None) -> str:
-    """How a store's id says what rows are: means of clips, or frames of a label grid in Hz."""
-    return "mean" if frame_rate is None else f"{frame_rate:g}Hz"
+def pooling_name(cell: Cell, data: TaskDataModule) -> str:
+    """How a store's id says what rows are: means of clips, means of parts of clips, or frames of a
+    label grid, which counts from the start of the track.
+    """
+    if data.frame_rate is not None:
+        return f"{data.frame_rate:g}Hz"
+    return "mean" if cell.row_rate is None else f"mean_at_{cell.row_rate:g}Hz"
 
 
 @dataclass(frozen=True)
@@ -444,7 +448,7 @@ class Job:
             fingerprint=backbone.fingerprint(),
             dataset=f"{data.dataset}-demo" if data.is_demo else data.dataset,
             clip_rule=data.clip.describe(),
-            pooling=pooling_name(data.frame_rate),
+            pooling=pooling_name(cell, data),
             resampler=RESAMPLER,
             precision=backbone.precision,
         )

@@ -25,6 +25,8 @@ from datamodules.errors import UserError
 
 GROUPS = ("model", "task", "protocol", "launcher", "logger")
 LAUNCHERS = ("local", "slurm")
+CLIP, _ROW_RATE = "clip", re.compile(r"\d{1,3}(\.\d{1,3})?Hz")  # what extract.pooling may be
+MOST_ROW_RATE = 100.0  # Hz; no backbone here has more frames a second
 PRECISION_SETTINGS = ("auto", "32", "tf32", "bf16")
 LOGGER_MODES = ("auto", "online", "offline", "disabled")
 RESULTS_VERSION = 2  # raised when a change of code changes numbers; part of every cell's hash
@@ -88,9 +90,10 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ExtractConfig:
-    """How features are extracted; only `precision` changes numbers."""
+    """How features are extracted; only `precision` and `pooling` change numbers."""
 
     precision: str = MISSING
+    pooling: str = MISSING
 
     batch_seconds: float | None = MISSING
     n_workers: int | None = MISSING
@@ -220,8 +223,14 @@ class Cell:
             "seed": self.seed,
             "data": data,
             **({} if precision == "auto" else {"precision": precision}),
+            **({} if self.row_rate is None else {"row_rate": self.row_rate}),
             "version": RESULTS_VERSION,
         }
+
+    @property
+    def row_rate(self) -> float | None:
+        """Rows a second that are stored of a clip, in Hz; None for one row, the clip's mean."""
+        return None if self.extract.pooling == CLIP else float(self.extract.pooling[:-2])
 
     def _tables(self) -> dict[str, str]:
         """SHA-256 of every file that an option names."""
@@ -401,6 +410,14 @@ def _check_values(cell: Cell) -> None:
         choice = attrgetter(name)(cell)
         if choice not in choices:
             raise UserError(f"unknown {name} {choice!r}. Known: {', '.join(choices)}")
+
+    pooling = cell.extract.pooling
+    is_rate = _ROW_RATE.fullmatch(pooling) and 0.01 <= float(pooling[:-2]) <= MOST_ROW_RATE
+    if pooling != CLIP and not is_rate:
+        raise UserError(
+            f"extract.pooling must be clip or a rate such as 1Hz, from 0.01Hz to "
+            f"{MOST_ROW_RATE:g}Hz, found {pooling!r}"
+        )
 
     if not 0 <= cell.protocol.dropout < 1:
         raise UserError(

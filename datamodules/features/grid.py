@@ -24,6 +24,48 @@ def n_grid_frames(seconds: float, frame_rate: float) -> int:
     return max(1, math.ceil(round(seconds * frame_rate - 0.5, 6)))
 
 
+def n_parts(seconds: float, rate: float) -> int:
+    """Parts of 1 / rate seconds that a clip has, of which the last may be shorter; at least one.
+
+    >>> n_parts(30.0, 1.0), n_parts(29.1, 1.0), n_parts(0.3, 1.0)
+    (30, 30, 1)
+    """
+    return max(1, math.ceil(round(seconds * rate, 6)))
+
+
+def part_weights(n_frames: int, seconds: float, rate: float) -> Tensor:
+    """Shares of a backbone's frames in each part of a clip.
+
+    Frames are spread evenly over the whole clip, wherever a backbone centres them: so the mean of
+    the parts, weighted by the time that they cover, is the mean of all frames.
+
+    Args:
+        n_frames: of the backbone.
+        seconds: length of the clip.
+        rate: parts a second, in Hz.
+
+    Returns:
+        (n_parts, n_frames) float32, rows sum to 1.
+
+    >>> part_weights(3, 1.5, 1.0)
+    tensor([[0.5000, 0.5000, 0.0000],
+            [0.0000, 0.0000, 1.0000]])
+    """
+    edges = torch.arange(n_frames + 1, dtype=torch.float64) * (seconds / n_frames)
+    part_start = torch.arange(n_parts(seconds, rate), dtype=torch.float64)[:, None] / rate
+    shared = _shared_s(edges[:-1], edges[1:], part_start, part_start + 1 / rate)
+    return (shared / shared.sum(dim=1, keepdim=True)).float()
+
+
+def last_share(seconds: float, rate: float) -> float:
+    """What the last part of a clip covers of 1 / rate seconds, above 0 and at most 1.
+
+    >>> last_share(29.25, 1.0), last_share(30.0, 1.0), last_share(0.25, 2.0)
+    (0.25, 1.0, 0.5)
+    """
+    return seconds * rate - (n_parts(seconds, rate) - 1)
+
+
 def grid_weights(
     n_frames: int, hop: float, n_grid: int, frame_rate: float, *, first_frame_s: float
 ) -> Tensor:
@@ -53,9 +95,14 @@ def grid_weights(
 
     grid_start = torch.arange(n_grid, dtype=torch.float64)[:, None] / frame_rate
     grid_end = grid_start + 1 / frame_rate
-    shared = torch.minimum(end, grid_end) - torch.maximum(start, grid_start)
-    shared = shared.clamp(min=0)
+    shared = _shared_s(start, end, grid_start, grid_end)
     return (shared / shared.sum(dim=1, keepdim=True)).float()
+
+
+def _shared_s(start: Tensor, end: Tensor, other_start: Tensor, other_end: Tensor) -> Tensor:
+    """How long two stretches of time overlap, in s; shapes broadcast."""
+    shared = torch.minimum(end, other_end) - torch.maximum(start, other_start)
+    return shared.clamp(min=0)
 
 
 def frame_labels(

@@ -28,16 +28,21 @@ FLOAT16_MAX = 65504.0
 PATTERN = "part-*.h5"
 _SHARD_BYTES = 2**28  # a shard is closed at this size too: one clip by frames may hold 5 MB
 _CLIP = np.dtype(
-    [(name, np.int64) for name in ("clip", "n_clips", "n_rows", "row")] + [("start_s", np.float64)]
+    [(name, np.int64) for name in ("clip", "n_clips", "n_rows", "row")]
+    + [(name, np.float64) for name in ("start_s", "last_row")]
 )
 
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """States of one clip: `values` (L+1, rows, D) float16, finite."""
+    """States of one clip: `values` (L+1, rows, D) float16, finite.
+
+    Rows are means over equal times; the last one covers a share of it, `last_row`.
+    """
 
     place: ClipPlace
     values: NDArray[np.float16]
+    last_row: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class Shard:
         path: its file.
         audio_ids: of the audio of its n clips.
         clips: (n,) records: `clip` and `n_clips` (place in the audio, and how many it gives),
-            `start_s`, and `row` and `n_rows` (where in each layer).
+            `start_s`, `row` and `n_rows` (where in each layer), and `last_row` (what the last of
+            them covers of the time of the others).
         layer_starts: where each of layers 0..L begins in the file, in bytes.
         layer_shape: (rows, D) of each layer.
     """
@@ -162,6 +168,7 @@ def _build(store: Mapping[str, str], clips: Sequence[ClipFeatures]) -> bytes:
         file["n_clips"] = np.array([p.n_clips for p in places], dtype=np.int32)
         file["start_s"] = np.array([p.start_s for p in places], dtype=np.float64)
         file["n_rows"] = np.array([clip.values.shape[1] for clip in clips], dtype=np.int32)
+        file["last_row"] = np.array([clip.last_row for clip in clips], dtype=np.float64)
         file.attrs["key"] = json.dumps(store, sort_keys=True)
 
         file.flush()
@@ -180,6 +187,7 @@ def _parse(path: Path, content: bytes) -> Shard:
         clips = np.empty(len(file["clip"]), _CLIP)
         for name in ("clip", "n_clips", "n_rows", "start_s"):
             clips[name] = file[name][:]
+        clips["last_row"] = file["last_row"][:] if "last_row" in file else 1.0
         clips["row"] = np.cumsum(clips["n_rows"]) - clips["n_rows"]
 
         audio_ids = file["audio_id"].asstr()[:].tolist()

@@ -194,7 +194,7 @@ def _clips_of_audio(shards: Sequence[Shard], number_of: Mapping[str, int]) -> ND
         here = np.empty(len(shard.clips), _PLACE)
         here["track"] = [number_of.get(name, -1) for name in shard.audio_ids]
         here["shard"] = number
-        for name in ("clip", "n_clips", "row", "n_rows", "start_s"):
+        for name in ("clip", "n_clips", "row", "n_rows", "start_s", "last_row"):
             here[name] = shard.clips[name]
         found.append(here[here["track"] >= 0])
 
@@ -206,7 +206,7 @@ def _clips_of_audio(shards: Sequence[Shard], number_of: Mapping[str, int]) -> ND
 
 _PLACE = np.dtype(
     [(name, np.int64) for name in ("track", "clip", "n_clips", "shard", "row", "n_rows")]
-    + [("start_s", np.float64)]
+    + [(name, np.float64) for name in ("start_s", "last_row")]
 )
 
 
@@ -237,15 +237,36 @@ class StoredClips:
         return np.stack([layer[rows] for layer in self._shards[place["shard"]].layers()])
 
     def read_all(self) -> NDArray[np.float16]:
-        """All layers of all clips, of which each has one row: (L+1, N, D) float16."""
+        """All layers of all clips, of clips with several rows their mean: (L+1, N, D) float16."""
         n_layers, dim = self.shape
         values = np.empty((n_layers, len(self), dim), dtype=np.float16)
         for number, shard in enumerate(self._shards):
             here = np.flatnonzero(self._clips["shard"] == number)
-            rows = self._clips["row"][here]
+            places = self._clips[here]
             for layer, of_layer in enumerate(shard.layers()):
-                values[layer, here] = of_layer[rows]
+                values[layer, here] = _means(of_layer, places)
         return values
+
+
+def _means(layer: NDArray[np.float16], places: NDArray[np.void]) -> NDArray[np.float16]:
+    """Mean over the rows of each clip, weighted by the time that they cover: (n, D)."""
+    n_rows = places["n_rows"]
+    if np.all(n_rows == 1):
+        single: NDArray[np.float16] = layer[places["row"]]
+        return single
+
+    # The rows of all clips, one after the other: they may lie in another order in the shard.
+    ends = np.cumsum(n_rows)
+    starts = ends - n_rows
+    rows = np.arange(n_rows.sum()) + np.repeat(places["row"] - starts, n_rows)
+    weights = np.ones(len(rows), dtype=np.float32)
+    weights[ends - 1] = places["last_row"]
+
+    weighted = layer[rows] * weights[:, None]
+    covered = n_rows - 1 + places["last_row"]
+    sums = np.add.reduceat(weighted, starts, axis=0)
+    means: NDArray[np.float16] = (sums / covered[:, None]).astype(np.float16)
+    return means
 
 
 def store_id_text(id: StoreId) -> str:

@@ -58,6 +58,7 @@ def extract(job: Job, backbone: Backbone) -> FeatureStore:
         job.digests,
         backbone,
         cell.extract,
+        row_rate=cell.row_rate,
         accelerator=cell.launcher.accelerator,
         devices=devices,
         num_nodes=nodes,
@@ -110,6 +111,8 @@ def fill_store(
     digests: KnownDigests,
     backbone: Backbone,
     settings: ExtractConfig,
+    *,
+    row_rate: float | None = None,
     **trainer: Any,
 ) -> None:
     """Extracts the features of the tracks that the store lacks.
@@ -121,6 +124,7 @@ def fill_store(
         digests: of files that were read before; learn those that are read here.
         backbone: frozen.
         settings: conf/config.yaml, `extract`.
+        row_rate: rows a second that are kept of a clip, in Hz; None for one row.
         **trainer: arguments of lightning.Trainer: `accelerator`, `devices`, `num_nodes`,
             `plugins` (who has started the ranks), `strategy`.
 
@@ -150,7 +154,7 @@ def fill_store(
         if first:
             # Audio that is stored and not claimed may be that of files which nobody has read.
             n_unclaimed = len(stored.keys() - {track.audio_id for track in tracks})
-            _check_space(store.folder, waiting[n_unclaimed:], data, backbone)
+            _check_space(store.folder, waiting[n_unclaimed:], data, backbone, row_rate)
         data.audio = _loader(runner, backbone, data, waiting, stored, settings)
         if first:
             note_error(store, backbone.to(runner.strategy.root_device), data.audio)
@@ -161,7 +165,7 @@ def fill_store(
                 shard_clips=settings.shard_clips, shard_seconds=settings.shard_seconds
             )
             writer = StoreWriter(shards, digests, progress, backbone.sample_rate)
-            module = ExtractModule(backbone, data.audio.batch_seconds, data.frame_rate)
+            module = ExtractModule(backbone, data.audio.batch_seconds, data.frame_rate, row_rate)
             unusable = _predict(runner, module, data, writer)
 
     if unusable and not first:
@@ -258,9 +262,13 @@ def _predict(
 
 
 def _check_space(
-    folder: Path, waiting: Sequence[Track], data: TaskDataModule, backbone: Backbone
+    folder: Path,
+    waiting: Sequence[Track],
+    data: TaskDataModule,
+    backbone: Backbone,
+    row_rate: float | None,
 ) -> None:
-    size = audio_size(waiting, data, backbone.sample_rate)
+    size = audio_size(waiting, data, backbone.sample_rate, row_rate=row_rate)
     needed_bytes = features_bytes(size, backbone.n_layers, backbone.dim)
     remedy = "point paths.features to a larger disk"
     check_free_space(folder, needed_bytes, "the features", remedy=remedy)

@@ -16,9 +16,10 @@ from torch import Tensor
 from datamodules.audio.clips import Clip
 from datamodules.audio.loader import ReadFile
 from datamodules.errors import UserError
+from datamodules.features.grid import last_share
 from datamodules.features.shards import FLOAT16_MAX, ClipFeatures
 from mirprobe.backbones.backbone import Backbone
-from mirprobe.extraction.pooling import pool_clip, pool_to_grid
+from mirprobe.extraction.pooling import pool_clip, pool_parts, pool_to_grid
 
 # s of audio per forward pass; eight 30 s clips take 6 GB in MusicFM (facts/backbones section 4).
 AUTO_BATCH_SECONDS = {"cpu": 32.0, "cuda": 240.0}
@@ -37,16 +38,22 @@ class ExtractModule(L.LightningModule):
         backbone: frozen.
         batch_seconds: audio per forward pass, in s; halved where the memory does not hold it, and
             doubled again after a while.
-        frame_rate: of the label grid, in Hz; None pools over the whole clip.
+        frame_rate: of the label grid, in Hz; None for tasks that are scored by clips.
+        row_rate: rows a second that are kept of a clip of these, in Hz; None keeps its mean.
     """
 
     def __init__(
-        self, backbone: Backbone, batch_seconds: float, frame_rate: float | None = None
+        self,
+        backbone: Backbone,
+        batch_seconds: float,
+        frame_rate: float | None = None,
+        row_rate: float | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.batch_seconds = batch_seconds
         self.frame_rate = frame_rate
+        self.row_rate = row_rate
         self._seen: set[tuple[str, int]] = set()
         self._asked_seconds = batch_seconds
         self._n_passes = 0  # since the size was changed
@@ -127,7 +134,8 @@ class ExtractModule(L.LightningModule):
             audio = self._stack(clips)
             seconds = audio.shape[1] / self.backbone.sample_rate
             # All of it in here: a GPU says what failed only when its results are waited for.
-            return _to_store(clips, self._pool(self.backbone(audio), seconds))
+            pooled = self._pool(self.backbone(audio), seconds)
+            return _to_store(clips, pooled, self._last_row(seconds))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -148,10 +156,18 @@ class ExtractModule(L.LightningModule):
         self.batch_seconds, self._n_passes = batch_seconds, 0
         print(f"{reason}: going on with {batch_seconds:g} s of audio a batch", flush=True)
 
+    def _last_row(self, seconds: float) -> float:
+        """What the last row of a clip covers of the time of the others."""
+        if self.frame_rate is not None or self.row_rate is None:
+            return 1.0
+        return last_share(seconds, self.row_rate)
+
     def _pool(self, frames: Tensor, seconds: float) -> Tensor:
         """What becomes of frames; other consumers of them belong here."""
         if self.frame_rate is None:
-            return pool_clip(frames)
+            if self.row_rate is None:
+                return pool_clip(frames)
+            return pool_parts(frames, seconds=seconds, rate=self.row_rate)
         return pool_to_grid(
             frames,
             hop=self.backbone.hop,
@@ -168,8 +184,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(text in str(error) for text in OUT_OF_MEMORY)
 
 
-def _to_store(clips: Sequence[Clip], pooled: Tensor) -> list[ClipFeatures]:
-    """(B, L+1, rows, D) -> the features of each clip.
+def _to_store(clips: Sequence[Clip], pooled: Tensor, last_row: float) -> list[ClipFeatures]:
+    """(B, L+1, rows, D) -> the features of each clip, whose last rows cover less than the others.
 
     Raises:
         UserError: a value is not finite or does not fit into float16.
@@ -187,4 +203,6 @@ def _to_store(clips: Sequence[Clip], pooled: Tensor) -> list[ClipFeatures]:
             "without it: data.exclude=[...]"
         )
 
-    return [ClipFeatures(clip.place, value) for clip, value in zip(clips, values, strict=True)]
+    return [
+        ClipFeatures(clip.place, value, last_row) for clip, value in zip(clips, values, strict=True)
+    ]

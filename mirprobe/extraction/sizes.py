@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from datamodules.audio.clips import cut_positions
 from datamodules.audio.loader import lengths_s
+from datamodules.features.grid import n_parts
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Track
 
@@ -23,7 +24,8 @@ class AudioSize:
     Attributes:
         audio_s: their length, in s.
         n_clips: by the cutting rule.
-        n_rows: that are stored: one for each clip, or one for each frame of the label grid.
+        n_rows: that are stored: one for each clip or part of one, or one for each frame of the
+            label grid.
     """
 
     audio_s: float
@@ -31,13 +33,20 @@ class AudioSize:
     n_rows: int
 
 
-def audio_size(tracks: Sequence[Track], data: TaskDataModule, sample_rate: int) -> AudioSize:
+def audio_size(
+    tracks: Sequence[Track],
+    data: TaskDataModule,
+    sample_rate: int,
+    *,
+    row_rate: float | None = None,
+) -> AudioSize:
     """The size of some tracks, by their headers and the cutting rule.
 
     Args:
         tracks: to look at; of many a sample.
         data: gives the cutting rule and the label grid.
         sample_rate: of the backbone, in Hz.
+        row_rate: rows a second that are kept of a clip, in Hz; None for one row.
     """
     if not tracks:
         return AudioSize(0.0, 0, 0)
@@ -46,10 +55,14 @@ def audio_size(tracks: Sequence[Track], data: TaskDataModule, sample_rate: int) 
     more = len(tracks) / len(some)
 
     n_samples = [round(length * sample_rate) for length in lengths]
-    n_clips = sum(len(cut_positions(n, sample_rate, data.clip)) for n in n_samples)
+    positions = [cut_positions(n, sample_rate, data.clip) for n in n_samples]
+    clips_s = [length / sample_rate for of_track in positions for _, length in of_track]
+    n_clips = len(clips_s)
     n_rows: float = n_clips
     if data.frame_rate is not None:
         n_rows = sum(lengths) * data.frame_rate
+    elif row_rate is not None:
+        n_rows = sum(n_parts(seconds, row_rate) for seconds in clips_s)
     return AudioSize(sum(lengths) * more, math.ceil(n_clips * more), math.ceil(n_rows * more))
 
 

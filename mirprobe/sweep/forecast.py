@@ -131,7 +131,7 @@ def check_room(plan: Plan) -> None:
 def stored_bytes(job: Job) -> int:
     """Bytes of the stores that may be this job's: its backbone, by name, over its audio."""
     data, n_bytes = job.data, 0
-    pooling = pooling_name(data.frame_rate)
+    pooling = pooling_name(job.cells[0], data)
     for description in Path(job.cells[0].paths.features).glob(f"*/{DESCRIPTION}"):
         try:
             id = parse_store_id(description.read_text(encoding="utf-8"))
@@ -183,7 +183,8 @@ def forecast_job(job: Job, facts: Facts) -> JobForecast:
     Raises:
         UserError: data are missing or cannot be used.
     """
-    size = audio_size(job.tracks(), job.data, facts.sample_rate)
+    row_rate = job.cells[0].row_rate
+    size = audio_size(job.tracks(), job.data, facts.sample_rate, row_rate=row_rate)
     batch_s = job.cells[0].extract.batch_seconds or AUTO_BATCH_SECONDS[_device(job.cells[0])]
     clip_s = size.audio_s / max(1, size.n_clips)
     per_pass = max(1, math.ceil(batch_s / clip_s)) if clip_s else 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datamodules.digests import KnownDigests
 from datamodules.task import TaskDataModule
-from mirprobe.assembly import Job, make_data
+from mirprobe.assembly import Job, make_data, pooling_name
 from mirprobe.cell import Cell
 
 
@@ -39,7 +39,8 @@ def make_plan(cells: Sequence[Cell]) -> Plan:
         task = _task_key(cell)
         if task not in tasks:
             tasks[task] = make_data(cell)
-        store = (_model_key(cell), cell.paths.features, *_audio_key(tasks[task]))
+        kept = (cell.paths.features, cell.extract.precision, pooling_name(cell, tasks[task]))
+        store = (_model_key(cell), *kept, *_audio_key(tasks[task]))
         groups.setdefault(store, []).append(cell)
 
     digests: dict[Path, KnownDigests] = {}

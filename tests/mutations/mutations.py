@@ -74,6 +74,22 @@ EXTRACTION = (
         (f"{ROOM}/extraction/test_module.py",),
     ),
     Mutation(
+        "the last part of a clip counts whole",
+        "datamodules/features/store.py",
+        'weights[ends - 1] = places["last_row"]',
+        "weights[ends - 1] = 1.0",
+        "means of clips with a rest lean towards their end",
+        (f"{ROOM}/extraction/test_extract.py",),
+    ),
+    Mutation(
+        "parts of a clip forget frames on their boundary",
+        "datamodules/features/grid.py",
+        "return shared.clamp(min=0)",
+        "return (shared > 0).double()",
+        "frames on a boundary count wholly for both sides",
+        (f"{ROOM}/extraction/test_pooling.py",),
+    ),
+    Mutation(
         "tracks are dealt out by number",
         "datamodules/audio/loader.py",
         "heapq.heappush(ranks, (total_s + expected_s[item], rank))",

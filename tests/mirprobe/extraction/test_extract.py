@@ -487,6 +487,27 @@ def test_a_rank_deals_out_what_the_first_one_has_found(
     assert extract_module._agree_on(store, late) is found_first
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("rate", ["7Hz", "30Hz"])
+def test_rows_of_a_clip_give_the_means_that_clip_pooling_stores(
+    extraction: Extraction, rate: str, device: str
+) -> None:
+    """Clips of 0.1 s and 0.05 s: one row or two of 7 Hz, three and a half of 30 Hz."""
+    extraction = on_device(extraction, device)
+    means = extraction.run()
+    settings = replace(extraction.cell.extract, pooling=rate)
+    by_rows = replace(extraction, cell=replace(extraction.cell, extract=settings))
+    store = by_rows.run()
+    assert store.id.pooling == f"mean_at_{rate}" and store.folder != means.folder
+
+    tracks = extraction.data.tracks()
+    clips = store.read(tracks)
+    assert set(clips.n_rows) == ({1} if rate == "7Hz" else {2, 3})
+    np.testing.assert_array_equal(clips.track, means.read(tracks).track)
+    expected = means.read(tracks).read_all().astype(float)
+    np.testing.assert_allclose(clips.read_all(), expected, rtol=2e-3, atol=1e-6)
+
+
 def test_a_store_of_another_precision_lies_apart_and_knows_its_error(
     extraction: Extraction, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -82,7 +82,7 @@ def test_what_is_kept_is_float16_of_all_layers_without_audio(
     assert kept.place == one.clips[0].place
     assert kept.values.shape == (N_LAYERS + 1, n_rows, 2)
     assert kept.values.dtype == np.float16
-    assert set(vars(kept)) == {"place", "values"}
+    assert set(vars(kept)) == {"place", "values", "last_row"}
     assert kept.values[:, 0, 0].tolist() == pytest.approx([0.25, 0.5, 0.75])
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mirprobe.extraction.pooling import pool_clip, pool_to_grid
+from datamodules.features.grid import last_share
+from mirprobe.extraction.pooling import pool_clip, pool_parts, pool_to_grid
 
 FRAMES = torch.randn(2, 3, 8, 4, generator=torch.Generator().manual_seed(0))  # (B, L+1, T, D)
 
@@ -56,3 +57,25 @@ def test_the_type_of_the_states_is_kept(dtype: torch.dtype) -> None:
         ).dtype
         == dtype
     )
+
+
+def test_parts_are_means_over_their_own_time_and_the_last_one_over_less() -> None:
+    """Eight frames over 2 s, in parts of 0.8 s: 3.2 frames each, and a rest of 1.6."""
+    pooled = pool_parts(FRAMES, seconds=2.0, rate=1.25)
+    assert pooled.shape == (2, 3, 3, 4)
+    first = (FRAMES[:, :, :3].sum(dim=2) + 0.2 * FRAMES[:, :, 3]) / 3.2
+    torch.testing.assert_close(pooled[:, :, 0], first)
+    last = (0.6 * FRAMES[:, :, 6] + FRAMES[:, :, 7]) / 1.6
+    torch.testing.assert_close(pooled[:, :, 2], last)
+    assert last_share(2.0, 1.25) == 0.5
+
+
+@pytest.mark.parametrize("seconds", [0.04, 0.3, 1.0, 2.9, 29.12])
+@pytest.mark.parametrize("rate", [0.1, 1.0, 3.0, 40.0])
+def test_parts_weighted_by_their_time_are_the_mean_of_the_clip(seconds: float, rate: float) -> None:
+    pooled = pool_parts(FRAMES, seconds=seconds, rate=rate)
+    weights = torch.ones(pooled.shape[2])
+    weights[-1] = last_share(seconds, rate)
+    assert 0 < weights[-1] <= 1 + 1e-6
+    mean = (pooled * weights[:, None]).sum(dim=2, keepdim=True) / weights.sum()
+    torch.testing.assert_close(mean, pool_clip(FRAMES), rtol=1e-5, atol=1e-6)
