@@ -124,8 +124,7 @@ def check_weights(cell: Cell) -> None:
 
 
 def _weights_file(cell: Cell) -> Path | None:
-    weights, checkpoint = cell.model.get("weights"), cell.model.get("checkpoint")
-    return backbone_class(cell).weights_file(weights, checkpoint)
+    return backbone_class(cell).weights_file(cell.model)
 
 
 def inputs_of(cell: Cell, data: TaskDataModule) -> Inputs:
