@@ -96,7 +96,7 @@ def _with_pin(file: PublishedFile, path: Path) -> PublishedFile:
     try:
         told = get_hf_file_metadata(hf_hub_url(file.repo, file.name, revision=revision))
     except ERRORS as error:
-        print(f"{file.name} of {file.repo}: the hub does not tell its checksum ({_line(error)})")
+        print(f"{file.name} of {file.repo}: the hub does not tell its checksum ({one_line(error)})")
         return replace(file, sha256=sha256(path))
 
     digest = told.etag if told.etag and re.fullmatch("[0-9a-f]{64}", told.etag) else sha256(path)
@@ -122,12 +122,13 @@ def download(file: PublishedFile, *, force: bool = False) -> Path:
     except ERRORS as error:
         at = file.revision[:12] if file.revision else "its newest revision"
         raise UserError(
-            f"cannot download {file.name} of {file.repo} at {at}: {_line(error)}. "
+            f"cannot download {file.name} of {file.repo} at {at}: {one_line(error)}. "
             "Check the network, HF_HUB_OFFLINE and HF_ENDPOINT, "
             f"or set model.checkpoint=/path/to/{file.name}"
         ) from error
     return Path(path)
 
 
-def _line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The text of an error from outside, short and without line breaks."""
     return " ".join(str(error).split())[:200]
