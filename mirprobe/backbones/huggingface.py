@@ -175,6 +175,7 @@ def _load(folder: Path, seed: int | None, trusts: bool) -> Loaded:
         ) from error
 
     refuse_code_from_elsewhere(folder)
+    transformers.utils.logging.disable_progress_bar()
     given: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trusts}
     try:
         extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **given)
