@@ -1,10 +1,9 @@
 """Any audio model of Hugging Face, by its id, as a backbone: `model=hf model.id=OWNER/NAME`.
 
-Conventions: the list of blocks, width and hop are found by probe clips (`block_list`,
-`frame_grid`), the rate is said by the repository's feature extractor. Layer 0 is the input of the
-first block; layer L is `last_hidden_state` where it has the shape of a state, so that it has the
-final norm of networks with one. Frame 0 stands for the shortest clip that makes a frame. Models of
-a fixed length are refused, since what a clip does not fill is padding. Source:
+Conventions: blocks, width and hop are found by probe clips (`block_list`, `frame_grid`), the rate
+is said by the feature extractor. Layer 0 is the input of the first block; layer L is
+`last_hidden_state` where it has the shape of a state, with the final norm of networks with one.
+Models of a fixed length are refused, since what a clip does not fill is padding. Source:
 ../shared/facts/backbones2.md section 4.
 """
 
@@ -140,8 +139,8 @@ class HuggingFace(Backbone):
                 self.blocks = find_blocks(self.model, self.n_layers, lambda: self._run(clip))
                 self.dim = self.states(clip).shape[3]
         except UNFIT as error:
-            problem = f"it does not run on a clip of {SHORT_S} s ({one_line(error)})"
-            raise UserError(problem) from error
+            text = f"it does not run on a clip of {SHORT_S} s ({one_line(error)})"
+            raise UserError(text) from error
 
         hop = find_hop(self._n_frames, rate)
         said = getattr(config, "inputs_to_logits_ratio", hop)
