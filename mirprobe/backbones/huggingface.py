@@ -43,11 +43,9 @@ class HuggingFace(Backbone):
 
     Args:
         weights: `published`, or `random`, which keeps transformers' initialisation under `seed`.
-        checkpoint: path of a `model.safetensors` with its configs beside it, in place of id and
-            revision.
+        checkpoint: path of a `model.safetensors` beside its configs, in place of id and revision.
         seed: of the random weights.
-        id: owner/name of the repository.
-        revision: commit, 40 hex digits.
+        id: owner/name of the repository; `revision` is its commit, 40 hex digits.
         trust_remote_code: whether Python code that the repository ships may be run.
 
     Raises:
