@@ -135,8 +135,7 @@ def weights_file(cell: Cell) -> Path | None:
     Raises:
         UserError: the published file is not on this machine.
     """
-    weights, checkpoint = cell.model.get("weights"), cell.model.get("checkpoint")
-    return backbone_class(cell).weights_file(weights, checkpoint)
+    return backbone_class(cell).weights_file(cell.model)
 
 
 def inputs_of(cell: Cell, data: TaskDataModule) -> Inputs:

@@ -9,7 +9,6 @@ from datamodules.download import fetch_archives, is_fetched
 from datamodules.errors import UserError
 from datamodules.excluding import ignored_entries, ignored_line
 from mirprobe.assembly import backbone_class, card_of, make_demo_data
-from mirprobe.backbones.hub import fetch
 from mirprobe.cell import Cell
 from mirprobe.progress import ProgressReport, console
 
@@ -21,9 +20,7 @@ def fetch_weights(cell: Cell) -> Path | None:
     Raises:
         UserError: they cannot be downloaded, or are not the published ones.
     """
-    backbone = backbone_class(cell)
-    variant = backbone.variant_named(cell.model.get("weights"))
-    return fetch(variant.file) if variant is not None and variant.file is not None else None
+    return backbone_class(cell).fetch(cell.model)
 
 
 def fetch_data(cell: Cell) -> Path:

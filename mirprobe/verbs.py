@@ -194,6 +194,8 @@ def fetch(options: argparse.Namespace) -> None:
     if wants_weights or not wants_data:
         for cell in models:
             print(f"{cell.model_name}: {fetch_weights(cell) or 'nothing to download'}")
+            if "card" in cell.model:
+                print(f"{cell.model_name}: licence {cell.model['card']['licence']}")
     if wants_data:
         fetch_datasets(cells)
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from datamodules.errors import UserError
 from mirprobe.backbones.arithmetic import PRECISIONS, arithmetic
-from mirprobe.backbones.hub import PublishedFile, locate
+from mirprobe.backbones.hub import PublishedFile, fetch, locate
 
 RANDOM = "random"  # the variant that is drawn under `seed` and reads no file, where there is one
 MOST_SEED = 2**32 - 1
@@ -118,20 +118,36 @@ class Backbone(nn.Module, ABC):
         return cls.variants[str(weights)]
 
     @classmethod
-    def weights_file(cls, weights: str | None, checkpoint: str | None) -> Path | None:
+    def published_file(cls, settings: Mapping[str, object]) -> PublishedFile | None:
+        """The file that settings of the model ask for; None where their weights have none."""
+        weights = settings.get("weights")
+        variant = cls.variant_named(None if weights is None else str(weights))
+        return None if variant is None else variant.file
+
+    @classmethod
+    def weights_file(cls, settings: Mapping[str, object]) -> Path | None:
         """The file that the weights would be read from; None where none is.
 
         Args:
-            weights: name of the variant.
-            checkpoint: file that the user names.
+            settings: of the model, such as `weights` and `checkpoint`.
 
         Raises:
             UserError: the published file is not on this machine.
         """
-        variant = cls.variant_named(weights)
+        file, checkpoint = cls.published_file(settings), settings.get("checkpoint")
         if checkpoint is not None:
-            return Path(checkpoint)
-        return None if variant is None or variant.file is None else locate(variant.file)
+            return Path(str(checkpoint))
+        return None if file is None else locate(file)
+
+    @classmethod
+    def fetch(cls, settings: Mapping[str, object]) -> Path | None:
+        """Downloads what the settings ask for; None where there is nothing to download.
+
+        Raises:
+            UserError: it cannot be downloaded, or is not what was published.
+        """
+        file = cls.published_file(settings)
+        return None if file is None else fetch(file)
 
     @property
     def device(self) -> torch.device:

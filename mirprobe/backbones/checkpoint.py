@@ -1,9 +1,10 @@
 """Weights in the published layout, read from a checkpoint file and checked against it.
 
-Conventions: a checkpoint is a PyTorch zip file with a dict `state_dict` (.pt) or a safetensors
-file; its content tells which, not its name. Every key starts with `model.`, which is stripped. The
-check is strict both ways: each needed key is there with its shape, and each other key is on the
-list of ignored ones. Nothing in a file is ever executed.
+Conventions: a checkpoint is a PyTorch zip file with a dict `state_dict` or of tensors alone, or a
+safetensors file; its content tells which, not its name. Every key starts with the prefix of its
+kind, such as `model.`, which is stripped. The check is strict both ways: each needed key is there
+with its shape, and each other key is on the list of ignored ones. Nothing in a file is ever
+executed.
 """
 
 import hashlib
@@ -23,7 +24,6 @@ from torch import Tensor
 
 from datamodules.errors import UserError
 
-PREFIX = "model."
 ZIP_START = b"PK\x03\x04"
 NEVER = "(?!)"  # the regular expression that matches nothing
 # What torch's readers of zip directories, pickles and tensors raise where a file is damaged.
@@ -35,7 +35,7 @@ DAMAGED = (
 
 @dataclass(frozen=True)
 class CheckpointSpec:
-    """What a checkpoint of `owner` holds; keys without the leading `model.`.
+    """What a checkpoint of `owner` holds; keys without the prefix.
 
     Attributes:
         owner: name of the backbone, for error texts.
@@ -43,12 +43,27 @@ class CheckpointSpec:
         ignored: regular expressions of the keys that may be there and are not read.
         equal: tensors that are computed, not read; where the file has one, it must be the same to
             1e-5.
+        renamed: other spellings of needed keys, which a file may have in their place.
+        prefix: how every key of the file starts.
+        is_bare: whether a zip file holds the tensors themselves, not a dict `state_dict`.
     """
 
     owner: str
     needed: Mapping[str, tuple[int, ...]]
     ignored: tuple[str, ...] = ()
     equal: Mapping[str, Tensor] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = "model."
+    is_bare: bool = False
+
+
+def with_bias(key: str, *weight: int) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of a weight and of the bias beside it.
+
+    >>> with_bias("out", 3, 4)
+    {'out.weight': (3, 4), 'out.bias': (3,)}
+    """
+    return {f"{key}.weight": weight, f"{key}.bias": weight[:1]}
 
 
 def sha256(path: Path) -> str:
@@ -74,23 +89,24 @@ def readable(path: Path, remedy: str) -> Iterator[None]:
         raise UserError(f"{path} cannot be read ({error.strerror}). {remedy}") from error
 
 
-def verify(path: Path, *, n_bytes: int, digest: str, remedy: str) -> None:
-    """Checks size and SHA-256 of a published file.
+def verify(path: Path, *, n_bytes: int | None, digest: str | None, remedy: str) -> None:
+    """Checks size and SHA-256 of a published file, as far as they are known.
 
     Raises:
         UserError: the file is not the published one; the text ends with `remedy`.
     """
     with readable(path, remedy):
         found = path.stat().st_size
-        found_digest = sha256(path) if found == n_bytes else ""
-    if found != n_bytes:
+        fits = n_bytes is None or found == n_bytes
+        is_other = fits and digest is not None and sha256(path) != digest
+    if not fits:
         raise UserError(
             f"{path} is not the published file: it has {found:,} bytes instead of {n_bytes:,}. "
             f"{remedy}"
         )
-    if found_digest != digest:
+    if is_other:
         raise UserError(
-            f"{path} is not the published file: its SHA-256 is not {digest[:12]}... {remedy}"
+            f"{path} is not the published file: its SHA-256 is not {str(digest)[:12]}... {remedy}"
         )
 
 
@@ -98,12 +114,12 @@ def read_state(path: Path, spec: CheckpointSpec, *, remedy: str) -> tuple[dict[s
     """Needed tensors of a checkpoint, and how many others it holds.
 
     Returns:
-        float32 copies in memory under keys without `model.`; number of tensors that are not read.
+        float32 copies in memory under keys without the prefix; number of tensors that are not read.
 
     Raises:
         UserError: see `read_tensors`; or the keys are not those of `spec`.
     """
-    tensors = read_tensors(path, remedy=remedy)
+    tensors = _renamed(read_tensors(path, is_bare=spec.is_bare, remedy=remedy), spec)
     problems = _problems(tensors, spec)
     if problems:
         raise UserError(
@@ -112,16 +128,31 @@ def read_state(path: Path, spec: CheckpointSpec, *, remedy: str) -> tuple[dict[s
 
     state = {}
     for key in spec.needed:
-        state[key] = tensors[PREFIX + key].detach().to(torch.float32, copy=True)
+        state[key] = tensors[spec.prefix + key].detach().to(torch.float32, copy=True)
     return state, len(tensors) - len(state)
 
 
-def read_tensors(path: Path, *, remedy: str) -> dict[str, Tensor]:
+def _renamed(tensors: Mapping[str, Tensor], spec: CheckpointSpec) -> dict[str, Tensor]:
+    """The tensors under the spelling that is needed; of two spellings the other stays unknown."""
+    named = {}
+    for key, tensor in tensors.items():
+        other = spec.prefix + spec.renamed.get(key.removeprefix(spec.prefix), "")
+        is_other = other != spec.prefix and other not in tensors
+        named[other if is_other else key] = tensor
+    return named
+
+
+def read_tensors(path: Path, *, is_bare: bool = False, remedy: str) -> dict[str, Tensor]:
     """All tensors of a checkpoint under their names in the file, on disk until they are used.
+
+    Args:
+        path: of the file.
+        is_bare: whether a zip file holds the tensors themselves, not a dict `state_dict`.
+        remedy: last sentence of error texts.
 
     Raises:
         UserError: no such file, may not be read, not a checkpoint, damaged, holds anything but
-            tensors, or has no `state_dict`.
+            tensors, or has no `state_dict` where there has to be one.
     """
     if not is_file(path):
         raise UserError(f"no checkpoint at {path}. {remedy}")
@@ -129,7 +160,7 @@ def read_tensors(path: Path, *, remedy: str) -> dict[str, Tensor]:
         start = stream.read(16)
 
     if start.startswith(ZIP_START):
-        return _read_zip(path, remedy)
+        return _read_zip(path, is_bare, remedy)
     if start[8:9] == b"{":  # after 8 bytes of length, safetensors starts with a table in JSON
         return _read_safetensors(path, remedy)
     raise UserError(
@@ -144,7 +175,7 @@ def _read_safetensors(path: Path, remedy: str) -> dict[str, Tensor]:
         raise UserError(f"{path} is damaged or cut short ({_one_line(error)}). {remedy}") from error
 
 
-def _read_zip(path: Path, remedy: str) -> dict[str, Tensor]:
+def _read_zip(path: Path, is_bare: bool, remedy: str) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sparse tensors: they are refused below
@@ -157,9 +188,11 @@ def _read_zip(path: Path, remedy: str) -> dict[str, Tensor]:
     except DAMAGED as error:
         raise UserError(f"{path} is damaged or cut short ({_one_line(error)}). {remedy}") from error
 
+    if is_bare:
+        content = {"state_dict": content}
     state = content.get("state_dict") if isinstance(content, dict) else None
     if isinstance(state, dict) and all(map(_is_named_tensor, state.items())):
-        return state
+        return dict(state)
 
     found = _what_else(content)
     raise UserError(f"{path} has no state_dict of tensors (found: {found}). {remedy}")
@@ -191,7 +224,7 @@ def _one_line(what: object) -> str:
 
 def _problems(tensors: Mapping[str, Tensor], spec: CheckpointSpec) -> list[str]:
     """What does not fit, one text for each kind of problem; empty if all fits."""
-    missing = [key for key in spec.needed if PREFIX + key not in tensors]
+    missing = [key for key in spec.needed if spec.prefix + key not in tensors]
     kinds = {
         "missing": missing,
         "unknown": _unknown_keys(tensors, spec),
@@ -208,12 +241,13 @@ def _problems(tensors: Mapping[str, Tensor], spec: CheckpointSpec) -> list[str]:
 
 
 def _unknown_keys(tensors: Mapping[str, Tensor], spec: CheckpointSpec) -> list[str]:
-    known = {PREFIX + key for key in (*spec.needed, *spec.equal)}
+    known = {spec.prefix + key for key in (*spec.needed, *spec.equal)}
     ignored = re.compile("|".join(spec.ignored) or NEVER)
 
     unknown = []
     for key in tensors:
-        is_ignored = key.startswith(PREFIX) and ignored.fullmatch(key, len(PREFIX))
+        starts = key.startswith(spec.prefix)
+        is_ignored = starts and ignored.fullmatch(key, len(spec.prefix))
         if key not in known and not is_ignored:
             unknown.append(key)
     return unknown
@@ -224,7 +258,7 @@ def _other_shapes(
 ) -> list[str]:
     wrong = []
     for key in sorted(spec.needed.keys() - missing):
-        tensor, shape = tensors[PREFIX + key], spec.needed[key]
+        tensor, shape = tensors[spec.prefix + key], spec.needed[key]
         if not _is_plain(tensor):
             kind = f"{tensor.layout} {tensor.dtype} on {tensor.device}"
             wrong.append(f"{key} is {kind} instead of plain numbers")
@@ -241,7 +275,7 @@ def _is_plain(tensor: Tensor) -> bool:
 def _other_values(tensors: Mapping[str, Tensor], spec: CheckpointSpec) -> list[str]:
     wrong = []
     for key, expected in spec.equal.items():
-        found = tensors.get(PREFIX + key)
+        found = tensors.get(spec.prefix + key)
         if found is None:
             continue
         comparable = _is_plain(found) and found.shape == expected.shape

@@ -13,10 +13,13 @@ from mirprobe.backbones.signals import noise
 N_CLICKS = 8  # over one hop, since a click between two frames is near neither
 CLICK = 0.5
 QUIET = 0.01  # gain of the noise around it, which is then 54 dB below
+# Of all that a click moves, what lies around it at least: 0.35 in MERT2, 0.54 in FCPE, 1 in most.
+# Behind a positional convolution of 128 frames, whose weights say where, it was 0.2 at most.
+LOCAL_SHARE = 0.3
 
 
 def measure_first_frame(backbone: Backbone) -> float | None:
-    """Where frame 0 is centred; None where clicks move all frames alike, so that nothing tells.
+    """Where frame 0 is centred; None where clicks move all frames, so that nothing tells.
 
     Clicks are put into the middle of quiet noise, one a clip. The frames that one moves lie around
     it: the mean of their times, counted from frame 0, is the click's distance from that frame.
@@ -28,11 +31,13 @@ def measure_first_frame(backbone: Backbone) -> float | None:
 
     states = backbone(clips.to(backbone.device))[:, 0]
     weight = response(states[:-1], states[-1])
-    if not bool((weight.sum(dim=1) > 0).all()):
+    everything = (states[:-1] - states[-1]).norm(dim=2).sum(dim=1)
+    around = weight.sum(dim=1)
+    if not bool((around > 0).all()) or (around / everything).mean() < LOCAL_SHARE:
         return None
 
     time_s = torch.arange(weight.shape[1], device=weight.device) * backbone.hop
-    after_frame_0 = (weight @ time_s) / weight.sum(dim=1)
+    after_frame_0 = (weight @ time_s) / around
     click_s = torch.tensor(at, device=weight.device) / backbone.sample_rate
     return float((click_s - after_frame_0).mean())
 

@@ -13,24 +13,14 @@ tested against golden numbers of the published code.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchaudio import transforms
 
-from datamodules.errors import UserError
-from mirprobe.backbones.backbone import Backbone, Variant
-from mirprobe.backbones.checkpoint import (
-    CheckpointSpec,
-    is_file,
-    read_state,
-    readable,
-    sha256,
-    verify,
-)
+from mirprobe.backbones.backbone import Variant
+from mirprobe.backbones.checkpoint import CheckpointSpec
 from mirprobe.backbones.conformer_state import (
     IGNORED,
     INV_FREQ,
@@ -39,61 +29,22 @@ from mirprobe.backbones.conformer_state import (
     fold,
     published_shapes,
 )
-from mirprobe.backbones.hub import locate
-from mirprobe.backbones.layers import EPS, Convolution, Linear
-from mirprobe.backbones.random_weights import draw_state
+from mirprobe.backbones.layers import (
+    EPS,
+    ROTARY_BASE,
+    Convolution,
+    FeedForward,
+    Linear,
+    Rotation,
+    inverse_frequencies,
+    rotate,
+    rotation_of,
+)
+from mirprobe.backbones.log_mel import FRONT_END, HOP_SAMPLES, N_FFT, SAMPLE_RATE, LogMel
+from mirprobe.backbones.published import PublishedBackbone
 
-Rotation = tuple[Tensor, Tensor]  # (cos, sin) of each frame's angles, each (T, 1, d/2)
-
-SAMPLE_RATE = 24_000
-N_FFT = 2048
-HOP_SAMPLES = 240
 # The maps of the conv2d blocks take 20 MB per second of audio: a big batch passes them in parts.
 FRONT_END_SAMPLES = 60 * SAMPLE_RATE
-ROTARY_BASE = 10_000.0
-
-
-class LogMel(nn.Module):
-    """Normalised log-mel spectrogram, in float32 whatever the precision after it.
-
-    Window and filter bank are part of the state dict only where the checkpoint brings them; the
-    computed ones follow from the constants.
-
-    Args:
-        n_mels: number of bands.
-        statistics: mean and std in dB.
-        stored: published keys, maybe with the checkpoint's own window and filter bank.
-    """
-
-    statistics: Tensor
-
-    def __init__(
-        self, n_mels: int, statistics: tuple[float, float], stored: Mapping[str, Tensor]
-    ) -> None:
-        super().__init__()
-        self.spectrogram = transforms.Spectrogram(n_fft=N_FFT, hop_length=HOP_SAMPLES, power=2.0)
-        self.mel_scale = transforms.MelScale(n_mels, SAMPLE_RATE, n_stft=N_FFT // 2 + 1)
-        # Without top_db: quiet frames keep their level, and no clip depends on its loudest frame.
-        self.decibel = transforms.AmplitudeToDB("power", top_db=None)
-
-        window = stored.get(f"{STORED_MEL}.spectrogram.window")
-        filters = stored.get(f"{STORED_MEL}.mel_scale.fb")
-        _choose_buffer(self.spectrogram, "window", window)
-        _choose_buffer(self.mel_scale, "fb", filters)
-        self.register_buffer("statistics", torch.tensor(statistics))
-
-    def forward(self, audio: Tensor) -> Tensor:
-        """(B, S) -> (B, n_mels, M) with M = floor(S / 240): the last centred frame is dropped."""
-        power = self.spectrogram(audio)[..., :-1]
-        decibels: Tensor = self.decibel(self.mel_scale(power))
-        mean, std = self.statistics
-        return decibels.sub_(mean).div_(std)
-
-
-def _choose_buffer(module: nn.Module, name: str, stored: Tensor | None) -> None:
-    """Puts a stored tensor in place of a computed one; only a stored one is part of the state."""
-    tensor = module.get_buffer(name) if stored is None else stored
-    module.register_buffer(name, tensor, persistent=stored is not None)
 
 
 class ResidualBlock(nn.Module):
@@ -112,32 +63,6 @@ class ResidualBlock(nn.Module):
         """(B, n_in, bands, M) -> (B, n_out, ceil(bands / 2), ceil(M / 2))."""
         y: Tensor = self.conv2(F.relu_(self.conv1(x)))
         return F.relu_(y.add_(self.conv3(x)))
-
-
-class FeedForward(nn.Module):
-    """LayerNorm, linear, SiLU, linear; the factor 0.5 of the residual is in the weights."""
-
-    def __init__(self, size: ConformerSize) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(size.dim, EPS)
-        self.inner = Linear(size.dim, size.ffn_dim, silu=True)
-        self.outer = Linear(size.ffn_dim, size.dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        return cast(Tensor, self.outer(self.inner(self.norm(x))))
-
-
-def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotates the pairs (i, i + d/2) of each head by the frame's angles: (B, T, heads, d) likewise.
-
-    >>> quarter = (torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
-    >>> rotate(torch.tensor([[[[1.0, 2.0]]]]), quarter).flatten()
-    tensor([-2.,  1.])
-    """
-    cos, sin = rotation
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
 class Attention(nn.Module):
@@ -178,11 +103,11 @@ class ConformerLayer(nn.Module):
 
     def __init__(self, size: ConformerSize) -> None:
         super().__init__()
-        self.ffn1 = FeedForward(size)
+        self.ffn1 = FeedForward(size.dim, size.ffn_dim)
         self.attention = Attention(size)
         # The BatchNorm of the published layer is in the weights of the depthwise convolution.
         self.convolution = Convolution(size.dim, size.dim, size.kernel, bias=False)
-        self.ffn2 = FeedForward(size)
+        self.ffn2 = FeedForward(size.dim, size.ffn_dim)
         self.norm = nn.LayerNorm(size.dim, EPS)
 
     def forward(self, x: Tensor, rotation: Rotation) -> Tensor:
@@ -207,13 +132,12 @@ class ConformerVariant(Variant):
     std: float
 
 
-class Conformer(Backbone):
+class Conformer(PublishedBackbone):
     """Backbone of `LogMel`, two `ResidualBlock`, a projection and L `ConformerLayer`.
 
     A subclass is data only.
 
     Attributes:
-        tag: name of the backbone in the recipe of the random weights.
         size: sizes of the network.
         stored: further keys of the checkpoint that are used, with their shapes.
         ignored: further keys of the checkpoint that are not used, as regular expressions.
@@ -223,21 +147,11 @@ class Conformer(Backbone):
     hop = 4 * HOP_SAMPLES / SAMPLE_RATE
     first_frame_s = 0.0
     min_samples = N_FFT // 2 + 1  # reflected by half a window
-    front_end: ClassVar[Mapping[str, object]] = {
-        "n_fft": N_FFT,
-        "hop": HOP_SAMPLES,
-        "window": "periodic Hann",
-        "padding": "centred, reflect",
-        "f_max": 12000,
-        "mel": "HTK, no area norm",
-        "level": "10 log10(max(power, 1e-10)), no top_db",
-        "rotary_base": ROTARY_BASE,
-    }
+    front_end: ClassVar[Mapping[str, object]] = {**FRONT_END, "rotary_base": ROTARY_BASE}
     autocasts = False
     one_by_one_on = ("cpu",)  # a batch is no faster there from 4 s on, and moves states by 1e-6
     variants: ClassVar[Mapping[str, ConformerVariant]]
 
-    tag: ClassVar[str]
     size: ClassVar[ConformerSize] = ConformerSize()
     stored: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     ignored: ClassVar[tuple[str, ...]] = ()
@@ -250,11 +164,15 @@ class Conformer(Backbone):
         self.n_layers, self.dim = size.n_layers, size.dim
 
         head_dim = size.dim // size.n_heads
-        inv_freq = 1.0 / ROTARY_BASE ** (torch.arange(0, head_dim, 2) / head_dim)
-        self.register_buffer("inv_freq", inv_freq, persistent=False)
+        self.register_buffer("inv_freq", inverse_frequencies(head_dim), persistent=False)
 
         state = self._published_state(weights, checkpoint, seed)
-        self.mel = LogMel(size.n_mels, (variant.mean, variant.std), state)
+        self.mel = LogMel(
+            size.n_mels,
+            torch.tensor((variant.mean, variant.std)),
+            window=state.get(f"{STORED_MEL}.spectrogram.window"),
+            filters=state.get(f"{STORED_MEL}.mel_scale.fb"),
+        )
         with torch.device("meta"):  # no memory and no drawing for weights that are assigned below
             blocks = [ResidualBlock(n_in, size.conv_dim) for n_in in (1, size.conv_dim)]
             self.blocks = nn.ModuleList(blocks)
@@ -285,53 +203,29 @@ class Conformer(Backbone):
     def _published_state(
         self, weights: str, checkpoint: str | None, seed: int
     ) -> dict[str, Tensor]:
-        """Tensors in the published layout, drawn or read; notes how many keys were read."""
-        shapes, file = published_shapes(self.size), self.variants[weights].file
-        if file is None:
-            return draw_state(self.tag, shapes, seed=seed)
-
-        if checkpoint is None:
-            path = locate(file)
-            verify(path, n_bytes=file.n_bytes, digest=file.sha256, remedy=file.remedy)
-        else:
-            path = Path(checkpoint)
-            self._refuse_other_variant(path, weights)
-
+        """Tensors in the published layout, drawn or read."""
+        shapes = published_shapes(self.size)
         spec = CheckpointSpec(
             owner=type(self).__name__,
             needed=shapes | dict(self.stored),
             ignored=IGNORED + self.ignored,
             equal={INV_FREQ: self.inv_freq},
         )
-        state, self.keys_ignored = read_state(path, spec, remedy=file.remedy)
-        self.keys_matched = len(state)
-        return state
-
-    def _refuse_other_variant(self, path: Path, weights: str) -> None:
-        """Refuses the published file of another variant.
-
-        Variants have the same keys and other input statistics: only the checksum tells them apart.
-        """
-        if not is_file(path):
-            return
-        n_bytes = path.stat().st_size
-        for name, variant in self.variants.items():
-            file = variant.file
-            if file is None or name == weights or n_bytes != file.n_bytes:
-                continue
-            with readable(path, file.remedy):
-                digest = sha256(path)
-            if digest == file.sha256:
-                raise UserError(
-                    f"{path} is the published {file.name}, not {weights}: set model={file.model}"
-                )
+        return self.read_or_draw(
+            spec,
+            self.variants[weights].file,
+            drawn=shapes,
+            weights=weights,
+            checkpoint=checkpoint,
+            seed=seed,
+        )
 
     def states(self, audio: Tensor) -> Tensor:
         """States of layers 0..L for checked audio: (B, S) float32 -> (B, L+1, T, D) float32."""
         n_at_once = max(1, FRONT_END_SAMPLES // audio.shape[1])
         parts = [self.embed(part) for part in torch.split(audio, n_at_once)]
         x = parts[0] if len(parts) == 1 else torch.cat(parts)  # of one part it would be a copy
-        rotation = self._rotation(x)
+        rotation = rotation_of(x, self.inv_freq)
 
         states = torch.empty((len(x), self.n_layers + 1, *x.shape[1:]), device=x.device)
         states[:, 0] = x
@@ -346,9 +240,3 @@ class Conformer(Backbone):
         for block in self.blocks:
             x = block(x)
         return cast(Tensor, self.project(x.permute(0, 3, 2, 1).flatten(2)))
-
-    def _rotation(self, x: Tensor) -> Rotation:
-        """Cosine and sine of the angles of the frames of x: (B, T, D)."""
-        frames = torch.arange(x.shape[1], device=x.device)
-        angles = (frames.unsqueeze(1) * self.inv_freq).unsqueeze(1)
-        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mirprobe.backbones.checkpoint import with_bias
 from mirprobe.backbones.layers import EPS
 
 STORED_MEL = "preprocessor_melspec_2048.mel_stft"
@@ -65,11 +66,11 @@ def _front_end_shapes(size: ConformerSize) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for block, n_in in enumerate((1, channels)):
         for conv, width in ((1, n_in), (2, channels), (3, n_in)):
-            shapes |= _with_bias(f"conv.conv.{block}.conv{conv}", channels, width, 3, 3)
+            shapes |= with_bias(f"conv.conv.{block}.conv{conv}", channels, width, 3, 3)
             shapes |= _batch_norm(f"conv.conv.{block}.bn{conv}", channels)
 
-    shapes |= _with_bias("conv.linear", size.dim, channels * (size.n_mels // 4))
-    shapes |= _with_bias("conformer.layer_norm", size.dim)
+    shapes |= with_bias("conv.linear", size.dim, channels * (size.n_mels // 4))
+    shapes |= with_bias("conformer.layer_norm", size.dim)
     return shapes
 
 
@@ -77,15 +78,15 @@ def _layer_shapes(layer: str, size: ConformerSize) -> dict[str, tuple[int, ...]]
     dim, ffn_dim = size.dim, size.ffn_dim
     shapes: dict[str, tuple[int, ...]] = {}
     for module in ("ffn1", "self_attn", "ffn2", "final"):
-        shapes |= _with_bias(f"{layer}.{module}_layer_norm", dim)
+        shapes |= with_bias(f"{layer}.{module}_layer_norm", dim)
     for ffn in ("ffn1", "ffn2"):
-        shapes |= _with_bias(f"{layer}.{ffn}.intermediate_dense", ffn_dim, dim)
-        shapes |= _with_bias(f"{layer}.{ffn}.output_dense", dim, ffn_dim)
+        shapes |= with_bias(f"{layer}.{ffn}.intermediate_dense", ffn_dim, dim)
+        shapes |= with_bias(f"{layer}.{ffn}.output_dense", dim, ffn_dim)
     for projection in ("q", "k", "v", "out"):
-        shapes |= _with_bias(f"{layer}.self_attn.linear_{projection}", dim, dim)
+        shapes |= with_bias(f"{layer}.self_attn.linear_{projection}", dim, dim)
 
     convolution = f"{layer}.conv_module"
-    shapes |= _with_bias(f"{convolution}.layer_norm", dim)
+    shapes |= with_bias(f"{convolution}.layer_norm", dim)
     shapes |= _batch_norm(f"{convolution}.batch_norm", dim)
     shapes[f"{convolution}.pointwise_conv1.weight"] = (2 * dim, dim, 1)
     shapes[f"{convolution}.depthwise_conv.weight"] = (dim, 1, size.kernel)
@@ -93,13 +94,9 @@ def _layer_shapes(layer: str, size: ConformerSize) -> dict[str, tuple[int, ...]]
     return shapes
 
 
-def _with_bias(key: str, *weight: int) -> dict[str, tuple[int, ...]]:
-    return {f"{key}.weight": weight, f"{key}.bias": weight[:1]}
-
-
 def _batch_norm(key: str, width: int) -> dict[str, tuple[int, ...]]:
     statistics = {f"{key}.running_mean": (width,), f"{key}.running_var": (width,)}
-    return _with_bias(key, width) | statistics
+    return with_bias(key, width) | statistics
 
 
 def fold(state: Mapping[str, Tensor], size: ConformerSize) -> dict[str, Tensor]:
@@ -173,7 +170,12 @@ def fold_layer(state: Mapping[str, Tensor], layer: str) -> dict[str, Tensor]:
 
 
 def fold_batch_norm(
-    weight: Tensor, bias: Tensor | None, state: Mapping[str, Tensor], norm: str
+    weight: Tensor,
+    bias: Tensor | None,
+    state: Mapping[str, Tensor],
+    norm: str,
+    *,
+    eps: float = EPS,
 ) -> tuple[Tensor, Tensor]:
     """Weight and bias of a convolution that includes the BatchNorm `norm` after it.
 
@@ -184,7 +186,7 @@ def fold_batch_norm(
     mean = state[f"{norm}.running_mean"].double()
     variance = state[f"{norm}.running_var"].double()
 
-    scale = gain / torch.sqrt(variance + EPS)
+    scale = gain / torch.sqrt(variance + eps)
     scale_of_weight = scale.view(-1, *[1] * (weight.ndim - 1))  # (n_out, 1, 1, ...)
     folded = weight.double() * scale_of_weight
     centre = -mean if bias is None else bias.double() - mean

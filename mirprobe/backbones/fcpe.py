@@ -98,11 +98,12 @@ class FCPE(Backbone):
             self.keys_ignored = len(published) - len(own)
 
     @classmethod
-    def weights_file(cls, weights: str | None, checkpoint: str | None) -> Path | None:
+    def weights_file(cls, settings: Mapping[str, object]) -> Path | None:
         """The wheel's file, or the copy that the user names."""
-        if weights == "random":
+        if settings.get("weights") == "random":
             return None
-        return Path(checkpoint) if checkpoint else find_weights()
+        checkpoint = settings.get("checkpoint")
+        return Path(str(checkpoint)) if checkpoint else find_weights()
 
     def states(self, audio: Tensor) -> Tensor:
         """States of the stem and the six blocks: (B, S) -> (B, 7, S // 160, 512)."""

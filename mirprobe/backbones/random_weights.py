@@ -8,6 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+STATISTICS = {  # offset and scale, by the end of the key
+    "running_var": (1.0, 0.5),
+    "running_mean": (0.0, 0.2),
+    "mel_mean": (0.0, 10.0),  # dB
+    "mel_std": (15.0, 5.0),  # dB
+}
+
 
 def draw_state(
     tag: str, shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0
@@ -15,9 +22,10 @@ def draw_state(
     """Random weights by the recipe of the golden numbers, the same on every machine.
 
     Each tensor has its own PCG64 stream, seeded by the CRC-32 of `tag/key` (seed 0) or
-    `tag/key/seed`. With v uniform in [-1, 1): running_var 1 + v/2, running_mean v/5, scales of
-    norms 1 + v/5, biases v/10, all else sqrt(3 / fan_in) v, which keeps the variance. Source:
-    ../shared/golden/backbones/README.md, weight recipe.
+    `tag/key/seed`. With v uniform in [-1, 1): running_var 1 + v/2, running_mean v/5, mel_mean 10 v
+    and mel_std 15 + 5 v (dB), scales of norms 1 + v/5, biases v/10, all else sqrt(3 / fan_in) v,
+    which keeps the variance. A scale or bias is a vector, also where it is stored as (1, 1, n).
+    Source: ../shared/golden/backbones2/README.md, weight recipe.
 
     Args:
         tag: name of the backbone.
@@ -49,12 +57,13 @@ def _draw(stream: str, key: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def _offset_and_scale(key: str, shape: tuple[int, ...]) -> tuple[float, float]:
-    if key.endswith("running_var"):
-        return 1.0, 0.5
-    if key.endswith("running_mean"):
-        return 0.0, 0.2
-    if len(shape) == 1 and key.endswith("weight"):
+    for ending, offset_and_scale in STATISTICS.items():
+        if key.endswith(ending):
+            return offset_and_scale
+
+    is_vector = math.prod(shape) == shape[-1]
+    if is_vector and key.endswith(("weight", "original0")):
         return 1.0, 0.2
-    if len(shape) == 1:
+    if is_vector:
         return 0.0, 0.1
     return 0.0, math.sqrt(3.0 / math.prod(shape[1:]))

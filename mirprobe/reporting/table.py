@@ -293,4 +293,5 @@ def _card(cell: Cell) -> str:
     card = cell.model["card"]
     is_control = cell.model.get("weights") == "random"
     about = "random weights, the control" if is_control else card["note"]
-    return f"{cell.model_name}: {about}; licence {card['licence']}."
+    banner = " Non-commercial use only." if "-NC" in card["licence"] and not is_control else ""
+    return f"{cell.model_name}: {about}; licence {card['licence']}.{banner}"

@@ -336,7 +336,7 @@ def download_lines(cells: Sequence[Cell]) -> Iterator[str]:
         try:
             check_weights(cell)
         except UserError as problem:
-            size = "" if file is None else f" ({file.n_bytes / 1e9:.2f} GB)"
+            size = "" if file is None or not file.n_bytes else f" ({file.n_bytes / 1e9:.2f} GB)"
             yield f"  to download: weights of {cell.model_name}{size}. {problem}"
 
     for cell in {cell.task.folder: cell for cell in cells if not cell.is_demo}.values():

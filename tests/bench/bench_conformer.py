@@ -29,9 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mirprobe.backbones.conformer import LogMel
 from mirprobe.backbones.conformer_state import ConformerSize, published_shapes
 from mirprobe.backbones.layers import Linear
+from mirprobe.backbones.log_mel import LogMel
 from mirprobe.backbones.musicfm import MSD_STATISTICS, MusicFM
 from mirprobe.backbones.random_weights import draw_state
 
@@ -222,7 +222,7 @@ class Rival(nn.Module):
         self, size: ConformerSize, state: Mapping[str, Tensor], *, published: bool = False
     ) -> None:
         super().__init__()
-        self.mel = LogMel(size.n_mels, MSD_STATISTICS, {})
+        self.mel = LogMel(size.n_mels, torch.tensor(MSD_STATISTICS))
         self.conv = PlainFrontEnd(size)
         self.conformer = build_published_encoder(size) if published else PlainEncoder(size)
         self.run = run_published_encoder if published else nn.Module.__call__

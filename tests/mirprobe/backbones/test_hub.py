@@ -1,6 +1,8 @@
 import hashlib
 import socket
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
@@ -99,3 +101,49 @@ def test_fetch_refuses_another_file(tmp_path, monkeypatch):
     problem = r"is not the published file: its SHA-256 is not .*Try again"
     with pytest.raises(UserError, match=problem):
         fetch(FILE)
+
+
+# -- files of which we know no pin -----------------------------------------------------------------
+
+UNPINNED = replace(FILE, revision=None, n_bytes=None, sha256=None)
+PIN = f"model.revision={FILE.revision} model.sha256={FILE.sha256}"
+
+
+@pytest.fixture
+def told(monkeypatch) -> SimpleNamespace:
+    """What the hub says of the file; its `asked` are the addresses that were asked for."""
+    answer = SimpleNamespace(etag=FILE.sha256, size=len(CONTENT), asked=[])
+    monkeypatch.setattr(hub, "get_hf_file_metadata", lambda url: answer.asked.append(url) or answer)
+    return answer
+
+
+def newest(monkeypatch, path: Path) -> None:
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *_, **__: str(path))
+
+
+def test_fetch_says_the_pin_that_the_hub_tells(cache, monkeypatch, told, capsys):
+    path = put(cache, CONTENT)
+    newest(monkeypatch, path)
+    assert fetch(UNPINNED) == path
+    printed = capsys.readouterr().out
+    assert "is not pinned by mirprobe. The hub says: revision 4513b38bc25a" in printed
+    assert f"7 bytes, SHA-256 {FILE.sha256}. To pin it: {PIN}" in printed
+    assert FILE.revision in told.asked[0]
+
+
+def test_what_came_is_held_against_what_the_hub_tells(cache, monkeypatch, told):
+    newest(monkeypatch, put(cache, b"WEIGHTS"))
+    with pytest.raises(UserError, match=r"its SHA-256 is not .*Try again"):
+        fetch(UNPINNED)
+
+
+def test_where_the_hub_tells_nothing_fetch_says_so(cache, monkeypatch, capsys):
+    path = put(cache, CONTENT)
+    newest(monkeypatch, path)
+
+    def refuse(url: str) -> None:
+        raise OSError("no\nroute")
+
+    monkeypatch.setattr(hub, "get_hf_file_metadata", refuse)
+    assert fetch(UNPINNED) == path
+    assert "the hub does not tell its checksum (no route)" in capsys.readouterr().out

@@ -209,6 +209,20 @@ def test_notes_say_how_layers_were_chosen_and_what_the_backbone_is(pitch: list[C
     assert "trained on singing pitch" in text and "licence MIT" in text
 
 
+@pytest.mark.parametrize(
+    ("settings", "says_so"),
+    [(("model=mert_95m",), True), (("model=mert_95m", "model.weights=random"), False)],
+)
+def test_published_weights_that_are_not_for_commerce_say_so(
+    compose: Compose, settings: tuple[str, ...], says_so: bool
+) -> None:
+    cells = compose("task=nsynth_pitch", "baseline=null", *settings)
+    save_rows(cells[0], [0.5, 0.6], [0.5, 0.6])
+    text = "\n".join(notes(make_table_rows(cells)))
+    assert "licence CC BY-NC 4.0 (weights)." in text
+    assert ("Non-commercial use only." in text) == says_so
+
+
 # -- several lines ---------------------------------------------------------------------------------
 
 
