@@ -94,6 +94,8 @@ def how_to_get(cells: Sequence[Cell]) -> list[str]:
 
 
 Word = Literal["done", "queued", "running", "failed", "missing"]
+# States of a job that has left the queue, and had begun.
+_BROKEN = ("FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL")
 COLOURS: Mapping[Word, str] = {
     "done": "green",
     "queued": "cyan",
@@ -184,6 +186,13 @@ class _Jobs:
         ]
         return sorted(logs, key=lambda path: path.stat().st_mtime)
 
+    def has_begun(self, kind: Kind) -> bool:
+        """Whether a job of a kind has begun: it has left a log, or as SLURM says has not ended
+        well.
+        """
+        last = self.last(kind)
+        return bool(self.logs(kind)) or (last is not None and ended_as(last) in _BROKEN)
+
     def last(self, kind: Kind) -> str | None:
         """Number of the last job of a kind that was submitted."""
         jobs = [
@@ -229,7 +238,7 @@ def _features_word(cell: Cell, jobs: _Jobs) -> Word:
         return entry.word
     if (cell.folder / STORE).is_file():
         return "done"
-    return "failed" if jobs.logs("extract") else "missing"
+    return "failed" if jobs.has_begun("extract") else "missing"
 
 
 def _rows_word(is_done: bool, jobs: _Jobs) -> Word:
@@ -239,7 +248,7 @@ def _rows_word(is_done: bool, jobs: _Jobs) -> Word:
     entry = jobs.queued("probe")
     if entry is not None:
         return entry.word
-    return "failed" if jobs.logs("probe") else "missing"
+    return "failed" if jobs.has_begun("probe") else "missing"
 
 
 def _why(
@@ -255,11 +264,16 @@ def _why(
 
 
 def _how_it_ended(job: str, logs: Sequence[Path]) -> str:
-    state = state_of(job) if has_slurm() else ""
+    state = ended_as(job)
     ended = f"job {job} has ended without a result{f' ({state})' if state else ''}"
     if logs:
         return ended
     return f"{ended} and has left no log: cancelled, or its node does not see this folder"
+
+
+def ended_as(job: str) -> str:
+    """The last state of a job, such as CANCELLED; empty where SLURM cannot tell."""
+    return state_of(job) if has_slurm() else ""
 
 
 def print_states(found: Sequence[CellState]) -> None:
