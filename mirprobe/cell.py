@@ -25,7 +25,7 @@ from datamodules.errors import UserError
 
 GROUPS = ("model", "task", "protocol", "launcher", "logger")
 LOGGER_MODES = ("auto", "online", "offline", "disabled")
-RESULTS_VERSION = 2  # raised when a change of code changes numbers; part of every cell's hash
+RESULTS_VERSION = 3  # raised when a change of code changes numbers; part of every cell's hash
 SETTINGS, STORE = "config.yaml", "features.json"  # files of a cell
 MOST_BYTES, MOST_DEEP = 10**6, 20  # of a file of settings
 UNREADABLE = (
