@@ -93,6 +93,38 @@ def count_scored(tracks: Iterable[Track]) -> Counter[Split]:
     return Counter(split for split, _ in scored)
 
 
+def cluster_scored(tracks: Iterable[Track]) -> dict[str, int]:
+    """Which of the tracks that are scored belong together: their clusters, counted from 0.
+
+    Tracks belong together that share a group (one of several is enough), a song or a file, and so
+    does what is joined by a track between them.
+
+    >>> pairs = {"a": "Abba", "b": "Cher", "c": "Abba|Cher", "d": None}
+    >>> cluster_scored(Track(name, Path(name), "test", 0, who) for name, who in pairs.items())
+    {'a': 0, 'b': 0, 'c': 0, 'd': 1}
+    """
+    leader: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while leader.setdefault(name, name) != name:
+            leader[name] = leader[leader[name]]
+            name = leader[name]
+        return name
+
+    scored: dict[str, None] = {}
+    for track in tracks:
+        name = f"track:{track.scored_as}"
+        scored[track.scored_as] = None
+        links = [f"file:{track.path}"]
+        if track.group is not None:
+            links += [f"group:{part}" for part in track.group.split("|")]
+        for link in links:
+            leader[find(link)] = find(name)
+
+    clusters: dict[str, int] = {}
+    return {name: clusters.setdefault(find(f"track:{name}"), len(clusters)) for name in scored}
+
+
 @dataclass(frozen=True)
 class ClipPlace:
     """Which piece of which audio a clip is.

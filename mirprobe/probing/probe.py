@@ -23,7 +23,7 @@ from datamodules.features.memory import MemoryFeatures, load_features
 from datamodules.features.store import FeatureStore, parse_store_id
 from datamodules.files import atomic
 from datamodules.task import TaskDataModule
-from datamodules.tracks import SPLITS, Split
+from datamodules.tracks import SPLITS, Split, cluster_scored
 from mirprobe.assembly import probe_accelerator
 from mirprobe.cell import STORE, Cell
 from mirprobe.probing.bank import BankSize, ProbeBank, all_heads
@@ -33,8 +33,8 @@ from mirprobe.probing.training import TrainedBank, train_bank
 from mirprobe.progress import ProgressReport
 from mirprobe.provenance import MadeOf, Result
 from mirprobe.results import PREDICTIONS, PROBES, SCORED, Row, write_rows
-from mirprobe.scoring.intervals import Interval, bootstrap, interval_of
-from mirprobe.scoring.metrics import metric_named, predictions, score_once
+from mirprobe.scoring.intervals import Clusters, Interval, interval_of, n_telling, resample
+from mirprobe.scoring.metrics import metric_named, predictions, score_of_counts, score_once
 
 _PACKAGES = ("mirprobe", "torch", "lightning", "torchmetrics", "numpy")
 
@@ -182,6 +182,7 @@ def _rows(
     """One row for each head: its score on a split by the metric of that name."""
     metric = metric_named(name)
     target = data.features.splits[split].track_target
+    clusters = _clusters(data, split)
     answers = KINDS[data.kind].constants(target, len(data.classes))
     constant = best_constant(metric, answers, target)
 
@@ -191,7 +192,7 @@ def _rows(
     versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
 
     rows = []
-    for h, score in enumerate(_scores(name, trained, target, split, seed=cell.seed)):
+    for h, score in enumerate(_scores(name, trained, target, split, clusters)):
         start, end = _layer_weights(bank, trained, h)
         row = Row(
             model=cell.model_name,
@@ -226,14 +227,22 @@ def _rows(
     return rows
 
 
+def _clusters(data: TaskDataModule, split: Split) -> Clusters:
+    """Which of the scored tracks of a split belong together."""
+    cluster_of = cluster_scored(track for track in data.tracks() if track.split == split)
+    scored = data.features.splits[split].track_ids
+    return Clusters(np.array([cluster_of[name] for name in scored]))
+
+
 def _scores(
-    name: str, trained: TrainedBank, target: Tensor, split: Split, *, seed: int
+    name: str, trained: TrainedBank, target: Tensor, split: Split, clusters: Clusters
 ) -> list[_Score]:
     """The score of each head on a split."""
     metric = metric_named(name)
     predicted = predictions(metric.kind, trained.outputs[split])
     values = score_once(metric, predicted, target).tolist()
-    low, high, n_scored = bootstrap(metric.score, predicted, target, seed=seed)
+    resamples = resample(score_of_counts(metric, predicted, target), clusters)
+    telling = n_telling(target.numpy()) if metric.kind == "multilabel" else len(target)
 
     scores = []
     for h, (value, failed) in enumerate(zip(values, trained.failed[split], strict=True)):
@@ -241,9 +250,9 @@ def _scores(
         if reason is None and not math.isfinite(value):
             reason = f"{name} is not defined on {split}"
         if reason is not None:
-            scores.append(_Score(None, reason, Interval(None, None, 0)))
+            scores.append(_Score(None, reason, Interval(None, None, None)))
             continue
-        interval = interval_of(value, low[h].item(), high[h].item(), int(n_scored[h]))
+        interval = interval_of(value, resamples[h], clusters, metric.scale, n_telling=telling)
         scores.append(_Score(value, None, interval))
     return scores
 

@@ -18,6 +18,7 @@ from datamodules.datasets.emomusic import DIMENSIONS
 from datamodules.datasets.giantsteps import KEYS
 from datamodules.errors import UserError
 from datamodules.tracks import Kind
+from mirprobe.scoring.intervals import Array, Scale
 from mirprobe.scoring.ranking import average_precision, roc_auc
 
 
@@ -30,11 +31,13 @@ class TrackMetric:
         score: (H, N, ...) predictions, (N, ...) targets, (R, N) counts -> (H, R) scores.
         classes: names of the classes or dimensions that it counts on, in their order; None for a
             metric to which they are all alike.
+        scale: `share` is a share of tracks that are right, `fraction` another score from 0 to 1.
     """
 
     kind: Kind
     score: Callable[[Tensor, Tensor, Tensor], Tensor]
     classes: tuple[str, ...] | None = None
+    scale: Scale = "fraction"
 
     def fits(self, kind: Kind, classes: Sequence[str]) -> bool:
         """Whether it can score a task with targets of this kind and these classes."""
@@ -60,6 +63,18 @@ def score_once(metric: TrackMetric, predicted: Tensor, target: Tensor) -> Tensor
     """(H,) scores over all tracks: (H, N, ...), (N, ...) -> (H,)."""
     ones = torch.ones(1, len(target), dtype=torch.float64, device=target.device)
     return metric.score(predicted, target, ones)[:, 0]
+
+
+def score_of_counts(
+    metric: TrackMetric, predicted: Tensor, target: Tensor
+) -> Callable[[Array], Array]:
+    """The metric of these predictions as a function of arrays: (R, N) counts -> (H, R) scores."""
+
+    def score(counts: Array) -> Array:
+        scores = metric.score(predicted, target, torch.from_numpy(counts))
+        return scores.double().numpy()
+
+    return score
 
 
 def accuracy(predicted: Tensor, target: Tensor, counts: Tensor) -> Tensor:
@@ -182,11 +197,11 @@ def _mean_over_tracks(scores: Tensor, counts: Tensor) -> Tensor:
 
 
 METRICS: Mapping[str, TrackMetric] = {
-    "accuracy": TrackMetric("classification", accuracy),
+    "accuracy": TrackMetric("classification", accuracy, scale="share"),
     "key_weighted": TrackMetric("classification", key_weighted, KEYS),
-    "r2": TrackMetric("regression", r2),
-    "r2_arousal": TrackMetric("regression", r2_of(0), DIMENSIONS),
-    "r2_valence": TrackMetric("regression", r2_of(1), DIMENSIONS),
+    "r2": TrackMetric("regression", r2, scale="unbounded"),
+    "r2_arousal": TrackMetric("regression", r2_of(0), DIMENSIONS, "unbounded"),
+    "r2_valence": TrackMetric("regression", r2_of(1), DIMENSIONS, "unbounded"),
     "roc_auc": TrackMetric("multilabel", roc_auc),
     "average_precision": TrackMetric("multilabel", average_precision),
     "frame_accuracy": TrackMetric("frames", frame_accuracy),

@@ -1,119 +1,178 @@
-"""Bootstrap intervals: width, determinism, and the same draws for every head."""
+"""Intervals: their rules, their widths, determinism, and the same draws for every head."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from scipy.stats import binomtest, norm
 
-from mirprobe.scoring.intervals import N_RESAMPLES, bootstrap, interval_of
-from mirprobe.scoring.metrics import METRICS, score_once
+from mirprobe.scoring.intervals import (
+    N_RESAMPLES,
+    Array,
+    Clusters,
+    Interval,
+    draw_counts,
+    interval_of,
+    n_telling,
+    resample,
+    widened_tail,
+    wilson,
+)
+from mirprobe.scoring.metrics import METRICS, score_of_counts, score_once
 
-
-def accuracy(predicted: Tensor, target: Tensor, counts: Tensor) -> Tensor:
-    return (predicted == target).double() @ counts.T / counts.sum(dim=1)
-
-
-def answers(n_right: int, n_tracks: int) -> tuple[Tensor, Tensor]:
-    """One head that is right on the first `n_right` tracks."""
-    target = torch.arange(n_tracks) % 7
-    predicted = target.clone()
-    predicted[n_right:] += 1
-    return predicted[None], target
-
-
-def ends(predicted: Tensor, target: Tensor, seed: int) -> Tensor:
-    """(2, H) lower and upper ends."""
-    low, high, n_scored = bootstrap(accuracy, predicted, target, seed=seed)
-    assert n_scored.tolist() == [N_RESAMPLES] * len(predicted)
-    return torch.stack([low, high])
+PAIRS = Clusters(np.arange(100) // 2)  # 50 singers of two tracks
 
 
-def binomial_quantile(n: int, p: float, level: float) -> int:
-    cumulative = 0.0
-    for k in range(n + 1):
-        cumulative += math.comb(n, k) * p**k * (1 - p) ** (n - k)
-        if cumulative >= level:
-            return k
-    return n
+def means(values: Array, clusters: Clusters) -> Array:
+    """(H, R) resampled means of (H, N) values."""
+    return resample(lambda counts: values @ counts.T / counts.sum(axis=1), clusters)
 
 
-@pytest.mark.parametrize(("n_right", "n_tracks"), [(160, 200), (248, 290), (30, 60), (97, 100)])
-def test_interval_of_accuracy_is_close_to_the_binomial_one(n_right: int, n_tracks: int) -> None:
-    low, high, _ = bootstrap(accuracy, *answers(n_right, n_tracks), seed=0)
-    share = n_right / n_tracks
-    expected = [binomial_quantile(n_tracks, share, level) / n_tracks for level in (0.025, 0.975)]
-    tolerance = 1.5 / n_tracks + 0.08 * math.sqrt(share * (1 - share) / n_tracks) * 1.96
-    assert low.item() == pytest.approx(expected[0], abs=tolerance)
-    assert high.item() == pytest.approx(expected[1], abs=tolerance)
+def interval(values: Array, clusters: Clusters, scale: str = "fraction") -> Interval:
+    drawn = means(values[None], clusters)[0]
+    return interval_of(float(values.mean()), drawn, clusters, scale, n_telling=len(values))  # type: ignore[arg-type]
+
+
+def ends(found: Interval) -> tuple[float, float]:
+    assert found.low is not None and found.high is not None, found.problem
+    return found.low, found.high
+
+
+# -- shares of independent tracks ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n_right", "n"), [(0, 12), (12, 12), (1, 1), (248, 290), (47, 48)])
+def test_a_share_of_independent_tracks_has_the_interval_of_scipy(n_right: int, n: int) -> None:
+    expected = binomtest(n_right, n).proportion_ci(method="wilson")
+    assert wilson(n_right / n, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+    right = (np.arange(n) < n_right).astype(float)
+    found = interval(right, Clusters.of_independent(n), "share")
+    assert ends(found) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert found.rule == "wilson"
 
 
 def test_gtzan_near_85_percent_has_the_half_width_of_the_facts() -> None:
     """facts/tasks 1.6: about 4.1 points on 290 songs."""
-    low, high, _ = bootstrap(accuracy, *answers(248, 290), seed=1)
-    assert (high - low).item() / 2 == pytest.approx(0.041, abs=0.004)
+    low, high = wilson(248 / 290, 290)
+    assert (high - low) / 2 == pytest.approx(0.041, abs=0.001)
 
 
-def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
-    predicted, target = answers(61, 100)
-    first, again, other = (ends(predicted, target, seed) for seed in (3, 3, 4))
-    assert torch.equal(first, again)
-    draws = [ends(predicted, target, seed) for seed in range(5)]
-    assert any(not torch.equal(draws[0], one) for one in draws[1:])
-    torch.testing.assert_close(first, other, atol=0.03, rtol=0)
+def test_a_share_rounded_to_float32_lies_in_its_interval() -> None:
+    for n in (3, 7, 290):
+        for n_right in range(n + 1):
+            share = float(np.float32(n_right / n))
+            low, high = wilson(share, n)
+            assert 0 <= low <= share <= high <= 1
 
 
-@pytest.mark.parametrize(("n_right", "value"), [(50, 1.0), (0, 0.0)])
-def test_constant_scores_give_zero_width(n_right: int, value: float) -> None:
-    low, high, _ = bootstrap(accuracy, *answers(n_right, 50), seed=0)
-    assert (low.item(), high.item()) == (value, value)
+# -- clusters --------------------------------------------------------------------------------------
 
 
-def test_one_track_gives_zero_width() -> None:
-    low, high, _ = bootstrap(accuracy, torch.tensor([[1], [2]]), torch.tensor([1]), seed=0)
-    assert (low.tolist(), high.tolist()) == ([1.0, 0.0], [1.0, 0.0])
+def test_tracks_of_one_singer_are_drawn_together() -> None:
+    counts = draw_counts(PAIRS)
+    assert counts.shape == (N_RESAMPLES, 100)
+    assert np.array_equal(counts[:, ::2], counts[:, 1::2])
+    assert (counts.sum(axis=1) == 100).all()
 
 
-def test_the_same_tracks_are_drawn_for_every_head() -> None:
-    """A head that is right exactly where another is wrong has the mirrored interval, to the last
-    bit of the draws.
+def test_copies_of_tracks_do_not_narrow_an_interval() -> None:
+    """Two equal tracks of each singer know no more than one: the width is that of 50 tracks."""
+    right = (np.arange(50) < 40).astype(float)
+    alone = interval(right, Clusters.of_independent(50))
+    doubled = interval(np.repeat(right, 2), PAIRS)
+    assert doubled.rule == "cluster" and alone.rule == "percentile"
+    assert ends(doubled) == pytest.approx(ends(alone), abs=1e-12)
+
+
+def test_few_clusters_make_a_wide_interval() -> None:
+    """Of ten singers the width is that of Student's t with nine degrees of freedom."""
+    assert widened_tail(10) == pytest.approx(norm.cdf(-math.sqrt(10 / 9) * 2.2621572), abs=1e-7)
+    of_singer = np.linspace(0.2, 0.8, 10)
+    low, high = ends(interval(of_singer.repeat(10), Clusters(np.arange(100) // 10)))
+    student = 2.2621572 * of_singer.std(ddof=1) / math.sqrt(10)
+    assert (high - low) / 2 == pytest.approx(student, rel=0.1)
+
+
+def test_a_share_of_clusters_is_one_of_as_many_tracks_as_they_are_worth() -> None:
+    """Ten singers of ten, each all right or all wrong, are worth ten tracks; one in 1 - 1/10 of
+    the variance is what a sample of ten has less.
     """
-    predicted, target = answers(63, 100)
-    mirrored = torch.where(predicted[0] == target, target + 1, target)
-    low, high, _ = bootstrap(
-        accuracy, torch.stack([predicted[0], mirrored, predicted[0]]), target, seed=0
-    )
-    assert low[0] == low[2]
-    assert high[0] == high[2]
-    torch.testing.assert_close(low[1], 1 - high[0], atol=1e-6, rtol=0)
-    torch.testing.assert_close(high[1], 1 - low[0], atol=1e-6, rtol=0)
+    right = np.repeat([1.0] * 7 + [0.0] * 3, 10)
+    found = interval(right, Clusters(np.arange(100) // 10), "share")
+    assert found.rule == "cluster"
+    assert ends(found) == pytest.approx(wilson(0.7, 9, quantile=2.2621572), abs=0.03)
 
 
-def test_an_interval_does_not_depend_on_the_other_heads() -> None:
-    (one, target), (two, _) = answers(63, 100), answers(20, 100)
-    together = ends(torch.cat([one, two]), target, 0)
-    alone = [ends(head, target, 0)[:, 0] for head in (one, two)]
-    assert torch.equal(together, torch.stack(alone, dim=1))
+# -- where no draw differs -------------------------------------------------------------------------
 
 
-def test_every_resample_has_as_many_tracks_as_the_split() -> None:
-    sizes = set()
-
-    def score(predicted: Tensor, target: Tensor, counts: Tensor) -> Tensor:
-        sizes.update(counts.sum(dim=1).tolist())
-        return accuracy(predicted, target, counts)
-
-    bootstrap(
-        score, torch.zeros(2, 37, dtype=torch.int64), torch.zeros(37, dtype=torch.int64), seed=0
-    )
-    assert sizes == {37.0}
+@pytest.mark.parametrize("scale", ["share", "fraction"])
+def test_where_everything_is_right_the_interval_counts_clusters(scale: str) -> None:
+    found = interval(np.ones(100), PAIRS, scale)
+    assert ends(found) == wilson(1.0, 50)
+    assert found.rule == "wilson"
 
 
-def test_the_global_random_state_is_left_alone() -> None:
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
-    bootstrap(accuracy, *answers(5, 10), seed=0)
-    assert torch.equal(before, torch.get_rng_state())
+def test_a_perfect_ranking_of_a_rare_tag_hangs_on_its_positives() -> None:
+    target = torch.zeros(200, 2)
+    target[:3, 0] = 1
+    target[:80, 1] = 1
+    assert n_telling(target.numpy()) == 3
+
+    clusters = Clusters.of_independent(200)
+    metric = METRICS["roc_auc"]
+    drawn = resample(score_of_counts(metric, target[None], target), clusters)
+    found = interval_of(1.0, drawn[0], clusters, metric.scale, n_telling=3)
+    assert ends(found) == wilson(1.0, 3)
+    assert found.n_left_out == np.isnan(drawn).sum()
+
+
+def test_a_tag_that_no_track_has_tells_nothing() -> None:
+    assert n_telling(np.array([[0, 1], [0, 1], [0, 0]])) == 1
+    assert n_telling(np.zeros((5, 2))) == 5
+
+
+def test_values_that_are_met_exactly_have_no_interval() -> None:
+    clusters = Clusters.of_independent(20)
+    found = interval_of(1.0, np.ones(N_RESAMPLES), clusters, "unbounded", n_telling=20)
+    assert (found.low, found.rule, found.problem) == (None, None, "all resamples score alike")
+
+
+def test_one_singer_alone_says_next_to_nothing() -> None:
+    found = interval((np.arange(40) < 30).astype(float), Clusters(np.zeros(40, int)), "share")
+    assert ends(found) == wilson(0.75, 1)
+
+
+# -- draws -----------------------------------------------------------------------------------------
+
+
+def test_the_same_tracks_are_drawn_for_every_head_and_every_model() -> None:
+    """A head that is right exactly where another is wrong has the mirrored scores."""
+    right = (np.arange(100) % 3 > 0).astype(float)
+    clusters = Clusters.of_independent(100)
+    drawn = means(np.stack([right, 1 - right, right]), clusters)
+    assert np.array_equal(drawn[0], drawn[2])
+    assert np.allclose(drawn[0] + drawn[1], 1)
+    assert np.array_equal(means(right[None], clusters)[0], drawn[0])
+
+
+def test_tracks_are_drawn_with_replacement_and_alike_often() -> None:
+    counts = draw_counts(Clusters.of_independent(40))
+    assert (counts.sum(axis=1) == 40).all()
+    assert counts.mean(axis=0) == pytest.approx(np.ones(40), abs=5 / math.sqrt(N_RESAMPLES))
+    assert counts.var() == pytest.approx(1 - 1 / 40, abs=0.03)
+
+
+def test_the_metric_of_counts_is_the_metric() -> None:
+    """At the border of numpy and torch nothing is transposed, and ones are the score itself."""
+    generator = torch.Generator().manual_seed(0)
+    predicted = torch.rand(3, 30, 4, generator=generator)
+    target = (torch.rand(30, 4, generator=generator) > 0.6).float()
+    metric = METRICS["average_precision"]
+    once = score_of_counts(metric, predicted, target)(np.ones((1, 30)))
+    assert once[:, 0] == pytest.approx(score_once(metric, predicted, target).numpy())
 
 
 # -- resamples without a score ---------------------------------------------------------------------
@@ -124,37 +183,32 @@ def test_resamples_without_a_score_are_left_out_and_counted() -> None:
     each is drawn alone in one of 64 resamples. The quantile of numbers beside -inf is NaN.
     """
     target = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
-    predicted = (target + 0.1)[None]
-    low, high, n_scored = bootstrap(METRICS["r2"].score, predicted, target, seed=0)
-    n_left_out = N_RESAMPLES - int(n_scored)
+    predicted = (target + torch.tensor([[0.4], [-0.3], [0.2], [-0.1]]))[None]
+    metric, clusters = METRICS["r2"], Clusters.of_independent(4)
+    drawn = resample(score_of_counts(metric, predicted, target), clusters)[0]
+    n_left_out = np.isnan(drawn).sum()
     assert n_left_out == pytest.approx(N_RESAMPLES / 64, abs=3 * math.sqrt(N_RESAMPLES / 64))
-    assert math.isfinite(low) and math.isfinite(high)
 
-    value = score_once(METRICS["r2"], predicted, target).item()
-    found = interval_of(value, low.item(), high.item(), int(n_scored))
-    assert (found.n_left_out, found.problem) == (n_left_out, None)
-    assert found.low is not None and found.high is not None
-    assert found.low <= value <= found.high < 1
+    value = score_once(metric, predicted, target).item()
+    found = interval_of(value, drawn, clusters, metric.scale, n_telling=4)
+    low, high = ends(found)
+    assert found.n_left_out == n_left_out
+    assert low < value < high
 
 
 def test_an_interval_needs_nine_of_ten_resamples() -> None:
-    assert interval_of(0.5, 0.4, 0.6, 900).problem is None
-    without = interval_of(0.5, 0.4, 0.6, 899)
+    clusters = Clusters.of_independent(50)
+    drawn = np.linspace(0.4, 0.6, N_RESAMPLES)
+    drawn[:100] = np.nan
+    assert interval_of(0.5, drawn, clusters, "fraction", n_telling=50).problem is None
+    drawn[100] = np.nan
+    without = interval_of(0.5, drawn, clusters, "fraction", n_telling=50)
     assert (without.low, without.high, without.n_left_out) == (None, None, 101)
     assert without.problem == "a score in 899 of 1000 resamples only"
-    nothing = interval_of(0.5, math.nan, math.nan, 0)
-    assert (nothing.low, nothing.problem) == (None, "a score in 0 of 1000 resamples only")
 
 
-def test_an_interval_that_does_not_hold_its_score_is_none() -> None:
-    beside = interval_of(0.5, 0.6, 0.7, 1000)
-    assert (beside.low, beside.high) == (None, None)
-    expected = "95 % of the resamples score from 0.6 to 0.7, all beside the score"
-    assert beside.problem == expected
-
-
-def test_average_precision_of_rare_tags_leaves_its_own_interval() -> None:
-    """Not a made-up case: a track that is drawn twice stands beside its own copy in the ranking.
+def test_a_bias_of_the_resamples_moves_the_interval_back_over_its_score() -> None:
+    """Average precision rises where a track is drawn twice: it stands beside its own copy.
 
     Each of 40 tags is on one track of 30, ranked second: its average precision is 0.5. Where the
     track is drawn k times, it is k / (k + 1) of those that stand above it and with it.
@@ -166,14 +220,25 @@ def test_average_precision_of_rare_tags_leaves_its_own_interval() -> None:
         predicted[0, tag % 30, tag] = 0.8
         predicted[0, (tag + 1) % 30, tag] = 0.9
 
-    metric = METRICS["average_precision"]
-    value = score_once(metric, predicted, target).item()
-    assert value == pytest.approx(0.5)
-    low, high, n_scored = bootstrap(metric.score, predicted, target, seed=0)
-    found = interval_of(value, low.item(), high.item(), int(n_scored))
-    assert low > value
-    assert found.low is None and "all beside the score" in (found.problem or "")
+    metric, clusters = METRICS["average_precision"], Clusters.of_independent(30)
+    drawn = resample(score_of_counts(metric, predicted, target), clusters)[0]
+    assert np.quantile(drawn, 0.025) > 0.5
+    low, high = ends(interval_of(0.5, drawn, clusters, metric.scale, n_telling=1))
+    assert low < 0.5 < high
+    assert (low + high) / 2 == pytest.approx(0.5, abs=0.02)
 
 
-def test_a_score_that_rounding_moves_beside_its_resamples_keeps_its_interval() -> None:
-    assert interval_of(0.3, 0.3 + 3e-8, 0.3 + 3e-8, 1000).low == 0.3
+def test_an_interval_of_a_fraction_stays_between_0_and_1() -> None:
+    clusters = Clusters.of_independent(30)
+    drawn = np.linspace(0.9, 1.0, N_RESAMPLES)
+    low, high = ends(interval_of(0.99, drawn, clusters, "fraction", n_telling=30))
+    assert (low > 0.9, high) == (True, 1.0)
+    low, _ = ends(interval_of(0.01, 1 - drawn, clusters, "fraction", n_telling=30))
+    assert low == 0.0
+
+
+def test_an_interval_that_does_not_hold_its_score_is_none() -> None:
+    drawn = np.r_[np.full(10, 0.0), np.full(N_RESAMPLES - 10, 0.9)]
+    found = interval_of(0.5, drawn, Clusters.of_independent(500), "fraction", n_telling=500)
+    assert (found.low, found.rule) == (None, None)
+    assert "all beside the score" in (found.problem or "")

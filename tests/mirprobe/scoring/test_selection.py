@@ -1,13 +1,23 @@
 """Choice of rows: which layer is chosen, on val and on test."""
 
+import math
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from toy_rows import ROW, WEIGHTED, failed, layer_rows, scored
 
 from mirprobe.results import Row
-from mirprobe.scoring.selection import best_layer, by_metric, head_rows
+from mirprobe.scoring.intervals import N_RESAMPLES, Array
+from mirprobe.scoring.selection import (
+    best_layer,
+    best_set,
+    by_metric,
+    chance_of_best,
+    head_rows,
+    optimism,
+)
 
 
 def chosen_layers(rows: list[Row]) -> tuple[int | None, int | None]:
@@ -87,3 +97,88 @@ def test_rows_come_apart_by_metric_in_the_order_they_were_written() -> None:
     on_val = replace(r2, split="val")
     found = by_metric([r2, accuracy, on_val])
     assert list(found.items()) == [("r2", [r2, on_val]), ("accuracy", [accuracy])]
+
+
+# -- how far a choice can be trusted ---------------------------------------------------------------
+
+
+def draws(values: list[float], deviation: float, correlation: float, seed: int = 0) -> Array:
+    """(H, R) resamples about values, whose errors are correlated over heads."""
+    generator = np.random.default_rng(seed)
+    common = generator.standard_normal(N_RESAMPLES) * math.sqrt(correlation)
+    own = generator.standard_normal((len(values), N_RESAMPLES)) * math.sqrt(1 - correlation)
+    return np.array(values)[:, None] + deviation * (common + own)
+
+
+def test_the_optimism_of_equal_layers_is_the_largest_of_their_errors() -> None:
+    """The largest of 13 standard normal numbers is 1.668 on average (table of order statistics)."""
+    equal = np.full(13, 0.8)
+    found = optimism(equal, draws([0.8] * 13, deviation=0.03, correlation=0.6))
+    assert found == pytest.approx(1.668 * 0.03 * math.sqrt(0.4), rel=0.05)
+
+
+def test_a_layer_far_above_all_others_has_no_optimism() -> None:
+    values = np.array([0.5, 0.9, 0.5])
+    found = optimism(values, draws(list(values), deviation=0.02, correlation=0.0))
+    assert found == pytest.approx(0, abs=0.002)
+
+
+def test_a_bias_of_all_resamples_is_no_optimism() -> None:
+    values = np.array([0.5, 0.9, 0.5])
+    drawn = draws(list(values), deviation=0.02, correlation=0.0) + 0.1
+    assert optimism(values, drawn) == pytest.approx(0, abs=0.002)
+
+
+def test_equal_layers_share_the_chance_of_being_best() -> None:
+    values = np.array([0.5, 0.5, 0.1])
+    drawn = np.repeat(draws([0.5], 0.01, 0.0), 3, axis=0) - np.array([[0], [0], [0.4]])
+    assert chance_of_best(values, drawn) == pytest.approx([0.5, 0.5, 0])
+
+
+def test_chances_are_those_of_normal_numbers_and_sum_to_one() -> None:
+    """Two independent errors of 0.03: the higher layer wins in Phi(0.03 / (0.03 sqrt 2))."""
+    values = np.array([0.50, 0.53])
+    found = chance_of_best(values, draws([0.50, 0.53], 0.03, 0.0))
+    assert found[1] == pytest.approx(0.7602, abs=0.03)
+    assert found.sum() == pytest.approx(1)
+
+
+def test_layers_that_no_test_set_tells_apart_are_all_in_the_set() -> None:
+    values = np.array([0.80, 0.81, 0.79, 0.60])
+    drawn = draws(list(values), deviation=0.03, correlation=0.5)
+    assert best_set(values, drawn) == [0, 1, 2]
+    assert best_set(values, drawn[:, :0]) == [0, 1, 2, 3]
+
+
+def test_pairs_that_move_together_are_told_apart_by_little() -> None:
+    values = np.array([0.80, 0.81])
+    assert best_set(values, draws([0.80, 0.81], 0.03, correlation=0.999)) == [1]
+    assert best_set(values, draws([0.80, 0.81], 0.03, correlation=0.5)) == [0, 1]
+
+
+def test_layers_that_are_right_on_the_same_tracks_stay_together() -> None:
+    values = np.array([0.8, 0.8, 0.5])
+    drawn = draws([0.8, 0.5], 0.02, 0.0)[[0, 0, 1]]
+    assert best_set(values, drawn) == [0, 1]
+    assert best_set(values[:2], drawn[:2]) == [0, 1]
+
+
+def test_resamples_without_a_score_of_some_layer_are_left_out() -> None:
+    values = np.array([0.5, 0.9])
+    drawn = draws([0.5, 0.9], 0.02, 0.0)
+    drawn[0, :500] = np.nan
+    assert best_set(values, drawn) == [1]
+    assert chance_of_best(values, drawn) == pytest.approx([0, 1])
+    assert optimism(values, np.full((2, 5), np.nan)) == 0
+
+
+def test_the_truly_best_layer_is_in_the_set_in_95_of_100_test_sets() -> None:
+    """All layers equal but for 0.001: the hardest case. 300 test sets, so 3 errors are 3.8 %."""
+    truth = np.array([0.8, 0.8, 0.8, 0.8, 0.801])
+    generator = np.random.default_rng(5)
+    n_kept = 0
+    for seed in range(300):
+        errors = generator.standard_normal(5) * math.sqrt(0.4) + generator.standard_normal()
+        values = truth + 0.03 * errors
+        n_kept += 4 in best_set(values, draws(list(values), 0.03 * math.sqrt(1.4), 1 / 1.4, seed))
+    assert n_kept / 300 > 0.95 - 0.038
