@@ -34,6 +34,7 @@ FCPE and the baseline
 
 WHAT = "folder of a cell or a result, its rows.jsonl[:LINE], or the first digits of a hash"
 DRY_RUN_HELP = "compute and submit nothing: print the plan, or with launcher=slurm the scripts"
+DELETE_HELP = "delete the store of this name, or of these first digits of its hash; asks first"
 VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "sweep": verbs.sweep,
     "extract": verbs.extract,
@@ -44,6 +45,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "data": verbs.data,
     "check": verbs.check,
     "fetch": verbs.fetch,
+    "features": verbs.features,
     "push": verbs.push,
     "why": verbs.why,
     "list": verbs.list_names,
@@ -145,6 +147,9 @@ def _parser() -> argparse.ArgumentParser:
             verb.add_argument("--dry-run", action="store_true", help=DRY_RUN_HELP)
         if name == "status":
             verb.add_argument("--json", action="store_true", help="one JSON list of the cells")
+        if name == "features":
+            verb.add_argument("--delete", metavar="STORE", help=DELETE_HELP)
+            verb.add_argument("--yes", action="store_true", help="delete without asking")
         if name != "list":
             _add_settings(verb)
     return parser

@@ -6,6 +6,7 @@ cells are known, which say where libraries may keep their caches.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -198,6 +199,44 @@ def fetch(options: argparse.Namespace) -> None:
                 print(f"{cell.model_name}: licence {cell.model['card']['licence']}")
     if wants_data:
         fetch_datasets(cells)
+
+
+def features(options: argparse.Namespace) -> int:
+    """Prints what feature stores there are, of which model, how big and used by which cells; or
+    deletes one.
+    """
+    paths = _cells(options)[0].paths
+
+    from mirprobe.stores import (
+        choose_store,
+        confirm,
+        delete_store,
+        list_lines,
+        loss_lines,
+        remove_leftovers,
+    )
+
+    folder, runs = Path(paths.features), Path(paths.runs)
+    remove_leftovers(folder, _print_line)
+    if options.delete is None:
+        for line in list_lines(folder, runs):
+            _print_line(line)
+        return 0
+
+    store = choose_store(options.delete, folder, runs)
+    for line in loss_lines(store):
+        _print_line(line)
+    if not options.yes and not sys.stdin.isatty():
+        raise UserError("nothing was deleted, as nobody can be asked here: add --yes")
+    if not options.yes and not confirm(f"Delete {store.folder.name}?"):
+        print("nothing was deleted")
+        return 1
+    delete_store(store, _print_line)
+    return 0
+
+
+def _print_line(line: str) -> None:
+    print(printable(line), flush=True)
 
 
 def check(options: argparse.Namespace) -> int:
