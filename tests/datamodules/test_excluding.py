@@ -140,7 +140,7 @@ def test_an_entry_of_no_dataset_at_hand_is_ignored_and_not_silently(tmp_path: Pa
 
 def test_a_sweep_says_what_it_ignores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from mirprobe.provenance import Stamps
-    from mirprobe.sweep.run import _start
+    from mirprobe.sweep.run import checked_plan
 
     own_data(tmp_path, [f"{number}.wav" for number in range(12)])
     cells = compose_cells(
@@ -152,6 +152,6 @@ def test_a_sweep_says_what_it_ignores(tmp_path: Path, capsys: pytest.CaptureFixt
             f"paths.features={tmp_path}/features",
         ]
     )
-    _start(cells, Stamps())
+    checked_plan(cells, Stamps())
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("data.exclude: gtzan:jazz.00054 ignored")]

@@ -44,7 +44,7 @@ def noise(seconds: float, rate: int = 24_000) -> Tensor:
 )
 def test_the_log_mel_is_that_of_musicfm(pooling: Pooling, dim: int) -> None:
     audio = noise(1.01)
-    own = LogMel(128, MSD_STATISTICS, {})(audio).transpose(1, 2)  # (2, 101, 128)
+    own = LogMel(128, torch.tensor(MSD_STATISTICS))(audio).transpose(1, 2)  # (2, 101, 128)
     grouped = own[:, :100].reshape(2, 25, 4, 128)
     wanted = {"mean": grouped.mean(2), "stack": grouped.flatten(2), "center": grouped[:, :, 0]}
     found = views.log_mel(audio, MUSICFM, pooling)

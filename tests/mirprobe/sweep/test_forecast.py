@@ -13,15 +13,14 @@ from mirprobe.assembly import make_backbone
 from mirprobe.settings import compose_cell, compose_cells
 from mirprobe.sweep.forecast import (
     Facts,
-    Speed,
     check_room,
     download_lines,
-    dry_run,
     facts_of,
     forecast_job,
     speed_lines,
 )
 from mirprobe.sweep.plan import Plan, make_plan
+from mirprobe.sweep.speed import Speed, dry_run
 
 Settings = Callable[..., list[str]]
 QUICK = ("task=nsynth_pitch", "model=fbank_chroma", "baseline=null")

@@ -90,13 +90,13 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def built(monkeypatch: pytest.MonkeyPatch) -> list[Backbone]:
     """Backbones that the command has built."""
     backbones: list[Backbone] = []
-    make_backbone = assembly.make_backbone
+    build = assembly.extracting_backbone
 
     def count(cell: Cell) -> Backbone:
-        backbones.append(make_backbone(cell))
+        backbones.append(build(cell))
         return backbones[-1]
 
-    monkeypatch.setattr(run, "make_backbone", count)
+    monkeypatch.setattr(run, "extracting_backbone", count)
     return backbones
 
 
@@ -226,8 +226,8 @@ def test_probes_on_stored_features_build_no_backbone_anywhere(
 ) -> None:
     arguments = settings(*LIGHT)
     assert main(["extract", *arguments]) == 0
-    for module in (assembly, run):
-        monkeypatch.setattr(module, "make_backbone", refuse("a backbone was built"))
+    for place in ("mirprobe.assembly.make_backbone", "mirprobe.sweep.run.extracting_backbone"):
+        monkeypatch.setattr(place, refuse("a backbone was built"))
     assert main(["probe", *arguments]) == 0
 
     monkeypatch.setattr(run, "make_plan", refuse("a plan was made where everything is done"))
@@ -265,7 +265,7 @@ def test_an_open_shard_holds_no_audio(settings: Settings, monkeypatch: pytest.Mo
         add(self, clips)
         for clip in self._open:
             n_seen += 1
-            assert set(vars(clip)) == {"place", "values"}
+            assert set(vars(clip)) == {"place", "values", "last_row"}
             assert len(pickle.dumps(clip)) < clip.values.nbytes + 1000
             assert not any(hasattr(value, "nbytes") for value in vars(clip.place).values())
 

@@ -39,7 +39,9 @@ with (here / "submitted").open("a") as file:
 print(f"{{number}};cluster")
 """
 SQUEUE = "#!/bin/sh\ncat {here}/queue\n"
-SCONTROL = "#!/bin/sh\nif [ $2 = config ]; then echo 'MaxArraySize = 3'; else grep "JobId=$4 " {here}/jobs; fi\n"
+SCONTROL = """#!/bin/sh
+if [ $2 = config ]; then echo 'MaxArraySize = 3'; else grep "JobId=$4 " {here}/jobs; fi
+"""
 
 
 @dataclass(frozen=True)
