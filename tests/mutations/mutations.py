@@ -343,8 +343,8 @@ STORE = (
     Mutation(
         "values are read from the first rows of a shard",
         "datamodules/features/store.py",
-        'rows = self._clips["row"][here]',
-        "rows = np.arange(len(here))",
+        'single: NDArray[np.float16] = layer[places["row"]]',
+        "single: NDArray[np.float16] = layer[np.arange(len(places))]",
         "features of other tracks",
         (f"{DATA}/features/test_store.py",),
     ),

@@ -90,13 +90,13 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def built(monkeypatch: pytest.MonkeyPatch) -> list[Backbone]:
     """Backbones that the command has built."""
     backbones: list[Backbone] = []
-    build = assembly.extracting_backbone
+    make_backbone = assembly.make_backbone
 
     def count(cell: Cell) -> Backbone:
-        backbones.append(build(cell))
+        backbones.append(make_backbone(cell))
         return backbones[-1]
 
-    monkeypatch.setattr(run, "extracting_backbone", count)
+    monkeypatch.setattr(assembly, "make_backbone", count)
     return backbones
 
 
