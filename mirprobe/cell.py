@@ -77,6 +77,7 @@ class ProtocolConfig:
     max_epochs: int = MISSING
     patience: int = MISSING
     track_score: str = MISSING
+    linear: bool = MISSING
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import product
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from datamodules.errors import UserError
 from datamodules.files import write_text
@@ -23,6 +24,7 @@ from datamodules.tracks import SPLITS, Split
 FILE = "rows.jsonl"
 PROBES, PREDICTIONS = "probes.pt", "predictions.npz"  # what else a cell that is done has
 SCORED: tuple[Split, ...] = ("val", "test")
+Probe = Literal["mlp", "linear"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,9 @@ class Row:
         model: backbone, such as `fcpe`.
         task: task, such as `nsynth_pitch`.
         metric: name of the metric.
-        head: `layer_03` or `weighted`.
-        layer: the head's layer; None for the weighted sum.
+        probe: `mlp`, of the bank, or `linear`, its closed-form twin.
+        head: `layer_03`, `weighted` (mlp) or `mean_all` (linear), the mean of layers 1..L.
+        layer: the head's layer; None for a head of several.
         split: `val` or `test`.
         seed: of the cell.
         protocol: of the cell.
@@ -42,14 +45,17 @@ class Row:
         failed: why there is no score; None where there is one.
         ci_low: lower end of the 95 % interval over tracks; None where there is none.
         ci_high: upper end.
+        interval: the rule that made it, see `scoring.intervals`; None where there is none.
         no_interval: why a score has no interval; None where it has one.
         n_left_out: resamples in which the metric is not defined, which the interval leaves out.
         n_tracks: tracks of each split that the cell was trained and scored on.
         n_expected: tracks of each split of the complete dataset; those of `n_tracks` where that is
             unknown (demo).
         constant: score of the best constant answer on this split; None where it has none.
-        epoch: the epoch the head kept; 0 for a head that never had a score on val.
-        selected_by: what chose the epoch.
+        epoch: the epoch the head kept; 0 for a head that never had a score on val; None for a head
+            that is not trained in epochs.
+        chosen: what else was chosen for the head, by name: the `penalty` of a linear one.
+        selected_by: what chose the epoch, or the penalty.
         weights_start: softmax layer weights over layers 1..L before training (weighted heads that
             were trained).
         weights_end: the same at the chosen epoch.
@@ -68,6 +74,7 @@ class Row:
     model: str
     task: str
     metric: str
+    probe: Probe
     head: str
     layer: int | None
     split: Split
@@ -77,12 +84,14 @@ class Row:
     failed: str | None
     ci_low: float | None
     ci_high: float | None
+    interval: Literal["wilson", "cluster", "percentile"] | None
     no_interval: str | None
     n_left_out: int
     n_tracks: dict[Split, int]
     n_expected: dict[Split, int]
     constant: float | None
-    epoch: int
+    epoch: int | None
+    chosen: dict[str, float]
     selected_by: str
     weights_start: list[float] | None
     weights_end: list[float] | None
@@ -103,6 +112,11 @@ class Row:
                 raise ValueError(f"{name} does not count {', '.join(SPLITS)}")
         self._check_score()
 
+    @property
+    def head_name(self) -> str:
+        """The head, and its probe where that is the twin: `layer_03`, `linear layer_03`."""
+        return self.head if self.probe == "mlp" else f"{self.probe} {self.head}"
+
     def _check_score(self) -> None:
         """Raises ValueError unless there is a score in its interval, or a reason for what is
         missing.
@@ -114,6 +128,8 @@ class Row:
             is_explained = self.value is None or self.no_interval is not None
             if self.ci_low is not self.ci_high or not is_explained:
                 raise ValueError("an interval is missing, in whole or in part, without a reason")
+        elif self.interval is None:
+            raise ValueError("an interval does not name its rule")
         elif self.value is None or not self.ci_low <= self.value <= self.ci_high:
             raise ValueError(
                 f"the interval [{self.ci_low}, {self.ci_high}] does not hold the value {self.value}"
@@ -124,7 +140,7 @@ def _fits(value: object, kind: Any) -> bool:
     """Whether a value is of the type that a field of `Row` names; numbers must be finite."""
     parts = get_args(kind)
     origin = get_origin(kind)
-    if origin is UnionType:
+    if origin in (UnionType, Union):  # the second of `Literal[...] | None`
         return any(_fits(value, part) for part in parts)
     if origin is Literal:
         return value in parts
@@ -167,7 +183,7 @@ def read_rows(folder: Path, config_hash: str, metrics: Sequence[str]) -> list[Ro
     Args:
         folder: of its results.
         config_hash: of the cell, which all rows must name.
-        metrics: of the cell: each has a row on val and on test for every head.
+        metrics: of the cell: each has a row on val and on test for every head of every probe.
 
     Raises:
         UserError: the file is broken, incomplete, of another cell or of another version.
@@ -219,16 +235,16 @@ def _check_whole(rows: Sequence[Row], config_hash: str, metrics: Sequence[str]) 
     if foreign:
         raise ValueError(f"{len(foreign)} of {len(rows)} rows are of another cell, {foreign[0]}")
 
-    heads = dict.fromkeys(row.head for row in rows)
-    layers = {row.layer for row in rows if row.layer is not None}
-    gaps = sorted(set(range(max(layers, default=0))) - layers)
-    if gaps or not layers:
-        raise ValueError(f"it has no row of layer {gaps[0] if gaps else 0}")
+    for probe in dict.fromkeys(row.probe for row in rows):
+        layers = {row.layer for row in rows if row.probe == probe and row.layer is not None}
+        gaps = sorted(set(range(max(layers, default=0))) - layers)
+        if gaps or not layers:
+            name = "row" if probe == "mlp" else f"{probe} row"
+            raise ValueError(f"it has no {name} of layer {gaps[0] if gaps else 0}")
 
-    expected = Counter(
-        (metric, split, head) for metric in metrics for split in SCORED for head in heads
-    )
-    found = Counter((row.metric, row.split, row.head) for row in rows)
+    heads = dict.fromkeys(row.head_name for row in rows)
+    expected = Counter(product(metrics, SCORED, heads))
+    found = Counter((row.metric, row.split, row.head_name) for row in rows)
     missing, surplus = expected - found, found - expected
     if missing:
         first = " ".join(next(iter(missing)))

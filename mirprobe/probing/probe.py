@@ -5,10 +5,8 @@ are scored with the same weights; train is never scored. A head without a score 
 why; a cell of which no head has one leaves no files.
 """
 
-import importlib.metadata
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +21,23 @@ from datamodules.features.memory import MemoryFeatures, load_features
 from datamodules.features.store import FeatureStore, parse_store_id
 from datamodules.files import atomic
 from datamodules.task import TaskDataModule
-from datamodules.tracks import SPLITS, Split, cluster_scored
 from mirprobe.assembly import probe_accelerator
 from mirprobe.cell import STORE, Cell
 from mirprobe.probing.bank import BankSize, ProbeBank, all_heads
-from mirprobe.probing.controls import best_constant
 from mirprobe.probing.kinds import KINDS
-from mirprobe.probing.training import TrainedBank, train_bank
+from mirprobe.probing.linear import fit_linear
+from mirprobe.probing.rows import (
+    ProbedHeads,
+    heads_of_bank,
+    heads_of_linear,
+    make_rows,
+    score_heads,
+)
+from mirprobe.probing.training import train_bank
 from mirprobe.progress import ProgressReport
-from mirprobe.provenance import MadeOf, Result
+from mirprobe.provenance import Result
 from mirprobe.results import PREDICTIONS, PROBES, SCORED, Row, write_rows
-from mirprobe.scoring.intervals import Clusters, Interval, interval_of, n_telling, resample
-from mirprobe.scoring.metrics import metric_named, predictions, score_of_counts, score_once
-
-_PACKAGES = ("mirprobe", "torch", "lightning", "torchmetrics", "numpy")
+from mirprobe.scoring.metrics import metric_named
 
 
 class FailedCellError(UserError):
@@ -99,11 +100,16 @@ def probe(cell: Cell, data: TaskDataModule, store: FeatureStore, place: Result) 
         what = f"{cell.model_name} for {cell.task.name}"
         raise FailedCellError(what, reasons, cell.protocol.lr)
 
+    probes = [heads_of_bank(bank, trained)]
+    if cell.protocol.linear:
+        probes.append(_fit_linear(cell, data, bank))
+
     rows = []
     for metric in cell.metrics:
-        for split in SCORED:
-            rows += _rows(cell, place.made_of, bank, data, trained, metric, split)
-    _write_files(place.folder, bank, data, trained)
+        for heads, split in product(probes, SCORED):
+            scores = score_heads(heads, data, metric, split)
+            rows += make_rows(cell, place.made_of, data, heads, scores)
+    _write_files(place.folder, bank, data, probes)
     write_rows(place.folder, rows)
 
     del data.features  # they may take gigabytes, and the next task has others
@@ -161,127 +167,42 @@ def _make_bank(cell: Cell, data: TaskDataModule) -> ProbeBank:
     )
 
 
-@dataclass(frozen=True)
-class _Score:
-    """A head's score with its interval, or why there is none."""
+def _fit_linear(cell: Cell, data: TaskDataModule, bank: ProbeBank) -> ProbedHeads:
+    """The bank's linear twin, on the states that the bank read."""
+    mean, scale = bank.mean.double().cpu(), bank.scale.double().cpu()
 
-    value: float | None
-    failed: str | None
-    interval: Interval
+    def standardize(features: Tensor) -> Tensor:
+        return (features.double() - mean) * scale
 
-
-def _rows(
-    cell: Cell,
-    made_of: MadeOf,
-    bank: ProbeBank,
-    data: TaskDataModule,
-    trained: TrainedBank,
-    name: str,
-    split: Split,
-) -> list[Row]:
-    """One row for each head: its score on a split by the metric of that name."""
-    metric = metric_named(name)
-    target = data.features.splits[split].track_target
-    clusters = _clusters(data, split)
-    answers = KINDS[data.kind].constants(target, len(data.classes))
-    constant = best_constant(metric, answers, target)
-
-    n_tracks = {each: len(data.features.splits[each].track_ids) for each in SPLITS}
-    known = {} if data.is_demo else data.expected
-    n_expected = {each: known.get(each, n_tracks[each]) for each in SPLITS}
-    versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
-
-    rows = []
-    for h, score in enumerate(_scores(name, trained, target, split, clusters)):
-        start, end = _layer_weights(bank, trained, h)
-        row = Row(
-            model=cell.model_name,
-            task=cell.task.name,
-            metric=name,
-            head=bank.heads[h].name,
-            layer=bank.heads[h].layer,
-            split=split,
-            seed=cell.seed,
-            protocol=cell.protocol.name,
-            value=score.value,
-            failed=score.failed,
-            ci_low=score.interval.low,
-            ci_high=score.interval.high,
-            no_interval=score.interval.problem,
-            n_left_out=score.interval.n_left_out,
-            n_tracks=n_tracks,
-            n_expected=n_expected,
-            constant=constant,
-            epoch=int(trained.epoch[h]),
-            selected_by=f"val/{cell.task.select_by}",
-            weights_start=start,
-            weights_end=end,
-            demo=data.is_demo,
-            config_hash=cell.hash,
-            store_hash=made_of.store,
-            weights=made_of.weights,
-            tracks_hash=made_of.tracks,
-            versions=versions,
-        )
-        rows.append(row)
-    return rows
+    metric = metric_named(cell.task.select_by)
+    found = fit_linear(data.features, metric, len(data.classes), standardize)
+    return heads_of_linear(found)
 
 
-def _clusters(data: TaskDataModule, split: Split) -> Clusters:
-    """Which of the scored tracks of a split belong together."""
-    cluster_of = cluster_scored(track for track in data.tracks() if track.split == split)
-    scored = data.features.splits[split].track_ids
-    return Clusters(np.array([cluster_of[name] for name in scored]))
-
-
-def _scores(
-    name: str, trained: TrainedBank, target: Tensor, split: Split, clusters: Clusters
-) -> list[_Score]:
-    """The score of each head on a split."""
-    metric = metric_named(name)
-    predicted = predictions(metric.kind, trained.outputs[split])
-    values = score_once(metric, predicted, target).tolist()
-    resamples = resample(score_of_counts(metric, predicted, target), clusters)
-    telling = n_telling(target.numpy()) if metric.kind == "multilabel" else len(target)
-
-    scores = []
-    for h, (value, failed) in enumerate(zip(values, trained.failed[split], strict=True)):
-        reason = failed
-        if reason is None and not math.isfinite(value):
-            reason = f"{name} is not defined on {split}"
-        if reason is not None:
-            scores.append(_Score(None, reason, Interval(None, None, None)))
-            continue
-        interval = interval_of(value, resamples[h], clusters, metric.scale, n_telling=telling)
-        scores.append(_Score(value, None, interval))
-    return scores
-
-
-def _layer_weights(
-    bank: ProbeBank, trained: TrainedBank, head: int
-) -> tuple[list[float] | None, list[float] | None]:
-    """Softmax layer weights of a head at start and end; None for one without any, or untrained."""
-    if head not in bank.weighted or trained.epoch[head] == 0:
-        return None, None
-    row = bank.weighted.index(head)
-    return trained.weights_start[row].tolist(), trained.weights_end[row].tolist()
-
-
-def _write_files(folder: Path, bank: ProbeBank, data: TaskDataModule, trained: TrainedBank) -> None:
-    """The trained probes, and their outputs for every val and test track."""
+def _write_files(
+    folder: Path, bank: ProbeBank, data: TaskDataModule, probes: Sequence[ProbedHeads]
+) -> None:
+    """The trained probes, and what the heads of every kind say of every val and test track."""
     with atomic(folder / PROBES) as temporary:
         torch.save(bank.state_dict(), temporary)
 
-    arrays: dict[str, Any] = {"heads": np.array([head.name for head in bank.heads])}
+    arrays: dict[str, Any] = {}
     for split in SCORED:
-        arrays[f"{split}_failed"] = np.array([reason or "" for reason in trained.failed[split]])
         tracks = data.features.splits[split]
         arrays[f"{split}_track_ids"] = np.array(tracks.track_ids)
         arrays[f"{split}_target"] = tracks.track_target.numpy()
-        outputs = trained.outputs[split].numpy()
-        if KINDS[data.kind].by_frames:
-            arrays[f"{split}_confusion"] = outputs
-        else:
-            arrays[f"{split}_logits"] = outputs.astype(np.float16)
+
+    by_frames = KINDS[data.kind].by_frames
+    for probed in probes:
+        prefix = "" if probed.probe == "mlp" else f"{probed.probe}_"
+        arrays[f"{prefix}heads"] = np.array([head.name for head in probed.heads])
+        for split in SCORED:
+            reasons = [reason or "" for reason in probed.failed[split]]
+            arrays[f"{prefix}{split}_failed"] = np.array(reasons)
+            outputs = probed.outputs[split].numpy()
+            # Under a large penalty outputs differ by less than float16 can tell.
+            is_short = probed.probe == "mlp" and not by_frames
+            name = f"{prefix}{split}_{'confusion' if by_frames else 'logits'}"
+            arrays[name] = outputs.astype(np.float16) if is_short else outputs
     with atomic(folder / PREDICTIONS) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)

@@ -60,7 +60,9 @@ def problems(rows: Sequence[Row]) -> list[str]:
     heads: dict[str, dict[str, None]] = {}
     for row in rows:
         if row.failed is not None:
-            heads.setdefault(f"failed: {row.failed}", {})[row.head] = None
+            heads.setdefault(f"failed: {row.failed}", {})[row.head_name] = None
         elif row.no_interval is not None:
-            heads.setdefault(f"no interval on {row.split}: {row.no_interval}", {})[row.head] = None
+            heads.setdefault(f"no interval on {row.split}: {row.no_interval}", {})[
+                row.head_name
+            ] = None
     return [f"{', '.join(names)} {reason}" for reason, names in heads.items()]

@@ -267,7 +267,7 @@ def _log_run(cell: Cell, rows: Sequence[Row], run_name: str, folder: Path, mode:
         reinit="finish_previous",
     )
     run.define_metric("layer")
-    for series in ("probe/*", "weights/*"):
+    for series in ("probe/*", "linear/*", "weights/*"):
         run.define_metric(series, step_metric="layer")
     for point in layer_points(rows):
         run.log(point)
@@ -304,7 +304,8 @@ def layer_points(rows: Sequence[Row]) -> list[dict[str, float]]:
     points: dict[int, dict[str, float]] = {}
     for row in rows:
         if row.layer is not None:
-            name = f"probe/{row.split}_{row.metric}"
+            series = "probe" if row.probe == "mlp" else row.probe
+            name = f"{series}/{row.split}_{row.metric}"
             point = points.setdefault(row.layer, {"layer": row.layer})
             numbers = {name: row.value, f"{name}_low": row.ci_low, f"{name}_high": row.ci_high}
             point |= {key: value for key, value in numbers.items() if value is not None}
@@ -319,7 +320,8 @@ def layer_points(rows: Sequence[Row]) -> list[dict[str, float]]:
 
 
 def run_summary(rows: Sequence[Row]) -> Mapping[str, float | str]:
-    """The numbers of the runs table: the layer chosen on val, the test oracle, the weighted sum.
+    """The numbers of the runs table: the layer chosen on val, the test oracle, the weighted sum,
+    and the linear twin's layer chosen on val.
 
     Heads without a score or an interval are named under `problems`. Where a task has several
     metrics, the names of all but the first start with the metric.
@@ -334,7 +336,12 @@ def run_summary(rows: Sequence[Row]) -> Mapping[str, float | str]:
 
 def _metric_summary(rows: Sequence[Row]) -> dict[str, float | str]:
     summary: dict[str, float | str] = {}
-    for name, row in (("best", best_layer(rows, "val")), ("oracle", best_layer(rows, "test"))):
+    best = {
+        "best": best_layer(rows, "val"),
+        "oracle": best_layer(rows, "test"),
+        "linear": best_layer(rows, "val", "linear"),
+    }
+    for name, row in best.items():
         if row is not None:
             summary[f"{name}/layer"] = row.layer or 0
             summary |= _score_summary(name, row)

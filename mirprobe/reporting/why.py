@@ -174,12 +174,15 @@ def why_lines(made: Made) -> list[str]:
 
 
 def _number(row: Row) -> str:
-    """A score with its interval, or why there is none, and how its epoch was chosen."""
+    """A score with its interval, or why there is none, and how its epoch or penalty was chosen."""
     reasons = "".join(f", {reason}" for reason in (row.failed, row.no_interval) if reason)
     demo = ", demo data" if row.demo else ""
+    epoch = {} if row.epoch is None else {"epoch": row.epoch}
+    chosen = ", ".join(f"{name} {value:.3g}" for name, value in {**epoch, **row.chosen}.items())
+    score = f"{score_text(row)} {interval_text(row)} %"
     return (
-        f"{row.head} on {row.split}: {row.metric} {score_text(row)} {interval_text(row)} % of "
-        f"{counts_text(row)} tracks{reasons}, epoch {row.epoch} chosen by {row.selected_by}{demo}"
+        f"{row.head_name} on {row.split}: {row.metric} {score} of {counts_text(row)} "
+        f"tracks{reasons}, {chosen} chosen by {row.selected_by}{demo}"
     )
 
 

@@ -11,29 +11,32 @@ from operator import attrgetter
 import numpy as np
 
 from datamodules.tracks import Split
-from mirprobe.results import Row
+from mirprobe.results import Probe, Row
 from mirprobe.scoring.intervals import LEVEL, ROUNDING, Array
 
 
-def head_rows(rows: Sequence[Row], split: Split, *, single: bool) -> list[Row]:
-    """The rows of one split: of single layers, in order, or of weighted sums."""
-    wanted = [row for row in rows if row.split == split and (row.layer is not None) == single]
+def head_rows(
+    rows: Sequence[Row], split: Split, *, single: bool, probe: Probe = "mlp"
+) -> list[Row]:
+    """The rows of one split and probe: of single layers, in order, or of heads of several."""
+    of_probe = [row for row in rows if row.split == split and row.probe == probe]
+    wanted = [row for row in of_probe if (row.layer is not None) == single]
     return sorted(wanted, key=lambda row: (row.layer or 0, row.head))
 
 
-def best_layer(rows: Sequence[Row], chosen_on: Split) -> Row | None:
+def best_layer(rows: Sequence[Row], chosen_on: Split, probe: Probe = "mlp") -> Row | None:
     """The test row of the layer with the best score on `chosen_on`; of equals the lowest layer.
 
     None where no layer has a score on `chosen_on`.
     """
-    layers = head_rows(rows, chosen_on, single=True)
+    layers = head_rows(rows, chosen_on, single=True, probe=probe)
     scored = [row for row in layers if row.value is not None]
     if not scored:
         return None
 
     # Layers come in order, and max keeps the first of equals.
     best = max(scored, key=attrgetter("value"))
-    on_test = head_rows(rows, "test", single=True)
+    on_test = head_rows(rows, "test", single=True, probe=probe)
     return next(row for row in on_test if row.layer == best.layer)
 
 

@@ -146,7 +146,9 @@ def print_scores(cell: Cell, rows: Sequence[Row], seconds: float) -> None:
             f", weighted sum {score_text(row, layer_text(row))}"
             for row in head_rows(scores, "test", single=False)
         )
-        _say(f"{name}: {result}, n={counts_text(scores[0])}{weighted} ({seconds:.0f} s)")
+        linear = best_layer(scores, "val", "linear")
+        twin = "" if linear is None else f", linear {score_text(linear, layer_text(linear))}"
+        _say(f"{name}: {result}, n={counts_text(scores[0])}{weighted}{twin} ({seconds:.0f} s)")
         for problem in problems(scores):
             _say(f"{name}: by {metric}, {problem}")
 

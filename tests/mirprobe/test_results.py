@@ -76,7 +76,9 @@ def test_rows_that_break_off_while_writing_leave_the_old_ones(tmp_path: Path) ->
     ("text", "reason"),
     [
         pytest.param(GOOD[: len(GOOD) // 2], r"line \d: \w+", id="truncated"),
-        pytest.param(GOOD + "{}\n", "line 7: it is of another version, without ci", id="empty one"),
+        pytest.param(
+            GOOD + "{}\n", "line 7: it is of another version, without chosen, ci", id="empty one"
+        ),
         pytest.param(
             GOOD.replace('"epoch"', '"epochs"'),
             "line 1: it is of another version, without epoch and with epochs",

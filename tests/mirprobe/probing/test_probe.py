@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,15 @@ from mirprobe.assembly import Job, make_data
 from mirprobe.cell import STORE, Cell
 from mirprobe.extraction.extract import extract
 from mirprobe.probing.bank import WEIGHTED, ProbeBank
+from mirprobe.probing.linear import MEAN_ALL, PENALTIES, LinearHeads, fit_linear
 from mirprobe.probing.probe import open_store, probe
 from mirprobe.probing.training import TrainedBank, train_bank
 from mirprobe.provenance import MadeOf, Result, result_of
 from mirprobe.results import Row, is_done, read_rows
 from mirprobe.settings import compose_cell
 
-HEADS = [f"layer_{layer:02d}" for layer in range(N_LAYERS + 1)] + [WEIGHTED]
+LAYERS = [f"layer_{layer:02d}" for layer in range(N_LAYERS + 1)]
+HEADS, LINEAR_HEADS = [*LAYERS, WEIGHTED], [*LAYERS, MEAN_ALL]
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +69,21 @@ def rows(cell: Cell, data: TaskDataModule, store: FeatureStore, place: Result) -
 
 
 def test_every_head_has_a_row_for_val_and_test(rows: list[Row], cell: Cell, place: Result) -> None:
-    assert [(row.split, row.head) for row in rows] == [
-        (split, head) for split in ("val", "test") for head in HEADS
+    linear = [f"linear {head}" for head in LINEAR_HEADS]
+    assert [(row.split, row.head_name) for row in rows] == [
+        (split, head) for heads in (HEADS, linear) for split in ("val", "test") for head in heads
     ]
     assert read_rows(place.folder, cell.hash, cell.metrics) == rows
     for row in rows:
         assert row.ci_low <= row.value <= row.ci_high
+        assert row.interval == "wilson"
         assert (row.model, row.task, row.seed) == ("toy", "nsynth_instrument", 0)
         assert (row.n_tracks["test"], row.constant, row.demo) == (24, pytest.approx(1 / 3), False)
         assert row.config_hash == cell.hash
-        assert 1 <= row.epoch <= cell.protocol.max_epochs
+        if row.probe == "mlp":
+            assert 1 <= row.epoch <= cell.protocol.max_epochs and not row.chosen
+        else:
+            assert row.epoch is None and row.chosen["penalty"] in PENALTIES
 
 
 def test_a_row_names_what_it_was_made_of(
@@ -88,7 +96,10 @@ def test_a_row_names_what_it_was_made_of(
 
 def test_only_the_weighted_head_has_layer_weights(rows: list[Row]) -> None:
     for row in rows:
-        if row.head == WEIGHTED:
+        if row.probe == "linear":
+            assert row.layer == (None if row.head == MEAN_ALL else HEADS.index(row.head))
+            assert row.weights_start is None and row.weights_end is None
+        elif row.head == WEIGHTED:
             assert row.layer is None
             assert row.weights_start == pytest.approx([1 / N_LAYERS] * N_LAYERS)
             assert sum(row.weights_end or []) == pytest.approx(1)
@@ -101,13 +112,53 @@ def test_only_the_weighted_head_has_layer_weights(rows: list[Row]) -> None:
 def test_scores_follow_from_the_outputs_that_are_kept(rows: list[Row], place: Result) -> None:
     with np.load(place.folder / "predictions.npz") as kept:
         assert kept["heads"].tolist() == HEADS
-        for split in ("val", "test"):
-            logits, target = kept[f"{split}_logits"], kept[f"{split}_target"]
+        assert kept["linear_heads"].tolist() == LINEAR_HEADS
+        for split, prefix in product(("val", "test"), ("", "linear_")):
+            logits, target = kept[f"{prefix}{split}_logits"], kept[f"{split}_target"]
             assert logits.shape[:2] == (len(HEADS), len(target))
             assert kept[f"{split}_track_ids"].shape == target.shape
             right = (logits.argmax(axis=2) == target).mean(axis=1)
-            values = [row.value for row in rows if row.split == split]
+            probe = "linear" if prefix else "mlp"
+            values = [row.value for row in rows if (row.split, row.probe) == (split, probe)]
             assert values == pytest.approx(right.tolist())
+
+
+def test_the_linear_twin_is_left_out_on_request(
+    cell: Cell, data: TaskDataModule, store: FeatureStore, place: Result
+) -> None:
+    protocol = replace(cell.protocol, linear=False, max_epochs=1)
+    other = replace(cell, protocol=protocol)
+    rows = probe(other, data, store, place)
+    assert {row.probe for row in rows} == {"mlp"}
+    assert read_rows(place.folder, other.hash, other.metrics) == rows
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_the_twin_reads_features_as_the_bank_does(
+    cell: Cell,
+    data: TaskDataModule,
+    store: FeatureStore,
+    place: Result,
+    standardize: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def watch(*arguments: object) -> LinearHeads:
+        features, read = data.features.splits["train"].features, arguments[3]
+        seen.extend([features.double(), read(features)])  # type: ignore[operator]
+        return fit_linear(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("mirprobe.probing.probe.fit_linear", watch)
+    protocol = replace(cell.protocol, standardize=standardize, max_epochs=1)
+    probe(replace(cell, protocol=protocol), data, store, place)
+
+    raw, read = seen
+    expected = raw
+    if standardize:
+        deviation, mean = torch.std_mean(raw, dim=1, keepdim=True, correction=0)
+        expected = (raw - mean) / torch.where(deviation > 0, deviation, 1)
+    torch.testing.assert_close(read, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_probes_are_kept(rows: list[Row], cell: Cell, place: Result) -> None:

@@ -35,7 +35,7 @@ def interval(values: Array, clusters: Clusters, scale: str = "fraction") -> Inte
 
 
 def ends(found: Interval) -> tuple[float, float]:
-    assert found.low is not None and found.high is not None, found.problem
+    assert type(found.low) is float and type(found.high) is float, found.problem
     return found.low, found.high
 
 

@@ -65,7 +65,7 @@ def test_sweep_from_nothing_to_table_and_figures(
     assert sum(weighted.weights_end or []) == pytest.approx(1)
     with np.load(result_folder(cells[1]) / "predictions.npz") as stored:
         right = stored["test_logits"].argmax(axis=2) == stored["test_target"]
-    on_test = [row.value for row in rows if row.split == "test"]
+    on_test = [row.value for row in rows if (row.split, row.probe) == ("test", "mlp")]
     assert on_test == pytest.approx(right.mean(axis=1).tolist())
 
     figures = ("figure2", "layer_weights")
