@@ -62,6 +62,7 @@ class Row:
         demo: whether the data is the rendered stand-in.
         config_hash: of the cell.
         store_hash: of the feature store.
+        precision: that its features were computed in: `float32`, `tf32` or `bf16`.
         weights: fingerprint of the backbone.
         tracks_hash: of the labelled list: ids, splits, targets and the content of the audio.
         versions: software.
@@ -98,6 +99,7 @@ class Row:
     demo: bool
     config_hash: str
     store_hash: str
+    precision: str
     weights: str
     tracks_hash: str
     versions: dict[str, str]

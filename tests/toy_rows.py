@@ -43,6 +43,7 @@ ROW = Row(
     demo=False,
     config_hash="0123456789ab",
     store_hash="ba9876543210",
+    precision="float32",
     weights="0123456789abcdef",
     tracks_hash="fedcba9876543210",
     versions={"torch": "2.11.0"},

@@ -108,7 +108,7 @@ def probe(cell: Cell, data: TaskDataModule, store: FeatureStore, place: Result) 
     for metric in cell.metrics:
         for heads, split in product(probes, SCORED):
             scores = score_heads(heads, data, metric, split)
-            rows += make_rows(cell, place.made_of, data, heads, scores)
+            rows += make_rows(cell, place.made_of, store.id.precision, data, heads, scores)
     _write_files(place.folder, bank, data, probes)
     write_rows(place.folder, rows)
 

@@ -164,9 +164,14 @@ def cluster_split(data: TaskDataModule, split: Split) -> Clusters:
 
 
 def make_rows(
-    cell: Cell, made_of: MadeOf, data: TaskDataModule, heads: ProbedHeads, scores: HeadScores
+    cell: Cell,
+    made_of: MadeOf,
+    precision: str,
+    data: TaskDataModule,
+    heads: ProbedHeads,
+    scores: HeadScores,
 ) -> list[Row]:
-    """One row for each head."""
+    """One row for each head; `precision` is that of the features."""
     n_tracks = {each: len(data.features.splits[each].track_ids) for each in SPLITS}
     known = {} if data.is_demo else data.expected
     n_expected = {each: known.get(each, n_tracks[each]) for each in SPLITS}
@@ -203,6 +208,7 @@ def make_rows(
             demo=data.is_demo,
             config_hash=cell.hash,
             store_hash=made_of.store,
+            precision=precision,
             weights=made_of.weights,
             tracks_hash=made_of.tracks,
             versions=versions,

@@ -243,6 +243,7 @@ def notes(rows: Sequence[TableRow]) -> list[str]:
         "Moved: the largest change of a softmax weight since the start. Where it is small, the "
         "largest weight says little about the layer.",
     ]
+    text += _precisions(rows)
     text += _problems(rows)
     if any(row.any_row.demo for row in rows):
         text.append(
@@ -258,6 +259,23 @@ def notes(rows: Sequence[TableRow]) -> list[str]:
 
     by_model = {row.cell.model_name: row.cell for row in rows}
     return text + [_card(cell) for cell in by_model.values() if "card" in cell.model]
+
+
+def _precisions(rows: Sequence[TableRow]) -> list[str]:
+    """Says what features were computed in, where that is not float32 alone: numbers of a GPU and of
+    a CPU differ a little, and must not be compared as if they were of one kind.
+    """
+    names: dict[str, dict[str, None]] = {}
+    for row in rows:
+        names.setdefault(row.any_row.precision, {})[f"{_model(row)} on {_task(row)}"] = None
+        if row.baseline is not None:
+            names.setdefault(row.baseline.precision, {})[f"baseline on {_task(row)}"] = None
+    if set(names) <= {"float32"}:
+        return []
+    if len(names) == 1:
+        return [f"Features in {next(iter(names))}."]
+    parts = [f"{', '.join(which)}: {precision}" for precision, which in sorted(names.items())]
+    return [f"Features of several precisions: {'; '.join(parts)}."]
 
 
 def _problems(rows: Sequence[TableRow]) -> list[str]:

@@ -209,6 +209,18 @@ def test_notes_say_how_layers_were_chosen_and_what_the_backbone_is(pitch: list[C
     assert "trained on singing pitch" in text and "licence MIT" in text
 
 
+def test_features_of_a_card_and_of_a_laptop_are_marked(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch,giantsteps_key", "baseline=null")
+    pitch, key = cells
+    save_rows(pitch, [0.5, 0.9], [0.4, 0.6])
+    assert not any("Features" in note for note in notes(make_table_rows(cells)))
+
+    save_rows(key, [0.5, 0.9], [0.4, 0.6], precision="tf32")
+    where = "fcpe on Pitch: float32; fcpe on Key: tf32"
+    assert f"Features of several precisions: {where}." in notes(make_table_rows(cells))
+    assert "Features in tf32." in notes(make_table_rows([key]))
+
+
 @pytest.mark.parametrize(
     ("settings", "says_so"),
     [(("model=mert_95m",), True), (("model=mert_95m", "model.weights=random"), False)],
