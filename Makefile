@@ -1,7 +1,7 @@
 # Calls only; what happens is in `mirprobe --help`. Variables: MODEL, TASK, LAUNCHER, DRY_RUN,
 # ARGS (any Hydra override), PYTHON.
 .DEFAULT_GOAL := help
-.PHONY: help install sweep extract probe report plan status data test trial mutations check bench pins clean
+.PHONY: help install sweep extract probe report plan status data test trial mutations check bench bench-store pins clean
 
 PYTHON ?= python3
 MODEL ?= fcpe
@@ -17,7 +17,7 @@ SETTINGS = model=$(MODEL) $(if $(TASK),task=$(TASK)) $(if $(LAUNCHER),launcher=$
 DRY = $(if $(filter-out 0,$(DRY_RUN)),--dry-run)
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 	@echo 'Example: make sweep MODEL=fcpe TASK=nsynth_pitch,giantsteps_key ARGS="seed=0,1,2"'
 
 # uv where present, else venv and pip; byte code once here instead of at every start (18 s against 4 s to import lightning)
@@ -74,6 +74,9 @@ check: $(READY)  ## format, lint, types and import contracts
 
 bench: $(READY)  ## speed of the Conformer beside a plain implementation, in one run; ARGS="--dtype bfloat16"
 	@$(BIN)/python tests/bench/bench_conformer.py $(ARGS)
+
+bench-store: $(READY)  ## speed of the feature store beside a plain file, in one run; ARGS="--scale 0.2"
+	@$(BIN)/python tests/bench/bench_store.py $(ARGS)
 
 pins: pyproject.toml  ## compile the pinned packages anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --all-extras --no-annotate --no-header pyproject.toml -o $(PINS)

@@ -16,12 +16,11 @@ from pathlib import Path
 
 from datamodules.errors import UserError, nearest, printable
 from datamodules.features.shards import PATTERN, count_clips
-from datamodules.features.store import DESCRIPTION, StoreId, parse_store_id
+from datamodules.features.store import DESCRIPTION, LOCK, StoreId, parse_store_id
 from datamodules.files import lock
 from mirprobe.cell import STORE
 from mirprobe.results import FILE
 
-LOCK = ".lock"  # that extraction holds
 _DELETED = ".deleted"  # ending of what is about to go
 _SHORTEST = 4  # digits of a hash that are taken for one
 _MOST_BYTES = 10**5  # of a description

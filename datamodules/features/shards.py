@@ -26,7 +26,7 @@ from datamodules.tracks import ClipPlace
 
 FLOAT16_MAX = 65504.0
 PATTERN = "part-*.h5"
-_SHARD_BYTES = 2**28  # a shard is closed at this size too: one clip by frames may hold 5 MB
+SHARD_BYTES = 2**28  # a shard is closed at this size too: one clip by frames may hold 5 MB
 _CLIP = np.dtype(
     [(name, np.int64) for name in ("clip", "n_clips", "n_rows", "row")]
     + [(name, np.float64) for name in ("start_s", "last_row")]
@@ -262,6 +262,7 @@ class ShardWriter:
         self.shard_seconds = shard_seconds
 
         self._open: list[ClipFeatures] = []
+        self._open_bytes = 0
         self._opened_at = 0.0
         self._closed = False
         self._thread = ThreadPoolExecutor(max_workers=1)
@@ -273,9 +274,9 @@ class ShardWriter:
             self._opened_at = time.monotonic()
         self._open.extend(clips)
 
-        n_bytes = sum(clip.values.nbytes for clip in self._open)
+        self._open_bytes += sum(clip.values.nbytes for clip in clips)
         is_old = time.monotonic() - self._opened_at > self.shard_seconds
-        if len(self._open) >= self.shard_clips or n_bytes >= _SHARD_BYTES or is_old:
+        if len(self._open) >= self.shard_clips or self._open_bytes >= SHARD_BYTES or is_old:
             self.flush()
 
     def flush(self) -> None:
@@ -283,6 +284,7 @@ class ShardWriter:
         self._wait()
         if self._open:
             clips, self._open = self._open, []
+            self._open_bytes = 0
             self._writing = self._thread.submit(write_shard, self.folder, self.store, clips)
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from datamodules.files import make_folder, remove_temporary, write_text
 from datamodules.tracks import Track
 
 DESCRIPTION = "store.json"
+LOCK = ".lock"  # held by whoever writes in a store's folder, or deletes it
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,14 @@ class FeatureStore:
         """All shards, by name; those that this process has not seen yet are read and verified."""
         paths = sorted(self.folder.glob(PATTERN))
         for path in paths:
-            if path.name not in self._shards:
+            if path.name in self._shards:
+                continue
+            try:
                 self._remember(read_shard(path, asdict(self.id)))
+            except UserError:
+                if path.exists():
+                    raise
+                return self.shards()  # another process has just joined it with others
         return [self._shards[path.name] for path in paths]
 
     def _remember(self, shard: Shard) -> None:
@@ -240,20 +247,41 @@ class StoredClips:
         """All layers of all clips, of clips with several rows their mean: (L+1, N, D) float16."""
         n_layers, dim = self.shape
         values = np.empty((n_layers, len(self), dim), dtype=np.float16)
-        for number, shard in enumerate(self._shards):
-            here = np.flatnonzero(self._clips["shard"] == number)
-            places = self._clips[here]
+        by_shard = np.argsort(self._clips["shard"], kind="stable")
+        n_of_shard = np.bincount(self._clips["shard"], minlength=len(self._shards))
+        places = np.split(by_shard, np.cumsum(n_of_shard)[:-1])
+
+        for shard, here in zip(self._shards, places, strict=True):
+            if not len(here):
+                continue
+            clips = self._clips[here]
+            is_single = bool(np.all(clips["n_rows"] == 1))
             for layer, of_layer in enumerate(shard.layers()):
-                values[layer, here] = _means(of_layer, places)
+                if is_single:
+                    _copy(of_layer, clips["row"], values[layer], here)
+                else:
+                    values[layer, here] = _means(of_layer, clips)
         return values
+
+
+def _copy(
+    source: NDArray[np.float16],
+    rows: NDArray[np.int64],
+    target: NDArray[np.float16],
+    places: NDArray[np.int64],
+) -> None:
+    """Copies rows of one array to places in another, which ascend."""
+    first, last = int(places[0]), int(places[-1])
+    if last - first == len(places) - 1:  # they follow each other, as in a shard that was merged
+        # Each row is copied once, from file to place. (Mode `raise` would copy it twice.)
+        np.take(source, rows, axis=0, out=target[first : last + 1], mode="clip")
+    else:
+        target[places] = source[rows]
 
 
 def _means(layer: NDArray[np.float16], places: NDArray[np.void]) -> NDArray[np.float16]:
     """Mean over the rows of each clip, weighted by the time that they cover: (n, D)."""
     n_rows = places["n_rows"]
-    if np.all(n_rows == 1):
-        single: NDArray[np.float16] = layer[places["row"]]
-        return single
 
     # The rows of all clips, one after the other: they may lie in another order in the shard.
     ends = np.cumsum(n_rows)

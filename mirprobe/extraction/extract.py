@@ -7,7 +7,7 @@ both beside the forward pass.
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,14 @@ from datamodules.audio.loader import ClipLoader
 from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
 from datamodules.excluding import exclude_remedy
-from datamodules.features.store import FeatureStore, StoredAudio, missing_of, store_id_text
+from datamodules.features.merging import merge_shards
+from datamodules.features.store import (
+    LOCK,
+    FeatureStore,
+    StoredAudio,
+    missing_of,
+    store_id_text,
+)
 from datamodules.files import check_free_space, lock, make_folder, write_text
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Track, UnusableFile
@@ -76,6 +83,32 @@ def finish(job: Job, store: FeatureStore) -> None:
     assert not left, f"{len(left)} tracks were not stored (first: {left[0].track_id})"
     for cell in job.cells:
         write_text(cell.folder / STORE, store_id_text(store.id))
+
+
+def wait_for_all_ranks() -> None:
+    """Returns when every rank that has extracted is here; at once where there is only one."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def join_shards(job: Job, store: FeatureStore) -> None:
+    """Joins small shards of a job's complete store into bigger ones, if nobody writes there.
+
+    For one process of a run, when no other one of it writes any more.
+
+    Raises:
+        UserError: a shard is broken or missing.
+    """
+    if store.is_read_only:
+        return
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock(store.folder / LOCK, wait=False))
+        except UserError:
+            return  # whoever writes there will do it
+        problem = merge_shards(store, job.tracks())
+    if problem is not None:
+        print(problem, flush=True)
 
 
 def name_audio(job: Job) -> None:
@@ -203,7 +236,7 @@ def _agree_on(store: FeatureStore, runner: L.Trainer) -> dict[str, StoredAudio]:
 def _only_writer(folder: Path) -> AbstractContextManager[None]:
     """Keeps a second extraction out of the same store; the lock goes with the process."""
     make_folder(folder)
-    return lock(folder / ".lock", wait=False)
+    return lock(folder / LOCK, wait=False)
 
 
 def _loader(

@@ -26,7 +26,13 @@ from mirprobe.assembly import (
 )
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import SETTINGS, Cell, write_cell
-from mirprobe.extraction.extract import extract, finish, name_audio
+from mirprobe.extraction.extract import (
+    extract,
+    finish,
+    join_shards,
+    name_audio,
+    wait_for_all_ranks,
+)
 from mirprobe.probing.probe import open_store, probe
 from mirprobe.progress import console, quiet_lightning
 from mirprobe.provenance import (
@@ -129,7 +135,10 @@ def extract_here(cells: Sequence[Cell]) -> None:
         with count_work(backbone):
             for job in jobs:
                 _sweep_up(job)
-                extract(job, backbone)
+                store = extract(job, backbone)
+                wait_for_all_ranks()  # they have read the shards that may now go
+                if is_under_srun(cells[0]) and os.environ.get("SLURM_PROCID", "0") == "0":
+                    join_shards(job, store)  # elsewhere the process that started the ranks does it
 
 
 def print_scores(cell: Cell, rows: Sequence[Row], seconds: float) -> None:
@@ -212,13 +221,14 @@ def _extract(job: Job, backbone: Backbone, devices: int, stamps: Stamps) -> Feat
     if store.is_read_only:
         name_audio(job)  # perhaps it lacks nothing
     if devices == 1:
-        return extract(job, backbone)
-
-    job.identify()
-    if store.missing(job.tracks()):
-        run_on_all_devices([cell.folder / SETTINGS for cell in job.cells], devices)
-        job.digests.load()
-    finish(job, store)
+        store = extract(job, backbone)
+    else:
+        job.identify()
+        if store.missing(job.tracks()):
+            run_on_all_devices([cell.folder / SETTINGS for cell in job.cells], devices)
+            job.digests.load()
+        finish(job, store)
+    join_shards(job, store)
     return store
 
 

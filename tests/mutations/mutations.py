@@ -343,8 +343,8 @@ STORE = (
     Mutation(
         "values are read from the first rows of a shard",
         "datamodules/features/store.py",
-        'single: NDArray[np.float16] = layer[places["row"]]',
-        "single: NDArray[np.float16] = layer[np.arange(len(places))]",
+        'np.take(source, rows, axis=0, out=target[first : last + 1], mode="clip")',
+        'np.take(source, places - first, axis=0, out=target[first : last + 1], mode="clip")',
         "features of other tracks",
         (f"{DATA}/features/test_store.py",),
     ),
