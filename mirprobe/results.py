@@ -23,6 +23,7 @@ from datamodules.tracks import SPLITS, Split
 
 FILE = "rows.jsonl"
 PROBES, PREDICTIONS = "probes.pt", "predictions.npz"  # what else a cell that is done has
+SCANS = "scans.json"  # what its heads say together, see `scoring.scan`
 SCORED: tuple[Split, ...] = ("val", "test")
 Probe = Literal["mlp", "linear"]
 
@@ -176,7 +177,7 @@ def is_done(folder: Path) -> bool:
 
 def missing_files(folder: Path) -> list[str]:
     """What a cell that is done should have beside its rows, and has not."""
-    return [name for name in (PROBES, PREDICTIONS) if not (folder / name).is_file()]
+    return [name for name in (PROBES, PREDICTIONS, SCANS) if not (folder / name).is_file()]
 
 
 def read_rows(folder: Path, config_hash: str, metrics: Sequence[str]) -> list[Row]:

@@ -13,7 +13,9 @@ from mirprobe.provenance import (
     note_stamp,
     result_of,
 )
-from mirprobe.results import Row, write_rows
+from mirprobe.results import Probe, Row, write_rows
+from mirprobe.scoring.scan import Scan
+from mirprobe.scoring.significance import Difference
 
 ROW = Row(
     model="fcpe",
@@ -109,6 +111,33 @@ def make_rows(
         total = replace(total, weights_end=[weight / sum(end) for weight in end])
         rows += [replace(total, split="val"), total]
     return rows
+
+
+def make_scan(probe: Probe, *, optimism: float = 0.02, right: str | None = None) -> Scan:
+    """What three layers say together, of which the first two may be the best.
+
+    Args:
+        probe: of the layers.
+        optimism: of the best on test.
+        right: tracks on which the chosen one is right, as text of 0 and 1.
+    """
+    difference = Difference(0.123, 0.08, 0.161, 0.001, 0.002, "mcnemar")
+    return Scan(
+        probe,
+        "accuracy",
+        n_clusters=24,
+        chosen="layer_00",
+        oracle="layer_01",
+        chosen_resamples=[0.5, 0.6],
+        chosen_right=right,
+        optimism=optimism,
+        best_set=["layer_00", "layer_01"],
+        chance_of_best={"layer_00": 0.6, "layer_01": 0.4, "layer_02": 0.0},
+        last_layer=difference,
+        others={"layer_01": difference},
+        detectable_paired=0.05,
+        detectable_unpaired=0.112,
+    )
 
 
 def save_rows(

@@ -19,7 +19,7 @@ from datamodules.errors import UserError
 from datamodules.features.frames import FrameFeatures, open_features
 from datamodules.features.memory import MemoryFeatures, load_features
 from datamodules.features.store import FeatureStore, parse_store_id
-from datamodules.files import atomic
+from datamodules.files import atomic, write_text
 from datamodules.task import TaskDataModule
 from mirprobe.assembly import probe_accelerator
 from mirprobe.cell import STORE, Cell
@@ -31,13 +31,15 @@ from mirprobe.probing.rows import (
     heads_of_bank,
     heads_of_linear,
     make_rows,
+    make_scan,
     score_heads,
 )
 from mirprobe.probing.training import train_bank
 from mirprobe.progress import ProgressReport
 from mirprobe.provenance import Result
-from mirprobe.results import PREDICTIONS, PROBES, SCORED, Row, write_rows
+from mirprobe.results import PREDICTIONS, PROBES, SCANS, SCORED, Row, write_rows
 from mirprobe.scoring.metrics import metric_named
+from mirprobe.scoring.scan import scans_text
 
 
 class FailedCellError(UserError):
@@ -104,12 +106,14 @@ def probe(cell: Cell, data: TaskDataModule, store: FeatureStore, place: Result) 
     if cell.protocol.linear:
         probes.append(_fit_linear(cell, data, bank))
 
-    rows = []
-    for metric in cell.metrics:
-        for heads, split in product(probes, SCORED):
-            scores = score_heads(heads, data, metric, split)
-            rows += make_rows(cell, place.made_of, store.id.precision, data, heads, scores)
+    rows, scans = [], []
+    for metric, heads in product(cell.metrics, probes):
+        scores = {split: score_heads(heads, data, metric, split) for split in SCORED}
+        for split in SCORED:
+            rows += make_rows(cell, place.made_of, store.id.precision, data, heads, scores[split])
+        scans.append(make_scan(heads, scores["val"], scores["test"]))
     _write_files(place.folder, bank, data, probes)
+    write_text(place.folder / SCANS, scans_text(scans))
     write_rows(place.folder, rows)
 
     del data.features  # they may take gigabytes, and the next task has others

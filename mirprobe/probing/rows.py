@@ -32,6 +32,7 @@ from mirprobe.scoring.intervals import (
     resample,
 )
 from mirprobe.scoring.metrics import metric_named, predictions, score_of_counts, score_once
+from mirprobe.scoring.scan import Scan, ScannedHeads, scan_heads
 
 _PACKAGES = ("mirprobe", "torch", "lightning", "torchmetrics", "numpy", "scipy")
 
@@ -215,3 +216,26 @@ def make_rows(
         )
         rows.append(row)
     return rows
+
+
+def make_scan(heads: ProbedHeads, val: HeadScores, test: HeadScores) -> Scan:
+    """What the heads say together: the layer chosen on val, beside the others on test.
+
+    Args:
+        heads: of one probe.
+        val: their scores on val.
+        test: their scores on test, by the same metric.
+    """
+    layers = [h for h, head in enumerate(heads.heads) if head.layer is not None]
+    scored = [h for h in layers if math.isfinite(val.values[h])]
+    chosen = max(scored, key=lambda h: val.values[h], default=None)
+
+    scanned = ScannedHeads(
+        names=[head.name for head in heads.heads],
+        layers=[head.layer for head in heads.heads],
+        values=test.values,
+        resamples=test.resamples,
+        right=test.right,
+        clusters=test.clusters,
+    )
+    return scan_heads(heads.probe, test.metric, scanned, chosen)

@@ -26,7 +26,8 @@ from mirprobe.reporting.figures import (
     draw_heat_maps,
     draw_layer_weights,
 )
-from mirprobe.reporting.table import TableRow, make_table, make_table_rows, notes
+from mirprobe.reporting.notes import notes
+from mirprobe.reporting.table import TableRow, make_table, make_table_rows
 from mirprobe.results import FILE, missing_files
 from mirprobe.scoring.selection import head_rows
 

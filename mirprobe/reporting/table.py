@@ -4,7 +4,7 @@ Conventions: a cell of the table is plain text, without markup of any kind, so t
 be made of it; what is a terminal's own (colours, boxes) is added last.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
+from datamodules.errors import UserError
 from datamodules.tracks import SPLITS
 from mirprobe.cell import Cell
 from mirprobe.provenance import Stamps, current_result, latest_result
@@ -21,11 +22,13 @@ from mirprobe.reporting.text import (
     counts_text,
     interval_text,
     layer_text,
-    problems,
     score_text,
 )
-from mirprobe.results import Row, read_rows
+from mirprobe.results import FILE, SCANS, Probe, Row, read_rows
+from mirprobe.scoring.scan import Scan, parse_scans
 from mirprobe.scoring.selection import best_layer, by_metric, head_rows
+
+PROBES: tuple[Probe, ...] = ("mlp", "linear")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class TableRow:
         cell: that the rows are of.
         folder: that the rows lie in.
         rows: of every head, on val and test.
-        baseline: test row of the baseline under the same settings.
+        scans: what the heads of each probe say together.
+        baseline: test rows of the baseline under the same settings, by probe.
+        baseline_scans: what its heads say together.
         differs: in what the cell differs from others beside its names.
         is_current: whether what the rows were made of is still what is there.
     """
@@ -44,7 +49,9 @@ class TableRow:
     cell: Cell
     folder: Path
     rows: list[Row]
-    baseline: Row | None
+    scans: list[Scan]
+    baseline: Mapping[Probe, Row]
+    baseline_scans: list[Scan]
     differs: Differences
     is_current: bool = True
 
@@ -53,15 +60,27 @@ class TableRow:
         """A test row, for what all of them share: metric, tracks, constant."""
         return head_rows(self.rows, "test", single=True)[0]
 
-    @property
-    def chosen(self) -> Row | None:
+    def chosen(self, probe: Probe = "mlp") -> Row | None:
         """Test row of the layer chosen on val; None where no layer has a score on val."""
-        return best_layer(self.rows, "val")
+        return best_layer(self.rows, "val", probe)
+
+    def oracle(self, probe: Probe = "mlp") -> Row | None:
+        """Test row of the layer that is best on test; None where no layer has a score on test."""
+        return best_layer(self.rows, "test", probe)
+
+    def scan(self, probe: Probe) -> Scan | None:
+        """What the heads of a probe say together."""
+        return next((scan for scan in self.scans if scan.probe == probe), None)
 
     @property
-    def oracle(self) -> Row | None:
-        """Test row of the layer that is best on test; None where no layer has a score on test."""
-        return best_layer(self.rows, "test")
+    def has_linear(self) -> bool:
+        """Whether the linear twin is beside the probes."""
+        return any(row.probe == "linear" for row in self.rows)
+
+    @property
+    def layers(self) -> list[Row]:
+        """Test rows of the single layers."""
+        return head_rows(self.rows, "test", single=True)
 
     @property
     def weighted(self) -> Row | None:
@@ -95,26 +114,57 @@ def make_table_rows(cells: Sequence[Cell]) -> list[TableRow]:
             found = read_rows(result.folder, cell.hash, cell.metrics)
             done += [(cell, result.folder, rows) for rows in by_metric(found).values()]
 
-    baselines: dict[str, Row] = {}
-    for cell, _, rows in done:
+    baselines: dict[str, tuple[dict[Probe, Row], list[Scan]]] = {}
+    for cell, folder, rows in done:
         if cell.is_baseline:
-            # Of a baseline without any score its lowest layer stands for it, as failed.
-            shown = best_layer(rows, "val") or head_rows(rows, "val", single=True)[0]
-            baselines[_all_but_the_model(cell, rows)] = shown
+            probes = dict.fromkeys(row.probe for row in rows)
+            shown = {probe: _shown(rows, probe) for probe in probes}
+            baselines[_all_but_the_model(cell, rows)] = (shown, _scans_of(folder, rows))
 
     differences = find_differences([cell for cell, _, _ in done])
     models = [line for line in done if not line[0].is_baseline]
-    return [
-        TableRow(
-            cell,
-            folder,
-            rows,
-            baseline=baselines.get(_all_but_the_model(cell, rows)),
-            differs=differences[cell.key],
-            is_current=cell.key not in stale,
+    table_rows = []
+    for cell, folder, rows in models or done:
+        baseline, baseline_scans = baselines.get(_all_but_the_model(cell, rows), ({}, []))
+        table_rows.append(
+            TableRow(
+                cell,
+                folder,
+                rows,
+                _scans_of(folder, rows),
+                baseline,
+                baseline_scans,
+                differs=differences[cell.key],
+                is_current=cell.key not in stale,
+            )
         )
-        for cell, folder, rows in models or done
-    ]
+    return table_rows
+
+
+def _shown(rows: Sequence[Row], probe: Probe) -> Row:
+    """The baseline's row; without any score its lowest layer stands for it, as failed."""
+    chosen = best_layer(rows, "val", probe)
+    return chosen or head_rows(rows, "val", single=True, probe=probe)[0]
+
+
+def _scans_of(folder: Path, rows: Sequence[Row]) -> list[Scan]:
+    """The scans of a result by the metric of these rows; none where their file is lost, which the
+    report says.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    path = folder / SCANS
+    if not path.is_file():
+        return []
+    try:
+        scans = parse_scans(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): delete the {FILE} beside it and run the same sweep "
+            "again"
+        ) from error
+    return [scan for scan in scans if scan.metric == rows[0].metric]
 
 
 def _all_but_the_model(cell: Cell, rows: Sequence[Row]) -> str:
@@ -134,7 +184,7 @@ def table_columns(rows: Sequence[TableRow]) -> list[Column]:
         Column("n", _n_tracks),
         Column("Constant", _constant),
     ]
-    if any(row.baseline is not None for row in rows):
+    if any(row.baseline for row in rows):
         columns.append(Column(str(rows[0].cell.baseline), _baseline))
     columns.append(Column("Model", _model, is_number=False))
     if len({row.cell.seed for row in rows}) > 1:
@@ -175,7 +225,8 @@ def _constant(row: TableRow) -> str:
 
 
 def _baseline(row: TableRow) -> str:
-    return "-" if row.baseline is None else _with_interval(row.baseline, "")
+    scores = [_with_interval(row.baseline[probe], "") for probe in PROBES if probe in row.baseline]
+    return _beside(scores) if scores else "-"
 
 
 def _model(row: TableRow) -> str:
@@ -195,15 +246,38 @@ def _state(row: TableRow) -> str:
 
 
 def _best_layer(row: TableRow) -> str:
-    return FAILED if row.chosen is None else _with_interval(row.chosen, layer_text(row.chosen))
+    chosen = [row.chosen(probe) for probe in _probes(row)]
+    return _beside(
+        [FAILED if one is None else _with_interval(one, layer_text(one)) for one in chosen]
+    )
 
 
 def _oracle(row: TableRow) -> str:
-    return FAILED if row.oracle is None else _with_interval(row.oracle, layer_text(row.oracle))
+    """The best score on test and how optimistic it is: an interval around it would be as well."""
+    scores = []
+    for probe in _probes(row):
+        oracle, scan = row.oracle(probe), row.scan(probe)
+        score = FAILED if oracle is None else score_text(oracle, layer_text(oracle))
+        if scan is not None and scan.optimism is not None:
+            score += f"\noptimism {abs(100 * scan.optimism):.1f}"  # never below 0, but for rounding
+        scores.append(score)
+    return _beside(scores)
+
+
+def _probes(row: TableRow) -> tuple[Probe, ...]:
+    return PROBES if row.has_linear else PROBES[:1]
+
+
+def _beside(scores: Sequence[str]) -> str:
+    """The score of a probe, and that of its linear twin below it."""
+    first, *twins = scores
+    return "\n".join([first, *(f"lin {twin}" for twin in twins)])
 
 
 def _weighted_sum(row: TableRow) -> str:
-    return "-" if row.weighted is None else _with_interval(row.weighted, layer_text(row.weighted))
+    if row.weighted is None:
+        return "-"
+    return _with_interval(row.weighted, layer_text(row.weighted))
 
 
 def _with_interval(row: Row, detail: str) -> str:
@@ -228,88 +302,3 @@ def make_table(rows: Sequence[TableRow]) -> Table:
     for row in rows:
         table.add_row(*(Text(column.text(row)) for column in columns))
     return table
-
-
-def notes(rows: Sequence[TableRow]) -> list[str]:
-    """Lists what a reader has to know to read the table, a line each."""
-    seeds = ", ".join(str(seed) for seed in sorted({row.cell.seed for row in rows}))
-    text = [
-        f"(layer) and 95 % interval over tracks; seed {seeds}; {_protocols(rows)}; "
-        "epoch and layer chosen on val. Layer 0 is the input of the first block.",
-        "n: tracks of train/val/test; where some are missing, of how many, a line for each split. "
-        "Constant: what the best answer that is the same for all tracks scores on test.",
-        "Test oracle: the layer that is best on test, optimistic. "
-        "Weighted sum: the layer with the largest learned weight.",
-        "Moved: the largest change of a softmax weight since the start. Where it is small, the "
-        "largest weight says little about the layer.",
-    ]
-    text += _precisions(rows)
-    text += _problems(rows)
-    if any(row.any_row.demo for row in rows):
-        text.append(
-            "Demo data: rendered or synthesised, in the datasets' layouts. "
-            "Nothing here is a result on the real datasets."
-        )
-
-    if not all(row.is_current for row in rows):
-        text.append(
-            "Stale: files of labels, audio or weights are not those that the number was made of. "
-            "`mirprobe sweep` looks at them, and computes anew what changed."
-        )
-
-    by_model = {row.cell.model_name: row.cell for row in rows}
-    return text + [_card(cell) for cell in by_model.values() if "card" in cell.model]
-
-
-def _precisions(rows: Sequence[TableRow]) -> list[str]:
-    """Says what features were computed in, where that is not float32 alone: numbers of a GPU and of
-    a CPU differ a little, and must not be compared as if they were of one kind.
-    """
-    names: dict[str, dict[str, None]] = {}
-    for row in rows:
-        names.setdefault(row.any_row.precision, {})[f"{_model(row)} on {_task(row)}"] = None
-        if row.baseline is not None:
-            names.setdefault(row.baseline.precision, {})[f"baseline on {_task(row)}"] = None
-    if set(names) <= {"float32"}:
-        return []
-    if len(names) == 1:
-        return [f"Features in {next(iter(names))}."]
-    parts = [f"{', '.join(which)}: {precision}" for precision, which in sorted(names.items())]
-    return [f"Features of several precisions: {'; '.join(parts)}."]
-
-
-def _problems(rows: Sequence[TableRow]) -> list[str]:
-    """Names heads without a score or an interval, and says if resamples were left out."""
-    text = []
-    for row in rows:
-        name = f"{_model(row)}, {_task(row)}, {_metric(row)}, seed {_seed(row)}"
-        text += [f"{name}: {problem}." for problem in problems(row.rows)]
-        if row.baseline is not None:
-            text += [f"{name}: the baseline's {one}." for one in problems([row.baseline])]
-
-    n_left_out = [one.n_left_out for row in rows for one in row.rows if one.ci_low is not None]
-    if max(n_left_out, default=0) > 0:
-        text.append(
-            "Resamples in which a metric is not defined are left out of its interval: up to "
-            f"{max(n_left_out)}."
-        )
-    return text
-
-
-def _protocols(rows: Sequence[TableRow]) -> str:
-    """Names every protocol of the table, with the settings in which those of one name differ."""
-    names: dict[str, None] = {}  # in the order of the table
-    for row in rows:
-        name = row.cell.protocol.name
-        settings = [text for text in row.differs.protocol if text != f"protocol={name}"]
-        names[" ".join((name, *settings))] = None
-    return f"protocol{'s' if len(names) > 1 else ''} {', '.join(names)}"
-
-
-def _card(cell: Cell) -> str:
-    """Says what is known of a backbone; of random weights only that."""
-    card = cell.model["card"]
-    is_control = cell.model.get("weights") == "random"
-    about = "random weights, the control" if is_control else card["note"]
-    banner = " Non-commercial use only." if "-NC" in card["licence"] and not is_control else ""
-    return f"{cell.model_name}: {about}; licence {card['licence']}.{banner}"

@@ -10,6 +10,7 @@ import numpy as np
 
 from datamodules.tracks import SPLITS
 from mirprobe.results import Row
+from mirprobe.scoring.significance import Difference
 
 FAILED, NO_INTERVAL = "failed", "no interval"
 
@@ -53,6 +54,40 @@ def layer_text(row: Row) -> str:
         return ""
     start, end = np.array(row.weights_start), np.array(row.weights_end)
     return f"{end.argmax() + 1}, moved {abs(end - start).max():.2f}"
+
+
+def points_text(difference: Difference) -> str:
+    """A difference in points, its interval: `+12.3 [+8.1, +16.0]`."""
+    number = f"{100 * difference.value:+.1f}"
+    if difference.low is None or difference.high is None:
+        return number
+    return f"{number} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+
+
+def strip_text(shares: Sequence[float]) -> str:
+    """Shares as a strip of bars, one a layer; a dot is less than 0.5 %.
+
+    >>> strip_text([0.0, 0.1, 0.75, 0.15])
+    '.▁▇▂'
+    """
+    bars = "▁▂▃▄▅▆▇█"
+    return "".join("." if share < 0.005 else bars[min(7, int(8 * share))] for share in shares)
+
+
+def layers_text(heads: Sequence[str]) -> str:
+    """Layers by their heads' names, neighbours joined.
+
+    >>> layers_text(["layer_00", "layer_02", "layer_03", "layer_04"])
+    '0, 2-4'
+    """
+    layers = [int(name.removeprefix("layer_")) for name in heads]
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def problems(rows: Sequence[Row]) -> list[str]:

@@ -98,9 +98,16 @@ def _compare_right(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Diffe
     return Difference(value, low, high, float(p), float(p), "mcnemar")
 
 
-def compare_all(pairs: Sequence[tuple[Scored, Scored]], clusters: Clusters) -> list[Difference]:
-    """The differences of pairs, their p-values corrected for how many there are."""
-    found = [compare(first, second, clusters) for first, second in pairs]
+def compare_all(
+    pairs: Sequence[tuple[Scored, Scored]], clusters: Sequence[Clusters]
+) -> list[Difference]:
+    """The differences of pairs, their p-values corrected for how many there are.
+
+    Args:
+        pairs: of scores, each pair on the same tracks.
+        clusters: of the tracks of each pair.
+    """
+    found = [compare(*pair, of_pair) for pair, of_pair in zip(pairs, clusters, strict=True)]
     corrected = holm([one.p for one in found])
     return [replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True)]
 

@@ -12,7 +12,16 @@ from toy_rows import MADE_OF, ROW, WEIGHTED, failed, layer_rows, save_rows, scor
 from datamodules.errors import UserError
 from mirprobe.cell import Cell
 from mirprobe.provenance import result_of
-from mirprobe.results import FILE, PREDICTIONS, PROBES, Row, missing_files, read_rows, write_rows
+from mirprobe.results import (
+    FILE,
+    PREDICTIONS,
+    PROBES,
+    SCANS,
+    Row,
+    missing_files,
+    read_rows,
+    write_rows,
+)
 from mirprobe.settings import compose_cell
 from mirprobe.sweep.status import pending
 
@@ -161,9 +170,9 @@ def test_rows_of_another_cell_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_lies_beside_the_rows_is_known_to_be_missing(tmp_path: Path) -> None:
-    assert missing_files(tmp_path) == [PROBES, PREDICTIONS]
+    assert missing_files(tmp_path) == [PROBES, PREDICTIONS, SCANS]
     (tmp_path / PROBES).touch()
-    assert missing_files(tmp_path) == [PREDICTIONS]
+    assert missing_files(tmp_path) == [PREDICTIONS, SCANS]
 
 
 # -- single rows -----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from mirprobe.provenance import result_of
 from mirprobe.reporting.figures import LayerProfile, Panel
 from mirprobe.reporting.report import make_figures, make_panels, report
 from mirprobe.reporting.table import make_table_rows
-from mirprobe.results import PREDICTIONS, PROBES, read_rows, write_rows
+from mirprobe.results import PREDICTIONS, PROBES, SCANS, read_rows, write_rows
 
 Compose = Callable[..., list[Cell]]
 
@@ -221,9 +221,10 @@ def test_a_result_that_lost_a_file_is_said(
     (folder / PROBES).touch()
     report(pitch)
     remedy = "delete its rows.jsonl, and the same sweep makes them anew."
-    assert f"{folder} has lost predictions.npz: {remedy}" in capsys.readouterr().out
+    assert f"{folder} has lost predictions.npz and scans.json: {remedy}" in capsys.readouterr().out
 
     (folder / PREDICTIONS).touch()
+    (folder / SCANS).write_text("[]")
     report(pitch)
     assert f"{folder} has lost" not in capsys.readouterr().out
 

@@ -9,9 +9,13 @@ from mirprobe.reporting.text import (
     counts_text,
     interval_text,
     layer_text,
+    layers_text,
+    points_text,
     problems,
     score_text,
+    strip_text,
 )
+from mirprobe.scoring.significance import Difference
 
 NO_INTERVAL = replace(ROW, ci_low=None, ci_high=None, no_interval="too few resamples")
 
@@ -66,3 +70,25 @@ def test_problems_are_a_line_for_each_reason() -> None:
         "layer_01, weighted failed: x",
         "layer_00 no interval on test: too few resamples",
     ]
+
+
+def test_a_difference_has_its_sign_and_its_interval() -> None:
+    difference = Difference(-0.0123, -0.03, 0.004, 0.2, 0.4, "bootstrap")
+    assert points_text(difference) == "-1.2 [-3.0, +0.4]"
+    assert points_text(replace(difference, low=None, high=None)) == "-1.2"
+
+
+def test_a_strip_has_a_bar_a_layer() -> None:
+    assert strip_text([0.004, 0.005, 0.125, 0.5, 1.0]) == ".▁▂▅█"
+
+
+def test_neighbouring_layers_are_joined() -> None:
+    assert layers_text(["layer_00"]) == "0"
+    heads = ["layer_01", "layer_02", "layer_05", "layer_11", "layer_12"]
+    assert layers_text(heads) == "1-2, 5, 11-12"
+    assert layers_text([]) == ""
+
+
+def test_a_linear_head_says_so() -> None:
+    linear = replace(ROW, probe="linear")
+    assert problems([failed(linear, "x")]) == ["linear layer_00 failed: x"]

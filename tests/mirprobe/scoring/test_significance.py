@@ -110,7 +110,7 @@ def test_holm_multiplies_the_smallest_by_all_and_never_falls() -> None:
 
 def test_comparisons_that_are_made_together_are_corrected_together() -> None:
     best, worse, other = right(100, range(0)), right(100, range(9)), right(100, range(6))
-    found = compare_all([(best, worse), (best, other)], Clusters.of_independent(100))
+    found = compare_all([(best, worse), (best, other)], [Clusters.of_independent(100)] * 2)
     plain = [2 / 2**9, 2 / 2**6]
     assert [one.p for one in found] == pytest.approx(plain)
     assert [one.p_holm for one in found] == pytest.approx([2 * plain[0], plain[1]])

@@ -610,7 +610,7 @@ def test_equal_tables_beside_other_audio_are_never_mixed(
     # Each beside its own baseline, and named.
     lines = make_table_rows(compose_cells(both))
     assert [line.differs.task for line in lines] == [(f"file={table}",) for table in tables]
-    baselines = [line.baseline.value for line in lines if line.baseline is not None]
+    baselines = [line.baseline["mlp"].value for line in lines if line.baseline]
     assert baselines == [accuracy(alone[0]), accuracy(alone[2])]
     assert len(set(baselines)) == 2
 
