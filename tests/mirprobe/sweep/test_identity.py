@@ -514,13 +514,13 @@ def test_seeds_and_tasks_share_clips_labels_and_the_backbone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     built: list[Cell] = []
-    make = mirprobe.sweep.run.make_backbone
+    make = mirprobe.assembly.make_backbone
 
     def counted(cell: Cell) -> object:
         built.append(cell)
         return make(cell)
 
-    monkeypatch.setattr(mirprobe.sweep.run, "make_backbone", counted)
+    monkeypatch.setattr(mirprobe.assembly, "make_backbone", counted)
     swept = sweep(toy(notes, "seed=0,1", "task=nsynth_instrument,nsynth_pitch"))
     assert (swept.n_clips, swept.n_trained, len(built)) == (N_NOTES, 4, 1)
     hashes = {rows[0].tracks_hash for rows in rows_of(toy(notes, "seed=0,1"))}
@@ -702,12 +702,15 @@ def real_size(tmp_path: Path) -> Path:
 
 
 MEASURE = """
-import resource, sys, time
+import sys, time
+from pathlib import Path
 start_s = time.monotonic()
 from mirprobe.__main__ import main
 code = main(["sweep", *sys.argv[1:]])
 seconds = time.monotonic() - start_s
-memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Not getrusage, which counts the process that started this one too.
+status = Path("/proc/self/status").read_text()
+memory = int(status.split("VmHWM:")[1].split()[0]) * 1024
 print("ended with", code, seconds, memory / 1e9, "torch" in sys.modules)
 """
 
