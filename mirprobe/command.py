@@ -36,6 +36,7 @@ WHAT = "folder of a cell or a result, its rows.jsonl[:LINE], or the first digits
 VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "sweep": verbs.sweep,
     "extract": verbs.extract,
+    "similarity": verbs.similarity,
     "probe": verbs.probe,
     "report": verbs.report,
     "data": verbs.data,

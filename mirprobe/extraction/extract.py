@@ -5,6 +5,7 @@ process waits for another before the end. Decoding runs in worker processes and 
 both beside the forward pass.
 """
 
+import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,10 +31,11 @@ from datamodules.tracks import Track, UnusableFile
 from datamodules.workers import n_cores
 from mirprobe.assembly import Job, n_devices
 from mirprobe.backbones.backbone import Backbone
-from mirprobe.cell import STORE, ExtractConfig
+from mirprobe.cell import MOMENTS, STORE, ExtractConfig
 from mirprobe.extraction.module import AUTO_BATCH_SECONDS, ExtractModule
 from mirprobe.extraction.writer import StoreWriter
 from mirprobe.progress import ProgressReport
+from mirprobe.similarity.collecting import FrameCollector, make_collector
 
 _RANKS_WAIT = timedelta(days=7)  # for the slowest, at the end
 _MOST_WORKERS = 8  # decoders of one GPU
@@ -53,6 +55,7 @@ def extract(job: Job, backbone: Backbone) -> FeatureStore:
     """
     cell, store = job.cells[0], job.store(backbone)
     devices = n_devices(cell)
+    collector = collector_of(job, store, backbone)
     fill_store(
         store,
         job.data,
@@ -60,21 +63,31 @@ def extract(job: Job, backbone: Backbone) -> FeatureStore:
         job.digests,
         backbone,
         cell.extract,
+        collector,
         accelerator=cell.launcher.accelerator,
         devices=devices,
         strategy=DDPStrategy(timeout=_RANKS_WAIT) if devices > 1 else "auto",
     )
-    finish(job, store)
+    finish(job, store, collector)
     return store
 
 
-def finish(job: Job, store: FeatureStore) -> None:
+def collector_of(job: Job, store: FeatureStore, backbone: Backbone) -> FrameCollector | None:
+    """What counts the frames of a job's tracks, where that is asked for."""
+    settings = job.cells[0].similarity
+    dataset = store.id.dataset
+    return make_collector(settings, backbone, store.folder, job.tracks(), job.digests, dataset)
+
+
+def finish(job: Job, store: FeatureStore, collector: FrameCollector | None) -> None:
     """Names the audio of a job's tracks, and its complete store in the folder of each cell."""
     name_audio(job)
     left = store.missing(job.tracks())
     assert not left, f"{len(left)} tracks were not stored (first: {left[0].track_id})"
     for cell in job.cells:
         write_text(cell.folder / STORE, store_id_text(store.id))
+        if collector is not None:
+            write_text(cell.folder / MOMENTS, json.dumps(collector.folder.name) + "\n")
 
 
 def name_audio(job: Job) -> None:
@@ -110,6 +123,7 @@ def fill_store(
     digests: KnownDigests,
     backbone: Backbone,
     settings: ExtractConfig,
+    collector: FrameCollector | None = None,
     **trainer: Any,
 ) -> None:
     """Extracts the features of the tracks that the store lacks.
@@ -121,6 +135,7 @@ def fill_store(
         digests: of files that were read before; learn those that are read here.
         backbone: frozen.
         settings: conf/config.yaml, `extract`.
+        collector: of frames; tracks that it lacks pass the backbone though they are stored.
         **trainer: arguments of lightning.Trainer: `accelerator`, `devices`, `strategy`.
 
     Raises:
@@ -128,7 +143,8 @@ def fill_store(
             another process that writes the same store.
     """
     tracks = digests.identify(tracks)
-    if not store.missing(tracks):
+    to_count = collector.missing() if collector is not None else []
+    if not store.missing(tracks) and not to_count:
         return
 
     runner = L.Trainer(
@@ -147,19 +163,27 @@ def fill_store(
             store.prepare()
         stored = store.inventory()  # again, since another run may just have ended
         waiting = store.missing(tracks)
+        # In the order of the tracks, in which a run that is not disturbed would take them.
+        names = {track.track_id for track in [*waiting, *to_count]}
+        to_read = [track for track in tracks if track.track_id in names]
+        done = collector.to_read(stored) if collector is not None else stored
         if first:
             # Audio that is stored and not claimed may be that of files which nobody has read.
             n_unclaimed = len(stored.keys() - {track.audio_id for track in tracks})
             _check_space(store.folder, waiting[n_unclaimed:], data, backbone)
-        data.audio = _loader(runner, backbone, data, waiting, stored, settings)
+        data.audio = _loader(runner, backbone, data, to_read, done, settings)
 
         what = f"{store.id.backbone} over {store.id.dataset}"
-        with ProgressReport(what, len(waiting), "tracks", quiet=not first) as progress:
+        with ProgressReport(what, len(to_read), "tracks", quiet=not first) as progress:
             shards = store.writer(
                 shard_clips=settings.shard_clips, shard_seconds=settings.shard_seconds
             )
             writer = StoreWriter(shards, digests, progress, backbone.sample_rate)
-            module = ExtractModule(backbone, data.audio.batch_seconds, data.frame_rate)
+            module = ExtractModule(
+                backbone, data.audio.batch_seconds, data.frame_rate, collector, stored
+            )
+            if collector is not None:
+                runner.callbacks.append(collector)  # type: ignore[attr-defined]
             unusable = _predict(runner, module, data, writer)
 
     if unusable and not first:

@@ -29,6 +29,7 @@ class ClipSums:
         means: (D,) of each view, over its frames.
         angles: of each view, the sum of the angles between successive steps, in radians.
         n_angles: of each view, how many angles that is.
+        n_clips: how many clips the track gives.
     """
 
     audio_id: str
@@ -39,6 +40,7 @@ class ClipSums:
     means: Mapping[str, NDArray[np.float64]]
     angles: Mapping[str, float]
     n_angles: Mapping[str, int]
+    n_clips: int = 1
 
     @property
     def key(self) -> tuple[str, int]:

@@ -24,7 +24,7 @@ from mirprobe.assembly import (
 )
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import SETTINGS, Cell, write_cell
-from mirprobe.extraction.extract import extract, finish, name_audio
+from mirprobe.extraction.extract import collector_of, extract, finish, name_audio
 from mirprobe.probing.probe import open_store, probe
 from mirprobe.progress import console, quiet_lightning
 from mirprobe.provenance import (
@@ -186,10 +186,11 @@ def _extract(job: Job, backbone: Backbone, devices: int, stamps: Stamps) -> Feat
         return extract(job, backbone)
 
     job.identify()
-    if store.missing(job.tracks()):
+    collector = collector_of(job, store, backbone)
+    if store.missing(job.tracks()) or (collector is not None and collector.missing()):
         run_on_all_devices([cell.folder / SETTINGS for cell in job.cells], devices)
         job.digests.load()
-    finish(job, store)
+    finish(job, store, collector)
     return store
 
 
