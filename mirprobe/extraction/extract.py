@@ -5,7 +5,6 @@ process waits for another before the end. Decoding runs in worker processes and 
 both beside the forward pass.
 """
 
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,11 +30,12 @@ from datamodules.tracks import Track, UnusableFile
 from datamodules.workers import n_cores
 from mirprobe.assembly import Job, n_devices
 from mirprobe.backbones.backbone import Backbone
-from mirprobe.cell import MOMENTS, STORE, ExtractConfig
+from mirprobe.cell import STORE, ExtractConfig
 from mirprobe.extraction.module import AUTO_BATCH_SECONDS, ExtractModule
 from mirprobe.extraction.writer import StoreWriter
 from mirprobe.progress import ProgressReport
 from mirprobe.similarity.collecting import FrameCollector, make_collector
+from mirprobe.similarity.rows import MomentsNote, write_note
 
 _RANKS_WAIT = timedelta(days=7)  # for the slowest, at the end
 _MOST_WORKERS = 8  # decoders of one GPU
@@ -87,7 +87,9 @@ def finish(job: Job, store: FeatureStore, collector: FrameCollector | None) -> N
     for cell in job.cells:
         write_text(cell.folder / STORE, store_id_text(store.id))
         if collector is not None:
-            write_text(cell.folder / MOMENTS, json.dumps(collector.folder.name) + "\n")
+            id, name = store.id, collector.folder.name
+            note = MomentsNote(id.dataset, id.folder, id.hash, id.fingerprint, name)
+            write_note(cell, note)
 
 
 def name_audio(job: Job) -> None:

@@ -238,10 +238,10 @@ class FrameCollector(L.Callback):
         """
         for clip in clips:
             place = clip.place
-            frames = self._held.pop((place.audio_id, place.index), None)
-            if frames is None:
+            if not self.wants(clip):  # perhaps a copy of one that is
                 continue
             assert self._moments is not None, "counting begins when prediction does"
+            frames = self._held.pop((place.audio_id, place.index))
             one = self.chosen[clip.track_id]
             self._moments.update(
                 place.audio_id,

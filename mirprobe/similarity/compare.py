@@ -39,6 +39,8 @@ class View:
         whole: whitened.
         folds: of each fold that has frames.
         within: whitened about the means of the tracks.
+        shares: (D,) of the variance, along the principal components.
+        leading: (D, r) components that hold 99 % of it.
     """
 
     name: str
@@ -47,6 +49,8 @@ class View:
     whole: cca.Whitened
     folds: Sequence[FoldView]
     within: cca.Whitened
+    shares: Tensor
+    leading: Tensor
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,12 @@ def make_rows(source: Source, moments: Moments) -> list[SimilarityRow]:
         SimilarityRow,
         kind=KIND,
         model=cell.model_name,
-        datasets="+".join(store.dataset for store in source.stores),
+        datasets="+".join(note.dataset for note in source.notes),
         n_tracks=len({clip.track for clip in moments.clips.values()}),
         n_frames=moments.n_frames,
         weights_of=cell.similarity.weights,
         demo=any(one.is_demo for one in source.cells),
-        weights=source.stores[0].fingerprint,
+        weights=source.notes[0].weights,
         made_of=source.hash,
         versions={name: importlib.metadata.version(name) for name in _PACKAGES},
     )
@@ -151,6 +155,7 @@ def make_view(moments: Moments, name: str, folds: Sequence[int]) -> View:
     whole = about_means(moments, pair)
     whitened = cca.whiten(whole.xx, whole.mean_x, n)
     within = within_tracks(moments, pair)
+    values, vectors = measures.components(whole.xx)
     of_folds = []
     for fold in folds if len(folds) > 1 else []:
         mean = mean_of(moments, name, [fold])
@@ -163,12 +168,14 @@ def make_view(moments: Moments, name: str, folds: Sequence[int]) -> View:
         whitened,
         of_folds,
         cca.whiten(within.xx, whole.mean_x, within.n),
+        values / values.sum(),
+        measures.leading(values, vectors),
     )
 
 
 def measure_layer(moments: Moments, view: View, layer: int) -> list[Found]:
     """Measures of one layer, which need no input and no label."""
-    shares = measures.spectrum(view.scatter)
+    shares = view.shares
     clips = moments.sorted_clips()
     n_angles = sum(clip.n_angles[view.name] for clip in clips)
     angle = math.nan
@@ -226,7 +233,7 @@ def measure_pair(
         "within": cca.pwcca(within, side),
         "pwcca_squared": cca.pwcca(pairs, side, power="squared"),
         "mean_cca": cca.mean_cca(pairs),
-        "svcca": measures.svcca(two)[0],
+        "svcca": measures.mean_correlation(x.leading, y.leading, two.xy),
         "cka": measures.linear_cka(two),
         "debiased_cka": measures.debiased_cka(n, *sums),
         "procrustes": measures.procrustes(two),

@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from datamodules.errors import UserError
-from datamodules.features.store import StoreId, parse_store_id
 from datamodules.files import write_text
-from mirprobe.cell import MOMENTS, STORE, Cell
+from mirprobe.cell import MOMENTS, Cell
 
 FILE = "similarity.jsonl"
 KIND = "similarity"
@@ -103,29 +102,48 @@ class SimilarityRow:
 
 
 @dataclass(frozen=True)
+class MomentsNote:
+    """Where the moments of a cell's dataset lie; a file of the cell.
+
+    Attributes:
+        dataset: whose tracks were counted.
+        store: folder of the feature store, below `paths.features`.
+        store_hash: of the store.
+        weights: fingerprint of the backbone.
+        moments: their folder, in the store's.
+    """
+
+    dataset: str
+    store: str
+    store_hash: str
+    weights: str
+    moments: str
+
+
+@dataclass(frozen=True)
 class Source:
     """The moments that the rows of a model are made of.
 
     Attributes:
         cells: of the model.
-        folders: of the moments of each dataset.
-        stores: the stores they lie in.
+        notes: of each dataset.
     """
 
     cells: tuple[Cell, ...]
-    folders: tuple[Path, ...]
-    stores: tuple[StoreId, ...]
+    notes: tuple[MomentsNote, ...]
+
+    @property
+    def folders(self) -> list[Path]:
+        """Of the moments of each dataset."""
+        features = Path(self.cells[0].paths.features)
+        return [features / note.store / note.moments for note in self.notes]
 
     @property
     def hash(self) -> str:
         """8 hex digits over the moments and the settings that make rows of them."""
-        made_of = [[folder.name, store.hash] for folder, store in zip(*self._parts, strict=True)]
+        made_of = [[note.moments, note.store_hash] for note in self.notes]
         text = json.dumps([made_of, self.cells[0].similarity.weights])
         return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-    @property
-    def _parts(self) -> tuple[tuple[Path, ...], tuple[StoreId, ...]]:
-        return self.folders, self.stores
 
     @property
     def path(self) -> Path:
@@ -148,31 +166,32 @@ def sources_of(cells: Sequence[Cell]) -> list[Source]:
 
     sources = []
     for of_model in models.values():
-        found: dict[str, tuple[Path, StoreId]] = {}
+        found: dict[str, MomentsNote] = {}
         for cell in of_model:
-            store, folder = _read_note(cell)
-            found.setdefault(store.dataset, (folder, store))
-        parts = [found[dataset] for dataset in sorted(found)]
-        sources.append(
-            Source(
-                tuple(of_model),
-                tuple(folder for folder, _ in parts),
-                tuple(store for _, store in parts),
-            )
-        )
+            note = _read_note(cell)
+            found.setdefault(note.dataset, note)
+        sources.append(Source(tuple(of_model), tuple(found[name] for name in sorted(found))))
     return sources
 
 
-def _read_note(cell: Cell) -> tuple[StoreId, Path]:
+def write_note(cell: Cell, note: MomentsNote) -> None:
+    """Leaves in a cell's folder where its moments lie."""
+    write_text(cell.folder / MOMENTS, json.dumps(asdict(note), indent=1) + "\n")
+
+
+def _read_note(cell: Cell) -> MomentsNote:
     path = cell.folder / MOMENTS
     try:
-        name = json.loads(path.read_text(encoding="utf-8"))
-        store = parse_store_id((cell.folder / STORE).read_text(encoding="utf-8"))
-        return store, Path(cell.paths.features) / store.folder / Path(str(name)).name
-    except (OSError, ValueError, RecursionError) as error:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        if not all(
+            isinstance(value, str) and value == Path(value).name for value in entry.values()
+        ):
+            raise ValueError("expected names")
+        return MomentsNote(**entry)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{path} does not name moments ({' '.join(str(error).split())}): run `mirprobe "
-            "similarity` with the same settings"
+            f"{path} does not name moments ({' '.join(str(error).split())}): delete it and run "
+            "`mirprobe similarity` with the same settings"
         ) from error
 
 
