@@ -20,11 +20,19 @@ from mirprobe.similarity import cca, measures
 from mirprobe.similarity.collecting import input_view, layer_view, read_all
 from mirprobe.similarity.held_out import FoldView, fold_view, held_out
 from mirprobe.similarity.moments import Moments, Pair, merged
-from mirprobe.similarity.rows import KIND, SimilarityRow, Source, sources_of, write_similarity
+from mirprobe.similarity.rows import (
+    KIND,
+    LAYER_MEASURES,
+    SimilarityRow,
+    Source,
+    sources_of,
+    write_similarity,
+)
 from mirprobe.similarity.two_views import TwoViews, about_means, mean_of, unrelated, within_tracks
 
 _PACKAGES = ("mirprobe", "torch", "numpy")
 _ENOUGH = 20  # frames for each direction of both views, from which chance is small
+_CONSTANT = "all frames are the same"
 _SIDES: Mapping[str, cca.Side] = {"input": "x", "layer": "y", "mean": "mean"}
 
 
@@ -175,6 +183,8 @@ def make_view(moments: Moments, name: str, folds: Sequence[int]) -> View:
 
 def measure_layer(moments: Moments, view: View, layer: int) -> list[Found]:
     """Measures of one layer, which need no input and no label."""
+    if view.whole.rank == 0:
+        return [Found(name, layer, failed=_CONSTANT) for name in LAYER_MEASURES]
     shares = view.shares
     clips = moments.sorted_clips()
     n_angles = sum(clip.n_angles[view.name] for clip in clips)
@@ -216,6 +226,8 @@ def measure_pair(
     two = TwoViews(n, x.mean, y.mean, x.scatter, moments.about(pair, centre).xy, y.scatter)
     pairs = cca.canonical_pairs(n, x.whole, y.whole, two.xy)
     ranks = (pairs.rank_x, pairs.rank_y)
+    if min(ranks) == 0:
+        return [Found("pwcca", layer, name, failed=_CONSTANT, ranks=ranks)]
     try:
         cca.check_frames(pairs)
     except UserError as error:
@@ -253,6 +265,7 @@ def measure_pair(
 def _held_out(
     moments: Moments, pair: Pair, views: tuple[View, View], folds: Sequence[int], total: Tensor
 ) -> tuple[float, float]:
+    """PWCCA and mean CCA on the folds that the directions were not fitted to."""
     x, y = views
     products = []
     for fold in folds:
