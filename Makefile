@@ -61,8 +61,9 @@ check: $(READY)  ## format, lint, types and import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(READY)  ## speed of the Conformer beside a plain implementation, in one run; ARGS="--dtype bfloat16"
+bench: $(READY)  ## speed of the Conformer beside a plain implementation, in one run; ARGS="--dtype bfloat16"; cost of similarity
 	@$(BIN)/python tests/bench/bench_conformer.py $(ARGS)
+	@$(BIN)/python tests/bench/bench_similarity.py
 
 pins: pyproject.toml  ## compile the pinned packages anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --all-extras --no-annotate --no-header pyproject.toml -o $(PINS)
