@@ -751,6 +751,81 @@ METRICS = (
     ),
 )
 
+TWIN = (
+    Mutation(
+        "the intercept is penalised",
+        "mirprobe/probing/linear.py",
+        "return self.offset - self.mean @ self.weight(penalty)",
+        "return self.offset",
+        "predictions that are off by the mean of the features",
+        (f"{ROOM}/probing/test_linear.py",),
+    ),
+    Mutation(
+        "second moments of what comes in parts are not centred",
+        "mirprobe/probing/linear.py",
+        "inner = self.inner - self.n * torch.outer(mean, mean)",
+        "inner = self.inner",
+        "another penalty for long training data than for short",
+        (f"{ROOM}/probing/test_linear.py",),
+    ),
+    Mutation(
+        "of equal penalties the smallest is chosen",
+        "mirprobe/probing/linear.py",
+        "(scores == scores.max()).nonzero()[-1]",
+        "(scores == scores.max()).nonzero()[0]",
+        "twins that fit more than val asks for",
+        (f"{ROOM}/probing/test_linear.py",),
+    ),
+    Mutation(
+        "the mean of the blocks holds the input of the first",
+        "mirprobe/probing/linear.py",
+        "states[1:].mean(dim=0)",
+        "states.mean(dim=0)",
+        "a rival of the weighted sum that reads more than it",
+        (f"{ROOM}/probing/test_linear.py",),
+    ),
+    Mutation(
+        "the twin reads features as they are stored",
+        "mirprobe/probing/probe.py",
+        "return (features.double() - mean) * scale",
+        "return features.double()",
+        "a twin on other features than the probe's",
+        (f"{ROOM}/probing/test_probe.py",),
+    ),
+    Mutation(
+        "the scan compares the layer that is best on test",
+        "mirprobe/probing/rows.py",
+        "key=lambda h: val.values[h]",
+        "key=lambda h: test.values[h]",
+        "differences that are chosen for being large",
+        (f"{ROOM}/probing/test_rows.py",),
+    ),
+    Mutation(
+        "the last layer is the one before it",
+        "mirprobe/scoring/scan.py",
+        "last = single[max(single)]",
+        "last = single[max(single) - 1]",
+        "the loss of another layer",
+        (f"{ROOM}/scoring/test_scan.py",),
+    ),
+    Mutation(
+        "weighted sums are in the best set",
+        "mirprobe/scoring/scan.py",
+        "if layer is not None and has_score[h]]",
+        "if has_score[h]]",
+        "a best layer that is none",
+        (f"{ROOM}/scoring/test_scan.py",),
+    ),
+    Mutation(
+        "the linear twin is in the model's table as if it were the probe",
+        "mirprobe/scoring/selection.py",
+        "row.split == split and row.probe == probe",
+        "row.split == split",
+        "a best layer of another probe",
+        (f"{ROOM}/scoring/test_selection.py",),
+    ),
+)
+
 STATISTICS = (
     Mutation(
         "intervals are of 90 %",
@@ -1268,6 +1343,7 @@ MUTATIONS = (
     *BANK,
     *TRAINING,
     *METRICS,
+    *TWIN,
     *STATISTICS,
     *LOADERS,
     *REPORT,

@@ -182,3 +182,12 @@ def test_the_truly_best_layer_is_in_the_set_in_95_of_100_test_sets() -> None:
         values = truth + 0.03 * errors
         n_kept += 4 in best_set(values, draws(list(values), 0.03 * math.sqrt(1.4), 1 / 1.4, seed))
     assert n_kept / 300 > 0.95 - 0.038
+
+
+def test_a_linear_head_is_never_the_best_layer_of_the_probe_nor_the_other_way_round() -> None:
+    rows = [*layer_rows("val", 0.5, 0.6), *layer_rows("test", 0.1, 0.2)]
+    linear = replace(ROW, probe="linear")
+    rows += [*layer_rows("val", 0.9, 0.8, like=linear), *layer_rows("test", 0.7, 0.9, like=linear)]
+    best, twin = best_layer(rows, "val"), best_layer(rows, "val", "linear")
+    assert best is not None and (best.layer, best.value) == (1, 0.2)
+    assert twin is not None and (twin.layer, twin.value) == (0, 0.7)
