@@ -64,7 +64,7 @@ def extract(options: argparse.Namespace) -> int:
     if options.dry_run or _is_for_slurm(options, cells):
         return _submit(options, cells, absent, ("extract",))
 
-    from mirprobe.assembly import is_under_srun
+    from mirprobe.devices import is_under_srun
     from mirprobe.sweep.local import be_alone, is_rank
     from mirprobe.sweep.run import extract_cells, extract_here
 

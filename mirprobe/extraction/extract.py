@@ -32,14 +32,16 @@ from datamodules.files import check_free_space, lock, make_folder, write_text
 from datamodules.task import TaskDataModule
 from datamodules.tracks import Track, UnusableFile
 from datamodules.workers import cores_of_rank
-from mirprobe.assembly import Job, environment, n_devices, n_nodes
+from mirprobe.assembly import Job
 from mirprobe.backbones.backbone import Backbone
-from mirprobe.cell import STORE, ExtractConfig
+from mirprobe.cell import STORE
+from mirprobe.devices import environment, n_devices, n_nodes
 from mirprobe.extraction.error import note_error
 from mirprobe.extraction.module import AUTO_BATCH_SECONDS, ExtractModule
 from mirprobe.extraction.sizes import audio_size, features_bytes
 from mirprobe.extraction.writer import StoreWriter
 from mirprobe.progress import ProgressReport
+from mirprobe.sections import ExtractConfig
 
 _RANKS_WAIT = timedelta(days=7)  # for the slowest, at the end
 _MOST_WORKERS = 8  # decoders of one GPU
@@ -87,8 +89,12 @@ def finish(job: Job, store: FeatureStore) -> None:
 
 def wait_for_all_ranks() -> None:
     """Returns when every rank that has extracted is here; at once where there is only one."""
-    if torch.distributed.is_initialized():
+    if not torch.distributed.is_initialized():
+        return
+    try:
         torch.distributed.barrier()
+    except RuntimeError:
+        sys.exit(1)  # another rank is gone, which the process that started it says
 
 
 def join_shards(job: Job, store: FeatureStore) -> None:
@@ -169,15 +175,7 @@ def fill_store(
     if not store.missing(tracks):
         return
 
-    runner = L.Trainer(
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,  # the data module gives every rank its share
-        **trainer,
-    )
-    _check_world(runner, trainer)
+    runner = _make_trainer(trainer)
     first = runner.is_global_zero
     with _only_writer(store.folder) if first else nullcontext():
         if first:
@@ -206,6 +204,24 @@ def fill_store(
     if unusable:
         raise UserError(_complain(unusable, len(tracks), data))
     digests.load()  # what other ranks have read
+
+
+def _make_trainer(asked: Mapping[str, Any]) -> L.Trainer:
+    """What runs the forward passes, with as many ranks as were asked for.
+
+    Raises:
+        UserError: Lightning finds another number of ranks.
+    """
+    runner = L.Trainer(
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # the data module gives every rank its share
+        **asked,
+    )
+    _check_world(runner, asked)
+    return runner
 
 
 def _check_world(runner: L.Trainer, asked: Mapping[str, Any]) -> None:

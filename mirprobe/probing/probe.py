@@ -21,8 +21,8 @@ from datamodules.features.memory import MemoryFeatures, load_features
 from datamodules.features.store import FeatureStore, parse_store_id
 from datamodules.files import atomic, write_text
 from datamodules.task import TaskDataModule
-from mirprobe.assembly import probe_accelerator
 from mirprobe.cell import STORE, Cell
+from mirprobe.devices import probe_accelerator
 from mirprobe.probing.bank import BankSize, ProbeBank, all_heads
 from mirprobe.probing.kinds import KINDS
 from mirprobe.probing.linear import fit_linear

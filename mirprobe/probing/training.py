@@ -20,10 +20,10 @@ from torch import Tensor
 from datamodules.features.memory import FeatureBatch
 from datamodules.task import TaskDataModule
 from datamodules.tracks import SPLITS, Split
-from mirprobe.cell import ProtocolConfig
 from mirprobe.probing.bank import ProbeBank
 from mirprobe.probing.kinds import KINDS, Collector
 from mirprobe.scoring.metrics import TrackMetric, predictions, score_once
+from mirprobe.sections import ProtocolConfig
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from mirprobe.scoring.significance import Scored, compare_all
 
 @dataclass(frozen=True)
 class _Side:
-    """One of two that are compared: the test row of its chosen layer, and its scan."""
+    """One of two that are compared: its name, the test row of its chosen layer, and its scan."""
 
+    name: str
     row: Row
     scan: Scan
 
@@ -63,21 +64,29 @@ def _p_text(p: float) -> str:
 def _pairs(rows: Sequence[TableRow], probe: Probe) -> dict[str, tuple[Scored, Scored, int]]:
     """What is compared by a probe, by the line's name; with the number of independent units."""
     by_tracks: dict[str, list[_Side]] = {}
+    settings: dict[str, str] = {}  # what tells apart comparisons of the same two models
     for row in rows:
         sides = by_tracks.setdefault(_same_tracks(row), [])
-        baseline = _side(row.baseline.get(probe), row.baseline_scans, probe)
-        if baseline is not None and baseline.row not in [side.row for side in sides]:
+        differing = (*row.differs.task, *row.differs.protocol)
+        settings[_same_tracks(row)] = "".join(f", {one}" for one in differing)
+        of_baseline = row.baseline.get(probe)
+        name = "" if of_baseline is None else of_baseline.model
+        baseline = _side(name, of_baseline, row.baseline_scans, probe)
+        known = [side.name for side in sides]  # the same tracks may lie in two folders
+        if baseline is not None and baseline.name not in known:
             sides.append(baseline)
-        model = _side(row.chosen(probe), row.scans, probe)
-        if model is not None:
+        name = " ".join((row.cell.model_name, *row.differs.model))
+        model = _side(name, row.chosen(probe), row.scans, probe)
+        if model is not None and model.name not in known:
             sides.append(model)
 
     pairs = {}
-    for sides in by_tracks.values():
+    for tracks, sides in by_tracks.items():
         for second, first in combinations(sides, 2):
             one, other = first.score, second.score
             if one is not None and other is not None:
-                pairs[_name(first.row, second.row)] = (one, other, first.scan.n_clusters)
+                name = _name(first, second) + settings[tracks]
+                pairs[name] = (one, other, first.scan.n_clusters)
     return pairs
 
 
@@ -87,10 +96,11 @@ def _same_tracks(row: TableRow) -> str:
     return repr((identity, row.any_row.tracks_hash, row.any_row.metric))
 
 
-def _side(chosen: Row | None, scans: Sequence[Scan], probe: Probe) -> _Side | None:
+def _side(name: str, chosen: Row | None, scans: Sequence[Scan], probe: Probe) -> _Side | None:
     scan = next((scan for scan in scans if scan.probe == probe), None)
-    return None if chosen is None or scan is None else _Side(chosen, scan)
+    return None if chosen is None or scan is None else _Side(name, chosen, scan)
 
 
-def _name(first: Row, second: Row) -> str:
-    return f"{first.model} over {second.model}, {first.task}, {first.metric}, seed {first.seed}"
+def _name(first: _Side, second: _Side) -> str:
+    row = first.row
+    return f"{first.name} over {second.name}, {row.task}, {row.metric}, seed {row.seed}"

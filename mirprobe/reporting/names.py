@@ -19,7 +19,7 @@ class Differences:
 
     Attributes:
         task: settings of task and data that differ among cells whose task has one label.
-        model: settings that differ among cells whose model has one name.
+        model: settings, of its features too, that differ among cells whose model has one name.
         protocol: settings that differ among all cells.
     """
 
@@ -31,7 +31,8 @@ class Differences:
 def find_differences(cells: Sequence[Cell]) -> dict[tuple[str, ...], Differences]:
     """Finds, for the key of every cell, in what it differs from the others beside its names."""
     task = _among_namesakes(cells, [cell.task.label for cell in cells], ("task", "data"))
-    model = _among_namesakes(cells, [cell.model_name for cell in cells], ("model",))
+    names = [cell.model_name for cell in cells]
+    model = _among_namesakes(cells, names, ("model", "extract"))
     protocol = _differing_settings(cells, ("protocol",))
     return {
         cell.key: Differences(task[number], model[number], protocol[number])
@@ -78,6 +79,10 @@ def _flat_settings(cell: Cell) -> dict[str, Any]:
     """Dotted key -> value; places as they are named, though no hash has them."""
     options = {"options": dict(cell.task.options)}
     identity = cell.identity()
+    # As they are written on the command line, where the hash says what they mean.
+    for name in ("precision", "row_rate"):
+        identity.pop(name, None)
+    identity["extract"] = {"precision": cell.extract.precision, "pooling": cell.extract.pooling}
     identity["task"] = identity["task"] | options
     identity["data"] = {"root": cell.data.root} | identity["data"]
     identity["model"] = identity["model"] | {"checkpoint": cell.model.get("checkpoint")}

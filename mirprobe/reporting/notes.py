@@ -71,7 +71,8 @@ def _scan_note(row: TableRow, scan: Scan) -> str:
 
 def _name(row: TableRow) -> str:
     cell = row.cell
-    return f"{cell.model_name}, {cell.task.label}, {row.any_row.metric}, seed {cell.seed}"
+    name = f"{cell.model_name}, {cell.task.label}, {row.any_row.metric}, seed {cell.seed}"
+    return ", ".join((name, *row.settings))
 
 
 def _seed_notes(rows: Sequence[TableRow]) -> list[str]:

@@ -83,7 +83,8 @@ def make_figures(rows: Sequence[TableRow]) -> list[tuple[str, Figure]]:
 
 
 def make_panels(rows: Sequence[TableRow]) -> list[Panel]:
-    """Sorts rows into panels (a model, a protocol), profiles (a task, a metric) and seeds.
+    """Sorts rows into panels (a model with its
+    features, a protocol), profiles (a task, a metric) and seeds.
 
     A profile holds the rows of cells that are the same in all but the seed, and nothing else.
     """
@@ -92,7 +93,8 @@ def make_panels(rows: Sequence[TableRow]) -> list[Panel]:
         if len(head_rows(row.rows, "test", single=True)) > 1:
             identity = row.cell.identity()
             model = (row.cell.model_name, identity["model"], row.cell.model.get("checkpoint"))
-            panel = repr((model, identity["protocol"]))
+            kept = (row.cell.extract.precision, row.cell.extract.pooling)
+            panel = repr((model, kept, identity["protocol"]))
             places = (row.cell.places, row.any_row.metric)
             profile = repr((identity | {"seed": None}, places))
             panels.setdefault(panel, {}).setdefault(profile, []).append(row)

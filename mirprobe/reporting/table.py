@@ -60,6 +60,11 @@ class TableRow:
         """A test row, for what all of them share: metric, tracks, constant."""
         return head_rows(self.rows, "test", single=True)[0]
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """In what the cell differs from others beside its names, as `key=value`."""
+        return (*self.differs.task, *self.differs.model, *self.differs.protocol)
+
     def chosen(self, probe: Probe = "mlp") -> Row | None:
         """Test row of the layer chosen on val; None where no layer has a score on val."""
         return best_layer(self.rows, "val", probe)
@@ -238,7 +243,7 @@ def _seed(row: TableRow) -> str:
 
 
 def _setting(row: TableRow) -> str:
-    return "\n".join((*row.differs.task, *row.differs.model, *row.differs.protocol))
+    return "\n".join(row.settings)
 
 
 def _state(row: TableRow) -> str:

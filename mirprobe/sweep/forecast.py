@@ -23,15 +23,16 @@ from mirprobe.assembly import (
     check_weights,
     extracting_backbone,
     make_backbone,
-    n_devices,
     pooling_name,
 )
 from mirprobe.assembly import place as place_backbone
 from mirprobe.backbones.backbone import RANDOM, Backbone
-from mirprobe.cell import STORE, Cell, tasks_per_node
+from mirprobe.cell import STORE, Cell
+from mirprobe.devices import n_devices
 from mirprobe.extraction.module import AUTO_BATCH_SECONDS
 from mirprobe.extraction.sizes import AudioSize, audio_size, features_bytes
 from mirprobe.progress import ProgressReport, console
+from mirprobe.sections import tasks_per_node
 from mirprobe.sweep.plan import Plan, make_plan
 from mirprobe.sweep.speed import Speed, dry_run
 

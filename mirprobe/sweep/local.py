@@ -20,7 +20,7 @@ from types import FrameType
 
 from datamodules.errors import UserError
 from datamodules.workers import STOP_SIGNALS, n_cores
-from mirprobe.cell import LauncherConfig, tasks_per_node
+from mirprobe.sections import LauncherConfig, tasks_per_node
 
 # Set for our own ranks, which must not outlive the process that started them: its number.
 IS_CHILD = "MIRPROBE_IS_CHILD"

@@ -18,15 +18,17 @@ class Plan:
     jobs: tuple[Job, ...]
 
     def by_model(self) -> Iterator[list[Job]]:
-        """The jobs of each backbone, which is built once for all of them."""
-        of_model: dict[str, list[Job]] = {}
+        """The jobs of each backbone in each precision, which is built once for all of them."""
+        of_model: dict[tuple[str, str], list[Job]] = {}
         for job in self.jobs:
-            of_model.setdefault(_model_key(job.cells[0]), []).append(job)
+            cell = job.cells[0]
+            of_model.setdefault((_model_key(cell), cell.extract.precision), []).append(job)
         yield from of_model.values()
 
 
 def make_plan(cells: Sequence[Cell]) -> Plan:
-    """Gathers cells into jobs: those that share a backbone, audio, cutting rule and pooling.
+    """Gathers cells into jobs: those that share a backbone and its precision, audio, cutting rule
+    and pooling.
 
     The baseline comes last, so that missing weights are said before any work.
 

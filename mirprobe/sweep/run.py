@@ -15,17 +15,10 @@ from datamodules.features.store import FeatureStore
 from datamodules.files import remove_orphans, write_text
 from datamodules.listing import hash_text, list_text
 from datamodules.workers import follow_parent
-from mirprobe.assembly import (
-    Job,
-    check_weights,
-    extracting_backbone,
-    inputs_of,
-    is_under_srun,
-    make_demo_data,
-    n_devices,
-)
+from mirprobe.assembly import Job, check_weights, extracting_backbone, inputs_of, make_demo_data
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import SETTINGS, Cell, write_cell
+from mirprobe.devices import is_under_srun, n_devices
 from mirprobe.extraction.extract import (
     extract,
     finish,

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from datamodules.errors import UserError
-from mirprobe.cell import LauncherConfig, tasks_per_node
+from mirprobe.sections import LauncherConfig, tasks_per_node
 
 Kind = Literal["extract", "probe", "report"]
 LOGS = "logs"  # folder of the jobs' output, below that of the scripts

@@ -15,17 +15,9 @@ from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
 from datamodules.features.store import StoreId
 from datamodules.tracks import MARKER
-from mirprobe.assembly import (
-    Job,
-    check_weights,
-    data_root,
-    inputs_of,
-    make_backbone,
-    make_data,
-    n_devices,
-    probe_accelerator,
-)
+from mirprobe.assembly import Job, check_weights, data_root, inputs_of, make_backbone, make_data
 from mirprobe.cell import Cell
+from mirprobe.devices import n_devices, probe_accelerator
 from mirprobe.settings import compose_cell, compose_cells
 
 Settings = Callable[..., list[str]]

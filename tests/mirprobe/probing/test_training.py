@@ -16,10 +16,10 @@ from datamodules.audio.clips import ClipRule
 from datamodules.features.memory import FeatureSplit, MemoryFeatures
 from datamodules.task import TaskDataModule
 from datamodules.tracks import SPLITS, Split, Track
-from mirprobe.cell import ProtocolConfig
 from mirprobe.probing.bank import BankSize, Head, ProbeBank, all_heads
 from mirprobe.probing.training import ProbeModule, TrainedBank, train_bank
 from mirprobe.scoring.metrics import METRICS, predictions, score_once
+from mirprobe.sections import ProtocolConfig
 from mirprobe.settings import compose_cell
 
 N_LAYERS, DIM, CLASSES = 3, 8, 3

@@ -510,6 +510,29 @@ def test_seeds_have_a_spread_beside_the_error_of_the_tracks(compose: Compose) ->
     assert not any("over tracks." in line for line in notes(make_table_rows(cells[:1])))
 
 
+def test_every_protocol_has_a_comparison_of_its_own(compose: Compose) -> None:
+    """One name for both would show one of them and leave the other out."""
+    cells = compose("task=nsynth_pitch", "protocol.lr=1e-3,5e-4")
+    for cell in cells:
+        right = "0" * 10 + "1" * 14 if cell.is_baseline else "1" * 24
+        share = right.count("1") / 24
+        save_rows(cell, [share], [share])
+        (result_of(cell, MADE_OF).folder / SCANS).write_text(
+            scans_text([make_scan("mlp", right=right)])
+        )
+    found = [line for line in notes(make_table_rows(cells)) if "fcpe over fbank_chroma" in line]
+    settings = [line.partition(":")[0].rpartition(", ")[2] for line in found]
+    assert settings == ["lr=0.001", "lr=0.0005"]
+
+
+def test_two_precisions_of_one_model_are_told_apart(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch", "baseline=null", "extract.precision=auto,bf16")
+    for cell in cells:
+        save_rows(cell, [0.5, 0.9], [0.4, 0.6])
+    rows = make_table_rows(cells)
+    assert [row.settings for row in rows] == [("precision=auto",), ("precision=bf16",)]
+
+
 def test_models_are_compared_with_the_baseline_on_the_same_tracks(pitch: list[Cell]) -> None:
     """Fourteen tracks gained, none lost: 2 / 2^14; the linear twin gains two: 2 / 2^2."""
     for cell, right in zip(pitch, ("0" * 14 + "1" * 10, "1" * 24), strict=True):

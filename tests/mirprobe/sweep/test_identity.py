@@ -193,7 +193,11 @@ def test_other_audio_under_equal_names_and_sizes_has_features_and_rows_of_its_ow
     both = sweep(toy(None, f"data.root={tones},{noise}"))
     assert (both.n_clips, both.n_trained) == (0, 0)
     for name, rows in (("tones", of_tones), ("noise", of_noise)):
-        (line,) = [line for line in both.text.splitlines() if f"root={name}" in line]
+        (line,) = [
+            line
+            for line in both.text.splitlines()
+            if line.startswith("│") and f"root={name}" in line
+        ]
         assert f" {100 * accuracy(rows):.1f} (" in line
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from datamodules.errors import UserError
 from datamodules.workers import n_cores
-from mirprobe.cell import LauncherConfig
+from mirprobe.sections import LauncherConfig
 from mirprobe.sweep import local
 from mirprobe.sweep.local import (
     IS_CHILD,

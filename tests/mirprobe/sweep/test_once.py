@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from conftest import RATE, write_notes
@@ -25,10 +26,13 @@ from mirprobe import assembly
 from mirprobe.__main__ import main
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import STORE, Cell, read_cell
+from mirprobe.extraction.extract import name_audio
+from mirprobe.probing.probe import open_store
 from mirprobe.provenance import latest_result, stored_results
 from mirprobe.settings import compose_cells
 from mirprobe.sweep import run
 from mirprobe.sweep.local import IS_CHILD
+from mirprobe.sweep.plan import make_plan
 
 Settings = Callable[..., list[str]]
 QUICK = ("protocol.max_epochs=1", "extract.batch_seconds=5", "extract.shard_clips=40")
@@ -254,6 +258,19 @@ def test_weights_are_hashed_once_for_all_stores_of_a_backbone(
     assert main(["extract", *settings(*RULES)]) == 0
     assert len(list((tmp_path / "features").glob("nsynth-*"))) == 4
     assert weighed == ["FCPE", "FbankChroma"]
+
+
+def test_each_precision_of_one_command_has_features_of_its_own(settings: Settings) -> None:
+    arguments = settings("task=nsynth_pitch", "baseline=null", "extract.precision=bf16,32")
+    assert main(["extract", *arguments]) == 0
+
+    found = {}
+    for job in make_plan(compose_cells(arguments)).jobs:
+        name_audio(job)
+        store = open_store(job.cells[0])
+        found[store.id.precision] = store.read(job.tracks()).read_all().astype(float)
+    error = np.abs(found["bf16"] - found["float32"]).max() / np.abs(found["float32"]).max()
+    assert 1e-5 < error < 0.1
 
 
 def test_an_open_shard_holds_no_audio(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

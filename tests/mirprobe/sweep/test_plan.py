@@ -43,11 +43,19 @@ def test_seeds_and_protocols_share_a_job(settings: Settings) -> None:
     [
         "task.clip.seconds=null,0.1",  # another cutting rule
         "model.weights=trained,random",  # another backbone
+        "extract.precision=32,bf16",
+        "extract.pooling=clip,1Hz",
     ],
 )
 def test_cells_of_other_features_are_another_job(settings: Settings, more: str) -> None:
     arguments = settings("task=nsynth_pitch", "baseline=null", more)
     assert [len(job.cells) for job in plan_of(*arguments).jobs] == [1, 1]
+
+
+def test_a_backbone_in_two_precisions_is_built_twice(settings: Settings) -> None:
+    """One object would compute the second precision's features in the first."""
+    plan = plan_of(*settings("task=nsynth_pitch", "baseline=null", "extract.precision=32,bf16"))
+    assert [len(jobs) for jobs in plan.by_model()] == [1, 1]
 
 
 def test_stores_in_other_places_are_another_job(settings: Settings, tmp_path: Path) -> None:

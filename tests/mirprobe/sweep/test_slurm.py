@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from datamodules.errors import UserError
-from mirprobe.cell import LauncherConfig, tasks_per_node
+from mirprobe.sections import LauncherConfig, tasks_per_node
 from mirprobe.settings import compose_cell
 from mirprobe.sweep.slurm import Place, Script, script_text, split_array
 
