@@ -134,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         "Layer-wise probes on MARBLE's tasks.",
         epilog=f"names for key=value:\n{verbs.names()}\n\n{EXAMPLES}",
     )
+
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, function in VERBS.items():
         about = " ".join((function.__doc__ or "").split())
@@ -141,18 +142,24 @@ def _parser() -> argparse.ArgumentParser:
             name, help=about, description=about, formatter_class=shape, epilog=EXAMPLES
         )
         verb.set_defaults(function=function)
-        if name == "why":
-            verb.add_argument("what", metavar="CELL|ROW", help=WHAT)
-        if name in ("sweep", "extract", "probe"):
-            verb.add_argument("--dry-run", action="store_true", help=DRY_RUN_HELP)
-        if name == "status":
-            verb.add_argument("--json", action="store_true", help="one JSON list of the cells")
-        if name == "features":
-            verb.add_argument("--delete", metavar="STORE", help=DELETE_HELP)
-            verb.add_argument("--yes", action="store_true", help="delete without asking")
+        _add_own_arguments(name, verb)
         if name != "list":
             _add_settings(verb)
     return parser
+
+
+def _add_own_arguments(name: str, verb: argparse.ArgumentParser) -> None:
+    """What a verb takes beside settings."""
+    if name == "why":
+        verb.add_argument("what", metavar="CELL|ROW", help=WHAT)
+    if name in ("sweep", "extract", "probe"):
+        verb.add_argument("--dry-run", action="store_true", help=DRY_RUN_HELP)
+    if name == "status":
+        verb.add_argument("--json", action="store_true", help="one JSON list of the cells")
+
+    if name == "features":
+        verb.add_argument("--delete", metavar="STORE", help=DELETE_HELP)
+        verb.add_argument("--yes", action="store_true", help="delete without asking")
 
 
 def _add_settings(verb: argparse.ArgumentParser) -> None:

@@ -6,7 +6,6 @@ states, over all frames and features of the clips; (L+1,) for layers 0..L.
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -47,15 +46,6 @@ def note_error(store: FeatureStore, backbone: Backbone, loader: ClipLoader) -> N
         f"in float32 by {span(error)} rms",
         flush=True,
     )
-
-
-def read_error(folder: Path) -> list[float] | None:
-    """The error of each layer that a store's note names; None where there is none to read."""
-    try:
-        note = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return [float(value) for value in note["rms"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def some_clips(loader: ClipLoader, n_clips: int) -> list[Clip]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from datamodules.errors import UserError
 from datamodules.files import make_folder, write_text
 from mirprobe.assembly import Job, make_demo_data, weights_file
 from mirprobe.cell import SETTINGS, STORE, Cell, write_cell
@@ -52,8 +53,16 @@ def submit_cells(cells: Sequence[Cell], kinds: Sequence[Kind], *, dry_run: bool)
     """
     folder = slurm_folder(cells[0])
     asks = has_slurm() or not dry_run
-    queue = read_queue(folder) if asks else []
-    most_tasks = most_array_tasks() if asks else _MOST_TASKS
+    queue: list[Entry] = []
+    most_tasks = _MOST_TASKS
+    try:
+        if asks:
+            queue, most_tasks = read_queue(folder), most_array_tasks()
+    except UserError as problem:
+        if not dry_run:
+            raise
+        _say(f"the scripts are shown without asking SLURM: {problem}")
+        asks = False
 
     failures = Failures(cells)
     waiting = without_queued(cells, queue, kinds)
@@ -62,7 +71,7 @@ def submit_cells(cells: Sequence[Cell], kinds: Sequence[Kind], *, dry_run: bool)
     if "extract" in kinds:
         check_room(plan)
 
-    desk = _Desk(folder, dry_run=dry_run)
+    desk = _Desk(folder, dry_run=dry_run, asks=asks)
     for job in plan.jobs:
         if not dry_run:
             _write_settings(job)
@@ -84,11 +93,12 @@ class _Desk:
     Args:
         folder: of scripts and records.
         dry_run: show instead of submitting.
+        asks: whether SLURM answers here, and says what it would do with a script that is shown.
     """
 
-    def __init__(self, folder: Path, *, dry_run: bool) -> None:
+    def __init__(self, folder: Path, *, dry_run: bool, asks: bool) -> None:
         self.folder = folder.absolute()
-        self.dry_run = dry_run
+        self.dry_run, self.asks = dry_run, asks
         self.place = Place(sys.executable, str(Path.cwd()))
         self.sent: list[Script] = []
         self.jobs: list[str] = []
@@ -105,7 +115,7 @@ class _Desk:
 
     def _show(self, script: Script, text: str) -> str:
         _say(f"{text}")
-        if has_slurm():
+        if self.asks:
             # It knows no job that is not submitted, so that it is asked without waiting for one.
             alone = script_text(replace(script, after=()), self.place)
             _say(test_submission(self.folder, script, alone))

@@ -98,6 +98,22 @@ EXTRACTION = (
         (f"{DATA}/audio/test_loader.py",),
     ),
     Mutation(
+        "two precisions share a backbone",
+        "mirprobe/sweep/plan.py",
+        "setdefault((_model_key(cell), cell.extract.precision), [])",
+        'setdefault((_model_key(cell), ""), [])',
+        "features of the second precision are those of the first",
+        (f"{ROOM}/sweep/test_plan.py",),
+    ),
+    Mutation(
+        "comparisons of two protocols have one name",
+        "mirprobe/reporting/differences.py",
+        "name = _name(first, second) + settings[tracks]",
+        "name = _name(first, second)",
+        "one of them is left out without a word",
+        (f"{ROOM}/reporting/test_table.py",),
+    ),
+    Mutation(
         "a late rank looks for itself",
         "mirprobe/extraction/extract.py",
         "stored = store.inventory() if runner.is_global_zero else {}",

@@ -163,6 +163,22 @@ def test_what_is_extracted_is_only_probed_and_long_arrays_are_split(
     assert "--dependency" not in cluster.script(names[0])
 
 
+def test_a_dry_run_shows_scripts_though_slurm_does_not_answer(
+    settings: Settings, cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a laptop that has SLURM's commands and no cluster; submitting stays an error."""
+    (cluster.folder / "squeue").write_text("#!/bin/sh\necho no controller >&2; exit 1\n")
+    arguments = settings(*QUICK, *SLURM)
+    assert main(["sweep", "--dry-run", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "shown without asking SLURM: squeue failed (no controller)" in out
+    assert "#SBATCH --job-name=extract-" in out and "#SBATCH --job-name=report-" in out
+    assert "to start" not in out
+
+    assert main(["sweep", *arguments]) == 2
+    assert cluster.submitted() == []
+
+
 def test_a_dry_run_shows_scripts_and_asks_slurm_and_writes_no_cell(
     settings: Settings, cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
