@@ -16,7 +16,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from datamodules.errors import UserError
@@ -166,6 +166,20 @@ def lock(path: Path, *, wait: bool) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+@contextmanager
+def share(path: Path) -> Iterator[None]:
+    """Keeps every process that locks `path` out of this block; others that share it may enter.
+
+    Waits for a holder of the lock. Where a lock file cannot be made, as in a folder that is read
+    only, and on file systems without locks, nobody is kept out: as with `lock`.
+    """
+    with ExitStack() as held:
+        with suppress(OSError):
+            file = held.enter_context(path.open("a+b", buffering=0))
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
 
 
 # -- what is there ---------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from datamodules.tracks import Track
 
 DESCRIPTION = "store.json"
 LOCK = ".lock"  # held by whoever writes in a store's folder, or deletes it
+READERS = ".readers"  # shared by whoever reads there; held while shards give way to bigger ones
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from datamodules.excluding import exclude_remedy
 from datamodules.features.merging import merge_shards
 from datamodules.features.store import (
     LOCK,
+    READERS,
     FeatureStore,
     StoredAudio,
     missing_of,
@@ -98,7 +99,7 @@ def wait_for_all_ranks() -> None:
 
 
 def join_shards(job: Job, store: FeatureStore) -> None:
-    """Joins small shards of a job's complete store into bigger ones, if nobody writes there.
+    """Joins small shards of a complete store into bigger ones, if nobody writes or reads there.
 
     For one process of a run, when no other one of it writes any more.
 
@@ -110,8 +111,9 @@ def join_shards(job: Job, store: FeatureStore) -> None:
     with ExitStack() as held:
         try:
             held.enter_context(lock(store.folder / LOCK, wait=False))
+            held.enter_context(lock(store.folder / READERS, wait=False))
         except UserError:
-            return  # whoever writes there will do it
+            return  # whoever writes there will do it, or the next run after those that read
         problem = merge_shards(store, job.tracks())
     if problem is not None:
         print(problem, flush=True)

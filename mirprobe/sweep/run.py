@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from datamodules.excluding import ignored_entries, ignored_line
-from datamodules.features.store import FeatureStore
-from datamodules.files import remove_orphans, write_text
+from datamodules.features.store import READERS, FeatureStore
+from datamodules.files import remove_orphans, share, write_text
 from datamodules.listing import hash_text, list_text
 from datamodules.workers import follow_parent
 from mirprobe.assembly import Job, check_weights, extracting_backbone, inputs_of, make_demo_data
@@ -249,7 +249,8 @@ def _probe(cell: Cell, job: Job, store: FeatureStore, stamps: Stamps) -> None:
         _say(f"{cell.model_name} {cell.task.name}: results of this very content are there")
     else:
         start_s = time.monotonic()
-        rows = probe(cell, data, store, result)
+        with share(store.folder / READERS):  # its shards stay until all is read
+            rows = probe(cell, data, store, result)
         print_scores(cell, rows, time.monotonic() - start_s)
     inputs = inputs_of(cell, data)
     note_stamp(cell, result, inputs, stamps.take(inputs))

@@ -10,9 +10,13 @@ from toy_store import ID, item, shard_paths, wanted, write_items
 from datamodules.errors import UserError
 from datamodules.features import merging
 from datamodules.features.store import FeatureStore
-from datamodules.files import lock
+from datamodules.files import lock, share
+from datamodules.task import TaskDataModule
 from mirprobe.__main__ import main
+from mirprobe.cell import Cell
 from mirprobe.extraction.extract import join_shards
+from mirprobe.provenance import Result
+from mirprobe.sweep import run
 
 NAMES = [f"t{number}" for number in range(10)]
 
@@ -45,6 +49,30 @@ def test_whoever_writes_there_is_not_disturbed(store: FeatureStore) -> None:
     with lock(store.folder / ".lock", wait=False):
         assert join(store) == 10
     assert join(store) == 1
+
+
+def test_whoever_reads_there_keeps_the_shards(store: FeatureStore) -> None:
+    """Probes of another command: two may read at once, and the shards stay for both."""
+    with share(store.folder / ".readers"), share(store.folder / ".readers"):
+        assert join(store) == 10
+    assert join(store) == 1
+
+
+def test_probes_share_the_store_that_they_read(
+    settings: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(_cell: Cell, _data: TaskDataModule, store: FeatureStore, _place: Result) -> None:
+        with pytest.raises(UserError), lock(store.folder / ".readers", wait=False):
+            pass
+        seen.append(store)
+        raise UserError("seen")
+
+    monkeypatch.setattr(run, "probe", look)
+    arguments = settings("model=fbank_chroma", "task=nsynth_pitch", "baseline=null")
+    assert main(["sweep", *arguments]) != 0
+    assert len(seen) == 1
 
 
 def test_a_store_that_cannot_be_written_stays(
