@@ -73,8 +73,9 @@ check: $(READY)  ## format, lint, types and import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(READY)  ## speed of the Conformer beside a plain implementation, in one run; ARGS="--dtype bfloat16"
+bench: $(READY)  ## speed of the Conformer beside a plain implementation, in one run; ARGS="--dtype bfloat16"; cost of similarity
 	@$(BIN)/python tests/bench/bench_conformer.py $(ARGS)
+	@$(BIN)/python tests/bench/bench_similarity.py
 
 bench-store: $(READY)  ## speed of the feature store beside a plain file, in one run; ARGS="--scale 0.2"
 	@$(BIN)/python tests/bench/bench_store.py $(ARGS)

@@ -28,6 +28,7 @@ from mirprobe.sections import (
     LoggerConfig,
     PathsConfig,
     ProtocolConfig,
+    SimilarityConfig,
     TaskConfig,
 )
 
@@ -39,6 +40,8 @@ PRECISION_SETTINGS = ("auto", "32", "tf32", "bf16")
 LOGGER_MODES = ("auto", "online", "offline", "disabled")
 RESULTS_VERSION = 3  # raised when a change of code changes numbers; part of every cell's hash
 SETTINGS, STORE = "config.yaml", "features.json"  # files of a cell
+MOMENTS = "moments.json"  # file of a cell: the folder of its moments, below that of its store
+SIMILARITY_INPUTS = ("mel", "mel_stack", "mel_center", "fbank", "h0")
 MOST_BYTES, MOST_DEEP = 10**6, 20  # of a file of settings
 UNREADABLE = (
     OSError,
@@ -64,6 +67,7 @@ class Cell:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     extract: ExtractConfig = field(default_factory=ExtractConfig)
+    similarity: SimilarityConfig = field(default_factory=SimilarityConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     tasks: list[str] = MISSING
     baseline: str | None = None
@@ -230,7 +234,7 @@ def to_cell(settings: Any) -> Cell:
     """
     schema = OmegaConf.structured(Cell)
     # OmegaConf marks frozen dataclasses read-only, also for merging.
-    sections = [schema[name] for name in (*GROUPS, "data", "extract", "paths")]
+    sections = [schema[name] for name in (*GROUPS, "data", "extract", "similarity", "paths")]
     for node in (schema, schema.task.clip, *sections):
         OmegaConf.set_readonly(node, False)
 
@@ -252,6 +256,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "extract.n_workers": (0, 1024),
     "extract.shard_clips": (1, 10**7),
     "extract.shard_seconds": (0.01, 10**6),
+    "similarity.n_tracks": (2, 10**6),
+    "similarity.frame_s": (1e-3, 3600),
+    "similarity.folds": (2, 100),
+    "similarity.seed": (0, 2**32 - 1),
     "data.scale": (1e-3, 1000),
     "task.clip.seconds": (0.02, 36000),  # a frame of the fastest backbone is 0.01 s, MusicFM's 0.04
     "task.clip.tail_seconds": (0.01, 36000),
@@ -269,6 +277,7 @@ _CHOICES = {
     "launcher.name": LAUNCHERS,
     "extract.precision": PRECISION_SETTINGS,
     "logger.mode": LOGGER_MODES,
+    "similarity.weights": ("input", "layer", "mean"),
     "protocol.track_score": ("logits", "probabilities"),
     "protocol.layer_weights_init": ("zeros", "normal"),
 }
@@ -299,6 +308,11 @@ def _check_values(cell: Cell) -> None:
             f"{MOST_ROW_RATE:g}Hz, found {pooling!r}"
         )
 
+    unknown = [name for name in cell.similarity.inputs if name not in SIMILARITY_INPUTS]
+    if unknown:
+        raise UserError(
+            f"unknown similarity.inputs {unknown[0]!r}. Known: {', '.join(SIMILARITY_INPUTS)}"
+        )
     if not 0 <= cell.protocol.dropout < 1:
         raise UserError(
             f"protocol.dropout must be from 0 up to below 1, found {cell.protocol.dropout}"

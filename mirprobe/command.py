@@ -38,6 +38,7 @@ DELETE_HELP = "delete the store of this name, or of these first digits of its ha
 VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "sweep": verbs.sweep,
     "extract": verbs.extract,
+    "similarity": verbs.similarity,
     "probe": verbs.probe,
     "report": verbs.report,
     "plan": verbs.plan,

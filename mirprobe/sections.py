@@ -74,6 +74,19 @@ class ExtractConfig:
 
 
 @dataclass(frozen=True)
+class SimilarityConfig:
+    """What layers are held against, on which tracks; no score of a probe depends on it."""
+
+    inputs: list[str] = field(default_factory=list)
+    layers: bool = MISSING
+    weights: str = MISSING
+    n_tracks: int = MISSING
+    frame_s: float = MISSING
+    folds: int = MISSING
+    seed: int = MISSING
+
+
+@dataclass(frozen=True)
 class PathsConfig:
     """Where mirprobe writes."""
 

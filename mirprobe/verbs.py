@@ -37,6 +37,7 @@ def sweep(options: argparse.Namespace) -> int:
         check_dashboard(waiting)
         failures = run_sweep(waiting)
     try:
+        _compare(cells)
         problem = _track(cells)  # said after the table, which needs no dashboard
         print_report(cells)
         _print_absent(absent)
@@ -58,6 +59,16 @@ def _track(cells: Sequence["Cell"]) -> UserError | None:
     return None
 
 
+def _compare(cells: Sequence["Cell"]) -> None:
+    """Computes the rows of similarity that are missing, where frames were counted."""
+    from mirprobe.similarity.rows import sources_of
+
+    if not all(source.path.is_file() for source in sources_of(cells)):
+        from mirprobe.similarity.compare import compare
+
+        compare(cells)
+
+
 def extract(options: argparse.Namespace) -> int:
     """Features only: every clip through the backbone once, into the feature store."""
     cells, absent = _cells_with_data(options)
@@ -73,6 +84,23 @@ def extract(options: argparse.Namespace) -> int:
         return 0
     be_alone()
     code = extract_cells(cells).print()
+    _print_absent(absent)
+    return code
+
+
+def similarity(options: argparse.Namespace) -> int:
+    """PWCCA and other measures of every layer against the input, from frames of some tracks; draws
+    Figure 3.
+    """
+    cells, absent = _cells_with_data(options)
+
+    from mirprobe.reporting.figure3 import draw_similarity
+    from mirprobe.sweep.run import extract_cells
+
+    models = [cell for cell in cells if not cell.is_baseline] or cells
+    code = extract_cells(models).print()
+    _compare(models)
+    draw_similarity(models)
     _print_absent(absent)
     return code
 

@@ -6,8 +6,9 @@ both beside the forward pass.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ from mirprobe.extraction.sizes import audio_size, features_bytes
 from mirprobe.extraction.writer import StoreWriter
 from mirprobe.progress import ProgressReport
 from mirprobe.sections import ExtractConfig
+from mirprobe.similarity.collecting import FrameCollector, make_collector
+from mirprobe.similarity.rows import MomentsNote, write_note
 
 _RANKS_WAIT = timedelta(days=7)  # for the slowest, at the end
 _MOST_WORKERS = 8  # decoders of one GPU
@@ -61,6 +64,7 @@ def extract(job: Job, backbone: Backbone) -> FeatureStore:
     """
     cell, store = job.cells[0], job.store(backbone)
     nodes, devices = n_nodes(cell), n_devices(cell)
+    collector = collector_of(job, store, backbone)
     fill_store(
         store,
         job.data,
@@ -68,6 +72,7 @@ def extract(job: Job, backbone: Backbone) -> FeatureStore:
         job.digests,
         backbone,
         cell.extract,
+        collector=collector,
         row_rate=cell.row_rate,
         accelerator=cell.launcher.accelerator,
         devices=devices,
@@ -75,17 +80,28 @@ def extract(job: Job, backbone: Backbone) -> FeatureStore:
         plugins=[environment(cell)],
         strategy=DDPStrategy(timeout=_RANKS_WAIT) if nodes * devices > 1 else "auto",
     )
-    finish(job, store)
+    finish(job, store, collector)
     return store
 
 
-def finish(job: Job, store: FeatureStore) -> None:
+def collector_of(job: Job, store: FeatureStore, backbone: Backbone) -> FrameCollector | None:
+    """What counts the frames of a job's tracks, where that is asked for."""
+    settings = job.cells[0].similarity
+    dataset = store.id.dataset
+    return make_collector(settings, backbone, store.folder, job.tracks(), job.digests, dataset)
+
+
+def finish(job: Job, store: FeatureStore, collector: FrameCollector | None) -> None:
     """Names the audio of a job's tracks, and its complete store in the folder of each cell."""
     name_audio(job)
     left = store.missing(job.tracks())
     assert not left, f"{len(left)} tracks were not stored (first: {left[0].track_id})"
     for cell in job.cells:
         write_text(cell.folder / STORE, store_id_text(store.id))
+        if collector is not None:
+            id, name = store.id, collector.folder.name
+            note = MomentsNote(id.dataset, id.folder, id.hash, id.fingerprint, name)
+            write_note(cell, note)
 
 
 def wait_for_all_ranks() -> None:
@@ -153,6 +169,7 @@ def fill_store(
     backbone: Backbone,
     settings: ExtractConfig,
     *,
+    collector: FrameCollector | None = None,
     row_rate: float | None = None,
     **trainer: Any,
 ) -> None:
@@ -165,6 +182,7 @@ def fill_store(
         digests: of files that were read before; learn those that are read here.
         backbone: frozen.
         settings: conf/config.yaml, `extract`.
+        collector: of frames; tracks that it lacks pass the backbone though they are stored.
         row_rate: rows a second that are kept of a clip, in Hz; None for one row.
         **trainer: arguments of lightning.Trainer: `accelerator`, `devices`, `num_nodes`,
             `plugins` (who has started the ranks), `strategy`.
@@ -174,7 +192,8 @@ def fill_store(
             another process that writes the same store.
     """
     tracks = digests.identify(tracks)
-    if not store.missing(tracks):
+    to_count = collector.missing() if collector is not None else []
+    if not store.missing(tracks) and not to_count:
         return
 
     runner = _make_trainer(trainer)
@@ -182,23 +201,33 @@ def fill_store(
     with _only_writer(store.folder) if first else nullcontext():
         if first:
             store.prepare()
-        stored = _agree_on(store, runner)
-        waiting = missing_of(stored, tracks)
+        work = _agree_on(runner, lambda: _work(store, tracks, collector))
+        to_read = [track for track in tracks if track.track_id in work.names]
         if first:
             # Audio that is stored and not claimed may be that of files which nobody has read.
-            n_unclaimed = len(stored.keys() - {track.audio_id for track in tracks})
+            n_unclaimed = len(work.stored.keys() - {track.audio_id for track in tracks})
+            waiting = missing_of(work.stored, tracks)
             _check_space(store.folder, waiting[n_unclaimed:], data, backbone, row_rate)
-        data.audio = _loader(runner, backbone, data, waiting, stored, settings)
+        data.audio = _loader(runner, backbone, data, to_read, work.done, settings)
         if first:
             note_error(store, backbone.to(runner.strategy.root_device), data.audio)
 
         what = f"{store.id.backbone} over {store.id.dataset}"
-        with ProgressReport(what, len(waiting), "tracks", quiet=not first) as progress:
+        with ProgressReport(what, len(to_read), "tracks", quiet=not first) as progress:
             shards = store.writer(
                 shard_clips=settings.shard_clips, shard_seconds=settings.shard_seconds
             )
             writer = StoreWriter(shards, digests, progress, backbone.sample_rate)
-            module = ExtractModule(backbone, data.audio.batch_seconds, data.frame_rate, row_rate)
+            module = ExtractModule(
+                backbone,
+                data.audio.batch_seconds,
+                data.frame_rate,
+                row_rate,
+                collector,
+                work.stored,
+            )
+            if collector is not None:
+                runner.callbacks.append(collector)  # type: ignore[attr-defined]
             unusable = _predict(runner, module, data, writer)
 
     if unusable and not first:
@@ -240,15 +269,42 @@ def _check_world(runner: L.Trainer, asked: Mapping[str, Any]) -> None:
         )
 
 
-def _agree_on(store: FeatureStore, runner: L.Trainer) -> dict[str, StoredAudio]:
-    """What is stored, as the first rank has found it: one that starts late may find more, and all
-    have to deal out the same list.
+@dataclass(frozen=True)
+class Work:
+    """What a run has to do, on which all its ranks agree.
+
+    Attributes:
+        stored: what the store holds, by audio id.
+        names: ids of the tracks that are read.
+        done: what of them need not be read: stored clips that nothing else is waiting for.
     """
-    stored = store.inventory() if runner.is_global_zero else {}
-    if runner.world_size > 1:
-        runner.strategy.setup_environment()  # as `predict` does; there it finds it done
-        stored = runner.strategy.broadcast(stored)
-    return stored
+
+    stored: Mapping[str, StoredAudio]
+    names: frozenset[str]
+    done: Mapping[str, StoredAudio]
+
+
+def _work(store: FeatureStore, tracks: Sequence[Track], collector: FrameCollector | None) -> Work:
+    stored = store.inventory()
+    wanted = missing_of(stored, tracks)
+    if collector is None:
+        return Work(stored, frozenset(track.track_id for track in wanted), stored)
+
+    wanted += collector.missing()
+    names = frozenset(track.track_id for track in wanted)
+    return Work(stored, names, collector.to_read(stored))
+
+
+def _agree_on(runner: L.Trainer, look: Callable[[], Work]) -> Work:
+    """What is to be done, as the first rank has found it: one that starts late may find more, and
+    all have to deal out the same list.
+    """
+    if runner.world_size == 1:
+        return look()
+    runner.strategy.setup_environment()  # as `predict` does; there it finds it done
+    found = look() if runner.is_global_zero else None
+    agreed: Work = runner.strategy.broadcast(found)  # type: ignore[assignment]
+    return agreed
 
 
 def _only_writer(folder: Path) -> AbstractContextManager[None]:

@@ -5,7 +5,8 @@ of unequal length never do, so that nothing is padded. What is pooled is stored 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import lightning as L
@@ -18,8 +19,11 @@ from datamodules.audio.loader import ReadFile
 from datamodules.errors import UserError
 from datamodules.features.grid import last_share
 from datamodules.features.shards import FLOAT16_MAX, ClipFeatures
+from datamodules.features.store import StoredAudio
+from datamodules.tracks import ClipPlace
 from mirprobe.backbones.backbone import Backbone
 from mirprobe.extraction.pooling import pool_clip, pool_parts, pool_to_grid
+from mirprobe.similarity.collecting import FrameCollector
 
 # s of audio per forward pass; eight 30 s clips take 6 GB in MusicFM (facts/backbones section 4).
 AUTO_BATCH_SECONDS = {"cpu": 32.0, "cuda": 240.0}
@@ -40,6 +44,9 @@ class ExtractModule(L.LightningModule):
             doubled again after a while.
         frame_rate: of the label grid, in Hz; None for tasks that are scored by clips.
         row_rate: rows a second that are kept of a clip of these, in Hz; None keeps its mean.
+        collector: takes frames of some clips before they are pooled; None where nothing does.
+        stored: what the store holds, by audio id; clips that pass again for their frames are not
+            stored twice.
     """
 
     def __init__(
@@ -48,12 +55,16 @@ class ExtractModule(L.LightningModule):
         batch_seconds: float,
         frame_rate: float | None = None,
         row_rate: float | None = None,
+        collector: FrameCollector | None = None,
+        stored: Mapping[str, StoredAudio] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.batch_seconds = batch_seconds
         self.frame_rate = frame_rate
         self.row_rate = row_rate
+        self.collector = collector
+        self.stored = stored
         self._seen: set[tuple[str, int]] = set()
         self._asked_seconds = batch_seconds
         self._n_passes = 0  # since the size was changed
@@ -72,19 +83,25 @@ class ExtractModule(L.LightningModule):
             UserError: a state is not finite or does not fit into float16; names the track.
         """
         clips = self._new([clip for file in batch for clip in file.clips])
-        clips.sort(key=lambda clip: len(clip.audio))
 
         features: list[ClipFeatures] = []
-        for group in self._equal_groups(clips):
+        for group in self._equal_groups(sorted(clips, key=lambda clip: len(clip.audio))):
             features += self._extract(group)
-        return features
+        if self.collector is not None:
+            self.collector.count(clips)
+        return [one for one in features if not self._is_stored(one.place)]
+
+    def _is_stored(self, place: ClipPlace) -> bool:
+        audio = self.stored.get(place.audio_id)
+        return audio is not None and place.index in audio.clips
 
     def _new(self, clips: Sequence[Clip]) -> list[Clip]:
         """Clips whose audio has not been seen before: files may be copies of each other."""
         new = []
         for clip in clips:
             place = (clip.place.audio_id, clip.place.index)
-            if place not in self._seen:
+            is_wanted = self.collector is not None and self.collector.wants(clip)
+            if place not in self._seen or is_wanted:
                 self._seen.add(place)
                 new.append(clip)
         return new
@@ -134,8 +151,10 @@ class ExtractModule(L.LightningModule):
             audio = self._stack(clips)
             seconds = audio.shape[1] / self.backbone.sample_rate
             # All of it in here: a GPU says what failed only when its results are waited for.
-            pooled = self._pool(self.backbone(audio), seconds)
-            return _to_store(clips, pooled, self._last_row(seconds))
+            frames = self.backbone(audio)
+            if self.collector is not None:
+                self.collector.hold(clips, frames, audio)
+            return _to_store(clips, self._pool(frames, seconds), self._last_row(seconds))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -163,7 +182,7 @@ class ExtractModule(L.LightningModule):
         return last_share(seconds, self.row_rate)
 
     def _pool(self, frames: Tensor, seconds: float) -> Tensor:
-        """What becomes of frames; other consumers of them belong here."""
+        """States of frames into the rows that are stored."""
         if self.frame_rate is None:
             if self.row_rate is None:
                 return pool_clip(frames)

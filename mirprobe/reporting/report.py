@@ -19,6 +19,7 @@ from datamodules.files import atomic
 from datamodules.tracks import Split
 from mirprobe.cell import Cell
 from mirprobe.progress import console
+from mirprobe.reporting.figure3 import draw_similarity
 from mirprobe.reporting.figures import (
     Array,
     LayerProfile,
@@ -50,6 +51,20 @@ def report(cells: Sequence[Cell]) -> None:
     if written:
         names = ", ".join(str(path) for path in written)
         out.print(Text(f"figures: {names}"), soft_wrap=True)
+    draw_similarity(cells, _probe_curves(rows))
+
+
+def _probe_curves(rows: Sequence[TableRow]) -> dict[str, dict[str, Array]]:
+    """Test scores over the layers, of each model by task and metric; of the first protocol."""
+    curves: dict[str, dict[str, Array]] = {}
+    for row in rows:
+        scores = head_rows(row.rows, "test", single=True)
+        name = row.cell.task.label
+        if len(row.cell.metrics) > 1:
+            name = f"{name} {row.any_row.metric}"
+        values = np.array([math.nan if one.value is None else one.value for one in scores])
+        curves.setdefault(row.cell.model_name, {}).setdefault(name, values)
+    return curves
 
 
 def _missing(rows: Sequence[TableRow]) -> list[str]:

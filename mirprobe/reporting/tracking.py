@@ -25,6 +25,7 @@ from mirprobe.provenance import Result, Stamps, current_result, latest_result
 from mirprobe.reporting.text import problems
 from mirprobe.results import Row, read_rows
 from mirprobe.scoring.selection import best_layer, by_metric, head_rows
+from mirprobe.similarity.rows import SimilarityRow, read_similarity, sources_of
 
 FILE = "wandb.json"
 Mode = Literal["online", "offline", "disabled"]
@@ -60,11 +61,12 @@ def track(cells: Sequence[Cell], *, again: bool = False) -> None:
         make_folder(folder)
         with lock(folder / ".lock", wait=True):
             _remove_parts(folder)
+            similar = _similarity_of(cells)
             for cell, result in waiting:
                 if not again:
                     _remove_unrecorded(folder, run_id(cell, result))
                 # Once offline, always offline: each new try would wait for its time-out.
-                mode = push(cell, result, mode)
+                mode = push(cell, result, mode, similar.get(cell.key, ()))
     except OSError as error:
         raise UserError(
             f"cannot write W&B runs, {error.filename or folder}: {error.strerror or error}. Put "
@@ -73,6 +75,15 @@ def track(cells: Sequence[Cell], *, again: bool = False) -> None:
     if mode != "disabled":
         text = f"W&B: {len(waiting)} runs, {mode}, in {waiting[0][0].paths.runs}/wandb"
         console().print(text, markup=False)
+
+
+def _similarity_of(cells: Sequence[Cell]) -> dict[tuple[str, ...], list[SimilarityRow]]:
+    """The rows of similarity of each cell's model, by the key of the cell."""
+    return {
+        cell.key: read_similarity(source.path)
+        for source in sources_of(cells)
+        for cell in source.cells
+    }
 
 
 def check_dashboard(cells: Sequence[Cell]) -> None:
@@ -144,13 +155,19 @@ def choose_mode(cell: Cell) -> Mode:
     raise UserError(f"unknown {name} {mode!r}. Known: auto, {', '.join(MODES)}")
 
 
-def push(cell: Cell, result: Result, mode: Mode | None = None) -> Mode:
+def push(
+    cell: Cell,
+    result: Result,
+    mode: Mode | None = None,
+    similar: Sequence[SimilarityRow] = (),
+) -> Mode:
     """Writes the run of a cell.
 
     Args:
         cell: that the run is of.
         result: of the cell, with rows.
         mode: to write in; without, as `choose_mode` chooses.
+        similar: what is known of the layers of its model, drawn beside their scores.
 
     Returns:
         The mode it was written in: `offline` where `online` failed.
@@ -165,12 +182,13 @@ def push(cell: Cell, result: Result, mode: Mode | None = None) -> Mode:
         os.environ.setdefault(f"WANDB_{kind}_DIR", str(folder / kind.lower()))
 
     rows = read_rows(result.folder, cell.hash, cell.metrics)
+    points = layer_points(rows, similar)
     run = run_id(cell, result)
     refusals = (_wandb_error(), ValueError)
     try:
         if mode == "online":
             try:
-                _write_run(cell, rows, run, folder, mode)
+                _write_run(cell, rows, points, run, folder, mode)
             except refusals as error:
                 print(
                     f"W&B cannot be reached ({_reason(error)}): runs are kept offline, for "
@@ -179,7 +197,7 @@ def push(cell: Cell, result: Result, mode: Mode | None = None) -> Mode:
                 import_wandb().teardown()  # the process that could not connect keeps the run's id
                 mode = "offline"
         if mode == "offline":
-            _write_run(cell, rows, run, folder, mode)
+            _write_run(cell, rows, points, run, folder, mode)
     except refusals as error:
         raise UserError(
             f"W&B could not write the run of {cell.model_name} for {cell.task.name} "
@@ -223,12 +241,19 @@ def import_wandb() -> ModuleType:
     return wandb
 
 
-def _write_run(cell: Cell, rows: Sequence[Row], run_name: str, folder: Path, mode: Mode) -> None:
+def _write_run(
+    cell: Cell,
+    rows: Sequence[Row],
+    points: Sequence[Mapping[str, float]],
+    run_name: str,
+    folder: Path,
+    mode: Mode,
+) -> None:
     """Writes a run into a folder of its own, and moves it beside the others when it is whole."""
     part = folder / f".part-{os.getpid()}-{run_name}"
     make_folder(part)
     try:
-        _log_run(cell, rows, run_name, part, mode)
+        _log_run(cell, rows, points, run_name, part, mode)
         for run in (part / "wandb").glob("*run-*-*"):
             target = folder / run.name
             shutil.rmtree(target, ignore_errors=True)  # the same run, of the same second
@@ -237,7 +262,14 @@ def _write_run(cell: Cell, rows: Sequence[Row], run_name: str, folder: Path, mod
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _log_run(cell: Cell, rows: Sequence[Row], run_name: str, folder: Path, mode: Mode) -> None:
+def _log_run(
+    cell: Cell,
+    rows: Sequence[Row],
+    points: Sequence[Mapping[str, float]],
+    run_name: str,
+    folder: Path,
+    mode: Mode,
+) -> None:
     wandb = import_wandb()
     settings = wandb.Settings(
         init_timeout=cell.logger.timeout_s,
@@ -267,10 +299,10 @@ def _log_run(cell: Cell, rows: Sequence[Row], run_name: str, folder: Path, mode:
         reinit="finish_previous",
     )
     run.define_metric("layer")
-    for series in ("probe/*", "linear/*", "weights/*"):
+    for series in ("probe/*", "linear/*", "weights/*", "similarity/*"):
         run.define_metric(series, step_metric="layer")
-    for point in layer_points(rows):
-        run.log(point)
+    for point in points:
+        run.log(dict(point))
     run.summary.update(run_summary(rows))
     run.finish()
 
@@ -296,8 +328,11 @@ def run_config(cell: Cell, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def layer_points(rows: Sequence[Row]) -> list[dict[str, float]]:
-    """One point per layer: scores with intervals, and the learned weight at start and end.
+def layer_points(
+    rows: Sequence[Row], similar: Sequence[SimilarityRow] = ()
+) -> list[dict[str, float]]:
+    """One point per layer: scores with intervals, the learned weight at start and end, and how the
+    layer relates to the input.
 
     What is missing (a score that failed, an interval) is in no point.
     """
@@ -316,6 +351,11 @@ def layer_points(rows: Sequence[Row]) -> list[dict[str, float]]:
         for layer, (start, end) in enumerate(weights, start=1):
             point = points.setdefault(layer, {"layer": layer})
             point |= {"weights/start": start, "weights/end": end}
+
+    for one in similar:
+        if one.value is not None:
+            name = one.measure if one.input is None else f"{one.input}_{one.measure}"
+            points.setdefault(one.layer, {"layer": one.layer})[f"similarity/{name}"] = one.value
     return [points[layer] for layer in sorted(points)]
 
 

@@ -29,6 +29,7 @@ class ClipSums:
         means: (D,) of each view, over its frames.
         angles: of each view, the sum of the angles between successive steps, in radians.
         n_angles: of each view, how many angles that is.
+        n_clips: how many clips the track gives.
     """
 
     audio_id: str
@@ -39,11 +40,47 @@ class ClipSums:
     means: Mapping[str, NDArray[np.float64]]
     angles: Mapping[str, float]
     n_angles: Mapping[str, int]
+    n_clips: int = 1
 
     @property
     def key(self) -> tuple[str, int]:
         """Tells it from all other clips."""
         return (self.audio_id, self.index)
+
+
+@dataclass(frozen=True)
+class SampledClip:
+    """A clip that waits to be counted.
+
+    Attributes:
+        audio_id: of its track.
+        index: its place in the track.
+        track: what it is a piece of.
+        fold: of that track.
+        frames: of each view, (T, D): the frames that count.
+        angles: as in `ClipSums`, over all frames.
+        n_angles: likewise.
+        n_clips: how many clips the track gives.
+    """
+
+    audio_id: str
+    index: int
+    track: str
+    fold: int
+    frames: Mapping[str, Tensor]
+    angles: Mapping[str, float]
+    n_angles: Mapping[str, int]
+    n_clips: int = 1
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Tells it from all other clips."""
+        return (self.audio_id, self.index)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames that count."""
+        return len(next(iter(self.frames.values())))
 
 
 @dataclass

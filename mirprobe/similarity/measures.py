@@ -75,21 +75,29 @@ def svcca(views: TwoViews, share: float = 0.99) -> tuple[float, tuple[int, int]]
     Returns:
         The mean, and how many components were kept of each view.
     """
-    x, y = _leading(views.xx, share), _leading(views.yy, share)
-    rho = torch.linalg.svdvals(x.T @ views.xy @ y).clamp(0, 1)
-    return float(rho.mean()), (x.shape[1], y.shape[1])
+    x, y = (leading(*components(scatter), share) for scatter in (views.xx, views.yy))
+    return mean_correlation(x, y, views.xy), (x.shape[1], y.shape[1])
 
 
-def _leading(scatter: Tensor, share: float) -> Tensor:
-    """(D, r) leading eigenvectors, over the root of their eigenvalues."""
+def mean_correlation(x: Tensor, y: Tensor, xy: Tensor) -> float:
+    """Mean canonical correlation of leading components, (Dx, r) and (Dy, s), of two views."""
+    return float(torch.linalg.svdvals(x.T @ xy @ y).clamp(0, 1).mean())
+
+
+def components(scatter: Tensor) -> tuple[Tensor, Tensor]:
+    """(D,) eigenvalues, largest first, and (D, D) eigenvectors in columns."""
     values, vectors = torch.linalg.eigh(scatter)
-    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    return values.flip(0).clamp(min=0), vectors.flip(1)
+
+
+def leading(values: Tensor, vectors: Tensor, share: float = 0.99) -> Tensor:
+    """(D, r) eigenvectors that hold a share of the variance, over the root of their eigenvalues."""
 
     held = values.cumsum(0) / values.sum()
     # Rounding must not add a component where the first ones hold exactly this share.
     n_kept = int((held < share - 1e-12).sum()) + 1
-    leading: Tensor = vectors[:, :n_kept] / values[:n_kept].sqrt()
-    return leading
+    kept: Tensor = vectors[:, :n_kept] / values[:n_kept].sqrt()
+    return kept
 
 
 # -- one view ----------------------------------------------------------------------------------

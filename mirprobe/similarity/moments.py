@@ -25,6 +25,7 @@ from datamodules.errors import UserError
 from mirprobe.similarity.clip_sums import (
     ClipSums,
     Raw,
+    SampledClip,
     SquareSums,
     add_gram,
     phases_of,
@@ -46,11 +47,16 @@ class Layout:
         dims: D of each view.
         pairs: views that are held against each other, the input first.
         n_folds: K, into which the tracks are dealt.
+        plain_pairs: further pairs, without folds and without a null: of layers with layers.
+        step: one frame of so many is counted. Neighbouring frames are alike: at 25 Hz every fifth
+            says as much as all (facts/pwcca section 5), at a fifth of the cost.
     """
 
     dims: Mapping[str, int]
     pairs: tuple[Pair, ...]
     n_folds: int = 5
+    plain_pairs: tuple[Pair, ...] = ()
+    step: int = 1
 
 
 @dataclass
@@ -59,8 +65,9 @@ class Moments:
 
     Attributes:
         layout: what is accumulated.
-        scatter: of each pair, (K, Dx, Dy): sum over clips of (x - clip mean)(y - clip mean)'. Of a
-            view with itself only the upper part is filled, see `symmetric`.
+        scatter: of each pair, (K, Dx, Dy): sum over clips of (x - clip mean)(y - clip mean)'; of a
+            plain pair (1, Dx, Dy). Of a view with itself only the upper part is filled, see
+            `symmetric`.
         scrambled: of each pair, (Dx, Dy): the same where the time course of the input is scrambled.
         directions: of each view, (D,): the sum of its frames, each of length 1.
         squares: of each pair, and of each view with itself.
@@ -86,9 +93,11 @@ class Moments:
         dims = layout.dims
         own = [(name, name) for name in dims]
         pairs = [*own, *layout.pairs]
+        scatter = {(x, y): zeros(layout.n_folds, dims[x], dims[y]) for x, y in pairs}
+        scatter |= {(x, y): zeros(1, dims[x], dims[y]) for x, y in layout.plain_pairs}
         return cls(
             layout,
-            scatter={(x, y): zeros(layout.n_folds, dims[x], dims[y]) for x, y in pairs},
+            scatter=scatter,
             scrambled={(x, y): zeros(dims[x], dims[y]) for x, y in layout.pairs},
             directions={name: zeros(dim) for name, dim in dims.items()},
             squares={(x, y): SquareSums(zeros(), zeros(dims[x]), zeros(dims[y])) for x, y in pairs},
@@ -100,7 +109,14 @@ class Moments:
         return sum(clip.n_frames for clip in self.clips.values())
 
     def update(
-        self, audio_id: str, index: int, *, track: str, fold: int, frames: Mapping[str, Tensor]
+        self,
+        audio_id: str,
+        index: int,
+        *,
+        track: str,
+        fold: int,
+        frames: Mapping[str, Tensor],
+        n_clips: int = 1,
     ) -> None:
         """Counts a clip.
 
@@ -109,53 +125,88 @@ class Moments:
             index: its place in the track.
             track: what it is a piece of.
             fold: of that track.
-            frames: of every view, (T, D), any floating type, on any device.
+            frames: of every view, (T, D), any floating type, on any device; all T of them, since
+                the turning of a trajectory is that of neighbours.
+            n_clips: how many clips the track gives.
 
         Raises:
             UserError: a frame is not finite; names the track.
         """
-        assert (audio_id, index) not in self.clips, f"clip {index} of {audio_id} counts once"
-        device = self.directions[next(iter(self.layout.dims))].device
-        raw = {name: frames[name].to(device, torch.float64) for name in self.layout.dims}
-        means = {name: values.mean(dim=0) for name, values in raw.items()}
-        # A mean is finite only where all its frames are, and one copy brings all means.
-        if not bool(torch.isfinite(torch.cat(list(means.values()))).all()):
-            raise _not_finite(raw, track)
-        if not self.origin:
-            self.origin = means
+        clip = sampled(
+            audio_id, index, track=track, fold=fold, frames=frames, n_clips=n_clips, of=self.layout
+        )
+        self.update_all([clip])
 
-        centred = {name: values - means[name] for name, values in raw.items()}
-        self._add_scatter(centred, fold)
-        self._add_scrambled(centred, phases_of(audio_id, index, len(next(iter(raw.values())))))
+    def update_all(self, clips: Sequence[SampledClip]) -> None:
+        """Counts some clips at once, by one product a view and fold instead of one for each clip.
+
+        Raises:
+            UserError: a frame is not finite; names the track.
+        """
+        if not clips:
+            return
+        keys = {clip.key for clip in clips}
+        assert len(keys) == len(clips), "a clip is there twice"
+        assert keys.isdisjoint(self.clips), "a clip counts once"
+
+        clips = sorted(clips, key=lambda clip: clip.fold)  # stable: in order within a fold
+        device = self.directions[next(iter(self.layout.dims))].device
+        lengths = [clip.n_frames for clip in clips]
+        raw = {
+            name: torch.cat([clip.frames[name] for clip in clips]).to(device, torch.float64)
+            for name in self.layout.dims
+        }
+        means = {name: _means(values, lengths) for name, values in raw.items()}
+        # A mean is finite only where all its frames are, and one look sees all means.
+        if not bool(torch.isfinite(torch.cat(list(means.values()), dim=1)).all()):
+            raise _not_finite(clips)
+        if not self.origin:
+            self.origin = {name: of_clips[0].clone() for name, of_clips in means.items()}
+
+        centred = {name: raw[name] - _spread(means[name], lengths) for name in raw}
+        rows_of_fold = _rows_of_folds(clips)
+        self._add_scatter(centred, rows_of_fold)
+        self._add_scrambled(centred, clips)
         self._add_squares(raw)
         for name, values in raw.items():
-            lengths = values.norm(dim=1, keepdim=True)
+            sizes = values.norm(dim=1, keepdim=True)
             # A frame without length has no direction; it counts as one at right angles to all.
-            self.directions[name] += (values / lengths.masked_fill(lengths == 0, math.inf)).sum(0)
+            self.directions[name] += (values / sizes.masked_fill(sizes == 0, math.inf)).sum(0)
 
-        turns = {name: turning(values) for name, values in raw.items()}
-        self.clips[audio_id, index] = ClipSums(
-            audio_id,
-            index,
-            track,
-            fold,
-            len(next(iter(raw.values()))),
-            {name: mean.cpu().numpy() for name, mean in means.items()},
-            {name: float(total) for name, (total, _) in turns.items()},
-            {name: int(count) for name, (_, count) in turns.items()},
-        )
+        of_clips = {name: values.cpu().numpy() for name, values in means.items()}
+        for number, clip in enumerate(clips):
+            self.clips[clip.key] = ClipSums(
+                clip.audio_id,
+                clip.index,
+                clip.track,
+                clip.fold,
+                clip.n_frames,
+                {name: values[number] for name, values in of_clips.items()},
+                clip.angles,
+                clip.n_angles,
+                clip.n_clips,
+            )
 
-    def _add_scatter(self, centred: Mapping[str, Tensor], fold: int) -> None:
-        for name, values in centred.items():
-            add_gram(self.scatter[name, name][fold], values)
-        for x, y in self.layout.pairs:
-            self.scatter[x, y][fold].addmm_(centred[x].T, centred[y])
+    def _add_scatter(
+        self, centred: Mapping[str, Tensor], rows_of_fold: Mapping[int, slice]
+    ) -> None:
+        for fold, rows in rows_of_fold.items():
+            for name, values in centred.items():
+                add_gram(self.scatter[name, name][fold], values[rows])
+            for x, y in self.layout.pairs:
+                self.scatter[x, y][fold].addmm_(centred[x][rows].T, centred[y][rows])
+        for x, y in self.layout.plain_pairs:
+            self.scatter[x, y][0].addmm_(centred[x].T, centred[y])
 
-    def _add_scrambled(self, centred: Mapping[str, Tensor], phases: Tensor) -> None:
-        inputs = dict.fromkeys(x for x, _ in self.layout.pairs)
-        scrambled = {name: scramble(centred[name], phases) for name in inputs}
-        for x, y in self.layout.pairs:
-            self.scrambled[x, y].addmm_(scrambled[x].T, centred[y])
+    def _add_scrambled(self, centred: Mapping[str, Tensor], clips: Sequence[SampledClip]) -> None:
+        phases = [phases_of(clip.audio_id, clip.index, clip.n_frames) for clip in clips]
+        lengths = [clip.n_frames for clip in clips]
+        for x in dict.fromkeys(x for x, _ in self.layout.pairs):
+            pieces = torch.split(centred[x], lengths)
+            turned = [scramble(one, phase) for one, phase in zip(pieces, phases, strict=True)]
+            scrambled = torch.cat(turned)
+            for _, y in (pair for pair in self.layout.pairs if pair[0] == x):
+                self.scrambled[x, y].addmm_(scrambled.T, centred[y])
 
     def _add_squares(self, raw: Mapping[str, Tensor]) -> None:
         shifted = {name: values - self.origin[name] for name, values in raw.items()}
@@ -247,9 +298,9 @@ class Moments:
 
     def within(self, pair: Pair, folds: Collection[int] | None = None) -> Tensor:
         """(Dx, Dy) scatter of a pair about the means of its clips, in some folds or in all."""
-        chosen = range(self.layout.n_folds) if folds is None else sorted(folds)
         x, y = pair
-        total = self.scatter[pair][list(chosen)].sum(dim=0).cpu()
+        of_folds = self.scatter[pair]
+        total = (of_folds if folds is None else of_folds[sorted(folds)]).sum(dim=0).cpu()
         return symmetric(total) if x == y else total
 
     def about(
@@ -281,13 +332,16 @@ class Moments:
         arrays: dict[str, NDArray[np.generic]] = {
             "views": np.array(names),
             "dims": np.array(list(self.layout.dims.values())),
-            "pairs": np.array(self.layout.pairs).reshape(-1, 2),
+            "pairs": np.array(self.layout.pairs, dtype=np.str_).reshape(-1, 2),
+            "plain_pairs": np.array(self.layout.plain_pairs, dtype=np.str_).reshape(-1, 2),
             "n_folds": np.array(self.layout.n_folds),
+            "step": np.array(self.layout.step),
             "audio_id": np.array([clip.audio_id for clip in clips], dtype=np.str_),
             "track": np.array([clip.track for clip in clips], dtype=np.str_),
             "index": np.array([clip.index for clip in clips], dtype=np.int64),
             "fold": np.array([clip.fold for clip in clips], dtype=np.int64),
             "n_frames": np.array([clip.n_frames for clip in clips], dtype=np.int64),
+            "n_clips": np.array([clip.n_clips for clip in clips], dtype=np.int64),
         }
         for name in names:
             arrays[f"means/{name}"] = stack_means(clips, name, self.layout.dims[name]).numpy()
@@ -311,8 +365,11 @@ class Moments:
         """
         names = [str(name) for name in arrays["views"]]
         dims = dict(zip(names, map(int, arrays["dims"]), strict=True))
-        pairs = tuple((str(x), str(y)) for x, y in arrays["pairs"])
-        moments = cls.empty(Layout(dims, pairs, int(arrays["n_folds"])), device)
+        pairs, plain_pairs = (
+            tuple((str(x), str(y)) for x, y in arrays[name]) for name in ("pairs", "plain_pairs")
+        )
+        n_folds, step = int(arrays["n_folds"]), int(arrays["step"])
+        moments = cls.empty(Layout(dims, pairs, n_folds, plain_pairs, step), device)
 
         for number, tensor in enumerate(moments._sums()):
             stored = torch.from_numpy(np.asarray(arrays[f"sums/{number}"]))
@@ -341,11 +398,75 @@ def merged(parts: Iterable[Moments]) -> Moments:
     return total
 
 
-def _not_finite(frames: Mapping[str, Tensor], track: str) -> UserError:
-    name = next(name for name, values in frames.items() if not bool(values.isfinite().all()))
+def sampled(
+    audio_id: str,
+    index: int,
+    *,
+    track: str,
+    fold: int,
+    frames: Mapping[str, Tensor],
+    of: Layout,
+    n_clips: int = 1,
+) -> SampledClip:
+    """What is kept of a clip until it is counted: every `step`-th frame, and how much all turn.
+
+    Args:
+        audio_id: of its track.
+        index: its place in the track.
+        track: what it is a piece of.
+        fold: of that track.
+        frames: of every view, (T, D), any floating type.
+        of: what is accumulated.
+        n_clips: how many clips the track gives.
+    """
+    first = min(of.step, len(frames[next(iter(of.dims))])) // 2  # a short clip has one
+    turns = [turning(frames[name]) for name in of.dims]
+    angles = torch.stack([total for total, _ in turns]).tolist()  # one wait for a GPU, not many
+    n_angles = torch.stack([count for _, count in turns]).tolist()
+    return SampledClip(
+        audio_id,
+        index,
+        track,
+        fold,
+        # Copies, since a view would keep all frames of its batch in memory.
+        {name: frames[name][first :: of.step].clone() for name in of.dims},
+        dict(zip(of.dims, angles, strict=True)),
+        dict(zip(of.dims, n_angles, strict=True)),
+        n_clips,
+    )
+
+
+def _means(values: Tensor, lengths: Sequence[int]) -> Tensor:
+    """(N, D) means of consecutive rows, so many of each clip."""
+    return torch.stack([rows.mean(dim=0) for rows in torch.split(values, list(lengths))])
+
+
+def _spread(means: Tensor, lengths: Sequence[int]) -> Tensor:
+    """(N, D) means -> a row for each frame."""
+    return means.repeat_interleave(torch.tensor(lengths, device=means.device), dim=0)
+
+
+def _rows_of_folds(clips: Sequence[SampledClip]) -> dict[int, slice]:
+    """Where the frames of each fold lie, of clips in the order of folds."""
+    rows: dict[int, slice] = {}
+    start = 0
+    for clip in clips:
+        stop = start + clip.n_frames
+        rows[clip.fold] = slice(rows[clip.fold].start if clip.fold in rows else start, stop)
+        start = stop
+    return rows
+
+
+def _not_finite(clips: Sequence[SampledClip]) -> UserError:
+    clip = next(
+        clip
+        for clip in clips
+        if not all(bool(values.isfinite().all()) for values in clip.frames.values())
+    )
+    names = [name for name, values in clip.frames.items() if not bool(values.isfinite().all())]
     return UserError(
-        f"the frames of {name} are not finite for track {track}: listen to its file; if the audio "
-        "is sound, the weights are not. To go on without it: data.exclude=[...]"
+        f"the frames of {', '.join(names)} are not finite for track {clip.track}: listen to its "
+        "file; if the audio is sound, the weights are not. To go on without it: data.exclude=[...]"
     )
 
 
@@ -360,6 +481,7 @@ def _clips_of(arrays: Mapping[str, NDArray[np.generic]], names: Sequence[str]) -
             {name: np.asarray(arrays[f"means/{name}"][row], dtype=np.float64) for name in names},
             {name: float(arrays[f"angles/{name}"][row]) for name in names},
             {name: int(arrays[f"n_angles/{name}"][row]) for name in names},
+            int(arrays["n_clips"][row]),
         )
         for row in range(len(arrays["audio_id"]))
     ]

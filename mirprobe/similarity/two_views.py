@@ -58,19 +58,32 @@ def about_means(moments: Moments, pair: Pair, folds: Collection[int] | None = No
 def within_tracks(moments: Moments, pair: Pair) -> TwoViews:
     """Two views about the mean of each track: what is constant in a track is taken out."""
     x, y = pair
-    tracks = _by_track(moments.sorted_clips())
-    xx, xy, yy = (moments.within(one).clone() for one in ((x, x), pair, (y, y)))
-    for clips in tracks:
-        counts = _frames_of(clips)[:, None]
-        of_x, of_y = stack_means(clips, x), stack_means(clips, y)
-        of_x = of_x - (counts * of_x).sum(dim=0) / counts.sum()
-        of_y = of_y - (counts * of_y).sum(dim=0) / counts.sum()
-        xx += (counts * of_x).T @ of_x
-        xy += (counts * of_x).T @ of_y
-        yy += (counts * of_y).T @ of_y
+    clips = moments.sorted_clips()
+    counts = _frames_of(clips)[:, None]
+    number_of = {name: number for number, name in enumerate({clip.track: 0 for clip in clips})}
+    track = torch.tensor([number_of[clip.track] for clip in clips])
 
-    n = moments.n_frames - len(tracks) + 1
+    apart = {name: _from_track(stack_means(clips, name), counts, track) for name in pair}
+    xx, xy, yy = (
+        moments.within((a, b)) + (counts * apart[a]).T @ apart[b]
+        for a, b in ((x, x), (x, y), (y, y))
+    )
+    n = moments.n_frames - len(number_of) + 1
     return TwoViews(n, mean_of(moments, x), mean_of(moments, y), xx, xy, yy)
+
+
+def _from_track(means: Tensor, counts: Tensor, track: Tensor) -> Tensor:
+    """(N, D) means of clips, from the mean of their track.
+
+    Args:
+        means: (N, D).
+        counts: (N, 1) frames of each clip.
+        track: (N,) number of its track.
+    """
+    n_tracks = int(track.max()) + 1
+    sums = means.new_zeros(n_tracks, means.shape[1]).index_add_(0, track, counts * means)
+    frames = means.new_zeros(n_tracks, 1).index_add_(0, track, counts)
+    return means - (sums / frames)[track]
 
 
 def unrelated(moments: Moments, pair: Pair) -> TwoViews:

@@ -43,11 +43,14 @@ def log_mel(audio: Tensor, backbone: Backbone, pooling: Pooling = "mean") -> Ten
     """
     hop = round(backbone.hop * backbone.sample_rate)
     n_fine = fine_frames(hop, backbone.sample_rate)
+    window = window_samples(backbone.sample_rate)
     spectrogram = transforms.MelSpectrogram(
         backbone.sample_rate,
-        n_fft=window_samples(backbone.sample_rate),
+        n_fft=window,
         hop_length=hop // n_fine,
         n_mels=N_MELS,
+        # What is no longer than half a window cannot be reflected by as much.
+        pad_mode="reflect" if audio.shape[1] > window // 2 else "constant",
     ).to(audio.device)
     power = spectrogram(audio)[..., : audio.shape[1] // (hop // n_fine)]
 

@@ -20,6 +20,7 @@ from mirprobe.backbones.backbone import Backbone
 from mirprobe.cell import SETTINGS, Cell, write_cell
 from mirprobe.devices import is_under_srun, n_devices
 from mirprobe.extraction.extract import (
+    collector_of,
     extract,
     finish,
     join_shards,
@@ -217,10 +218,11 @@ def _extract(job: Job, backbone: Backbone, devices: int, stamps: Stamps) -> Feat
         store = extract(job, backbone)
     else:
         job.identify()
-        if store.missing(job.tracks()):
+        collector = collector_of(job, store, backbone)
+        if store.missing(job.tracks()) or (collector is not None and collector.missing()):
             run_on_all_devices([cell.folder / SETTINGS for cell in job.cells], devices)
             job.digests.load()
-        finish(job, store)
+        finish(job, store, collector)
     join_shards(job, store)
     return store
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -475,16 +476,13 @@ def test_another_number_of_ranks_than_was_asked_for_is_refused() -> None:
     extract_module._check_world(runner, {"accelerator": "cpu", "devices": 1})
 
 
-def test_a_rank_deals_out_what_the_first_one_has_found(
-    extraction: Extraction, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rank_deals_out_what_the_first_one_has_found() -> None:
     """One that comes late finds shards of the others, and would deal out another list."""
-    store = extraction.run()
-    found_first: dict[str, object] = {}
+    found_first = extract_module.Work({}, frozenset(), {})
     strategy = SimpleNamespace(setup_environment=lambda: None, broadcast=lambda _: found_first)
     late = SimpleNamespace(is_global_zero=False, world_size=2, strategy=strategy)
-    monkeypatch.setattr(store, "inventory", lambda: pytest.fail("it looked for itself"))
-    assert extract_module._agree_on(store, late) is found_first
+    looked = partial(pytest.fail, "it looked for itself")
+    assert extract_module._agree_on(late, looked) is found_first
 
 
 @pytest.mark.parametrize("device", DEVICES)
