@@ -29,6 +29,7 @@ from mirprobe.reporting.tracking import (
 )
 from mirprobe.results import Row, write_rows
 from mirprobe.settings import compose_cell
+from mirprobe.similarity.rows import SimilarityRow
 
 VAL, TEST = (0.5, 0.9, 0.7), (0.4, 0.625, 0.75)
 START, END = (0.5, 0.5), (0.3, 0.7)
@@ -307,7 +308,8 @@ def test_track_writes_what_has_rows_and_no_run(
 ) -> None:
     pushed: list[tuple[Cell, Result]] = []
 
-    def pretend(pitch: Cell, result: Result, mode: str) -> str:
+    def pretend(pitch: Cell, result: Result, mode: str, similar: Sequence[SimilarityRow]) -> str:
+        assert not similar, "no frames were counted"
         pushed.append((pitch, result))
         (result.folder / "wandb.json").write_text("{}")
         return mode
