@@ -1353,7 +1353,35 @@ IDENTITY = (
     ),
 )
 
+PYTHON = (
+    Mutation(
+        "int16 in memory has another full scale than in a file",
+        "datamodules/audio/decode.py",
+        "np.float32(-float(np.iinfo(samples.dtype).min))",
+        "np.float32(np.iinfo(samples.dtype).max)",
+        "other features of the same audio",
+        (f"{ROOM}/test_api.py",),
+    ),
+    Mutation(
+        "features of Python come in the order of the store",
+        "mirprobe/api.py",
+        "for name, path in zip(names, paths, strict=True) if path in tracks",
+        "for name, path in sorted(zip(names, paths, strict=True)) if path in tracks",
+        "labels of other files",
+        (f"{ROOM}/test_api.py",),
+    ),
+    Mutation(
+        "a curve draws the layers of val",
+        "mirprobe/reporting/curve.py",
+        "return head_rows(self._scores(), split, single=True, probe=probe)",
+        'return head_rows(self._scores(), "val", single=True, probe=probe)',
+        "scores that epochs were chosen by pass for those of test",
+        (f"{ROOM}/reporting/test_curve.py",),
+    ),
+)
+
 MUTATIONS = (
+    *PYTHON,
     *EXTRACTION,
     *STORE,
     *BANK,
