@@ -235,6 +235,19 @@ def features(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> None:
+    """Writes stored features of every task as .npy (or parquet), a file for each layer, with a
+    table of ids, splits, labels and times.
+    """
+    cells, absent = _cells_with_data(options)
+    asked = [cell for cell in cells if not cell.is_baseline] or cells
+
+    from mirprobe.export import export as export_features
+
+    export_features(asked, layers=options.layer, form=options.form, say=_print_line)
+    _print_absent(absent)
+
+
 def _print_line(line: str) -> None:
     print(printable(line), flush=True)
 

@@ -243,6 +243,20 @@ class StoredClips:
         rows = slice(place["row"], place["row"] + place["n_rows"])
         return np.stack([layer[rows] for layer in self._shards[place["shard"]].layers()])
 
+    def read_layer(self, layer: int) -> NDArray[np.float16]:
+        """All rows of one layer, clip after clip: (sum of `n_rows`, D) float16."""
+        ends = np.cumsum(self.n_rows)
+        values = np.empty((int(self.n_rows.sum()), self.shape[1]), dtype=np.float16)
+        for number, shard in enumerate(self._shards):
+            here = np.flatnonzero(self._clips["shard"] == number)
+            if not len(here):
+                continue
+            stored = shard.layers()[layer]
+            for end, place in zip(ends[here], self._clips[here], strict=True):
+                first, n_rows = place["row"], place["n_rows"]
+                values[end - n_rows : end] = stored[first : first + n_rows]
+        return values
+
     def read_all(self, layers: Sequence[int] | None = None) -> NDArray[np.float16]:
         """All layers of all clips, of clips with several rows their mean: (L+1, N, D) float16.
 

@@ -1371,6 +1371,14 @@ PYTHON = (
         (f"{ROOM}/test_api.py",),
     ),
     Mutation(
+        "exported parts of a clip all start where it starts",
+        "mirprobe/export.py",
+        "0.0 if rate is None else row / rate",
+        "0.0",
+        "times that are no row's",
+        (f"{ROOM}/test_export.py",),
+    ),
+    Mutation(
         "a curve draws the layers of val",
         "mirprobe/reporting/curve.py",
         "return head_rows(self._scores(), split, single=True, probe=probe)",
