@@ -1355,6 +1355,24 @@ IDENTITY = (
 
 PYTHON = (
     Mutation(
+        "the fold before the test fold is val",
+        "datamodules/datasets/own_splits.py",
+        "names[(names.index(fold) + 1) % len(names)]",
+        "names[names.index(fold) - 1]",
+        "other cells than the documentation says, in silence",
+        (f"{DATA}/datasets/test_manifest.py",),
+    ),
+    Mutation(
+        "folds tear groups",
+        "datamodules/datasets/own_splits.py",
+        """units = [entry.unit for entry in entries]
+        drawn = fold_groups(units,""",
+        """units = [entry.track_id for entry in entries]
+        drawn = fold_groups(units,""",
+        "an artist is in train and in test",
+        (f"{DATA}/datasets/test_manifest.py",),
+    ),
+    Mutation(
         "int16 in memory has another full scale than in a file",
         "datamodules/audio/decode.py",
         "np.float32(-float(np.iinfo(samples.dtype).min))",
