@@ -52,6 +52,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "export": verbs.export,
     "push": verbs.push,
     "why": verbs.why,
+    "task": verbs.task,
     "list": verbs.list_names,
 }
 
@@ -147,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         verb.set_defaults(function=function)
         _add_own_arguments(name, verb)
-        if name != "list":
+        if name not in ("list", "task"):
             _add_settings(verb)
     return parser
 
@@ -161,6 +162,10 @@ def _add_own_arguments(name: str, verb: argparse.ArgumentParser) -> None:
     if name == "status":
         verb.add_argument("--json", action="store_true", help="one JSON list of the cells")
 
+    if name == "task":
+        verb.add_argument("action", choices=("new",), help="make one of a table")
+        verb.add_argument("table", type=Path, metavar="TABLE", help="CSV or JSONL")
+        verb.add_argument("--name", help="of the task; by default that of the table")
     if name == "export":
         verb.add_argument("--layer", type=int, action="append", metavar="K", help=LAYER_HELP)
         verb.add_argument("--form", choices=FORMS, default=FORMS[0], help=FORM_HELP)

@@ -293,6 +293,16 @@ def why(options: argparse.Namespace) -> None:
         print(printable(line))
 
 
+def task(options: argparse.Namespace) -> None:
+    """Looks at a table of your own files and labels (`task new my.csv`), says what it found, and
+    writes the settings of a task.
+    """
+    from mirprobe.own_task import new_task
+
+    _check_folder()
+    new_task(options.table, options.name, _print_line)
+
+
 def list_names(_options: argparse.Namespace) -> None:
     """Names every model, task, protocol, launcher and logger."""
     print(names())

@@ -1355,6 +1355,14 @@ IDENTITY = (
 
 PYTHON = (
     Mutation(
+        "task=all holds own tasks",
+        "mirprobe/settings.py",
+        '_files("task", conf_dir()))',
+        '_files("task", conf_dir(), own_dir()))',
+        "the study of the paper is another one where somebody has tasks of their own",
+        (f"{ROOM}/test_own_task.py",),
+    ),
+    Mutation(
         "the fold before the test fold is val",
         "datamodules/datasets/own_splits.py",
         "names[(names.index(fold) + 1) % len(names)]",
