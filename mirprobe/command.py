@@ -35,6 +35,9 @@ FCPE and the baseline
 WHAT = "folder of a cell or a result, its rows.jsonl[:LINE], or the first digits of a hash"
 DRY_RUN_HELP = "compute and submit nothing: print the plan, or with launcher=slurm the scripts"
 DELETE_HELP = "delete the store of this name, or of these first digits of its hash; asks first"
+LAYER_HELP = "this layer alone, 0 is the input of the first block; may be given several times"
+FORMS = ("npy", "parquet")
+FORM_HELP = "of the files; parquet needs pandas and pyarrow"
 VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "sweep": verbs.sweep,
     "extract": verbs.extract,
@@ -47,8 +50,10 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "check": verbs.check,
     "fetch": verbs.fetch,
     "features": verbs.features,
+    "export": verbs.export,
     "push": verbs.push,
     "why": verbs.why,
+    "task": verbs.task,
     "list": verbs.list_names,
 }
 
@@ -144,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         verb.set_defaults(function=function)
         _add_own_arguments(name, verb)
-        if name != "list":
+        if name not in ("list", "task"):
             _add_settings(verb)
     return parser
 
@@ -157,6 +162,14 @@ def _add_own_arguments(name: str, verb: argparse.ArgumentParser) -> None:
         verb.add_argument("--dry-run", action="store_true", help=DRY_RUN_HELP)
     if name == "status":
         verb.add_argument("--json", action="store_true", help="one JSON list of the cells")
+
+    if name == "task":
+        verb.add_argument("action", choices=("new",), help="make one of a table")
+        verb.add_argument("table", type=Path, metavar="TABLE", help="CSV or JSONL")
+        verb.add_argument("--name", help="of the task; by default that of the table")
+    if name == "export":
+        verb.add_argument("--layer", type=int, action="append", metavar="K", help=LAYER_HELP)
+        verb.add_argument("--form", choices=FORMS, default=FORMS[0], help=FORM_HELP)
 
     if name == "features":
         verb.add_argument("--delete", metavar="STORE", help=DELETE_HELP)

@@ -200,12 +200,54 @@ def read_rows(folder: Path, config_hash: str, metrics: Sequence[str]) -> list[Ro
         rows = [_parse(line, number) for number, line in enumerate(lines, start=1)]
         _check_whole(rows, config_hash, metrics)
     except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path} is not a list of result rows ({reason}): delete it and run the same command "
-            "again"
-        ) from error
+        raise _not_rows(path, error) from error
     return rows
+
+
+def read_rows_below(folder: Path) -> list[Row]:
+    """The rows of all cells below a folder, current or not, cell after cell.
+
+    Raises:
+        UserError: there is no such folder, or a file of rows is broken or incomplete.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no results: {folder} is not a folder. Give that of paths.runs")
+    rows: list[Row] = []
+    for path in sorted(folder.rglob(FILE)):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            found = [_parse(line, number) for number, line in enumerate(lines, start=1)]
+            first = found[0].config_hash if found else ""
+            _check_whole(found, first, list(dict.fromkeys(row.metric for row in found)))
+        except (OSError, ValueError, RecursionError) as error:
+            raise _not_rows(path, error) from error
+        rows += found
+    return rows
+
+
+def rows_table(rows: Sequence[Row]) -> Any:
+    """Rows as a pandas DataFrame, with a column for each field.
+
+    Raises:
+        UserError: pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise UserError(
+            "a table of rows needs pandas, which is not installed: pip install pandas, or take the "
+            "list (table=False)"
+        ) from error
+    return pd.DataFrame(
+        [asdict(row) for row in rows], columns=[field.name for field in fields(Row)]
+    )
+
+
+def _not_rows(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())
+    return UserError(
+        f"{path} is not a list of result rows ({reason}): delete it and run the same command again"
+    )
 
 
 def _parse(line: str, number: int) -> Row:

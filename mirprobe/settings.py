@@ -6,7 +6,9 @@ model, one task, one protocol, one seed. A comma list in an override stands for 
 """
 
 import itertools
+import json
 import math
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -33,14 +35,33 @@ def conf_dir() -> Path:
     return next(path for path in places if path.is_dir())
 
 
+def own_dir() -> Path:
+    """The folder of somebody's own settings, with the same groups; it need not exist."""
+    return Path(os.environ.get("MIRPROBE_CONF") or "own_conf").absolute()
+
+
 def known(group: str) -> list[str]:
-    """Names in a config group, such as all models."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    """Names in a config group, such as all models; own ones among them."""
+    return sorted({path.stem for path in _files(group, conf_dir(), own_dir())})
+
+
+def _files(group: str, *folders: Path) -> list[Path]:
+    return [path for folder in folders for path in (folder / group).glob("*.yaml")]
+
+
+def _compose(overrides: Sequence[str]) -> Any:
+    """Hydra's answer to overrides; own files are looked for behind ours."""
+    own = own_dir()
+    place = json.dumps(f"file://{own}", ensure_ascii=False)
+    places = [f"hydra.searchpath=[{place}]"] if own.is_dir() else []
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("config", overrides=[*places, *overrides])
 
 
 def all_tasks() -> list[str]:
-    """The tasks of `task=all`: every task file but `manifest`, which is the user's own data."""
-    return [name for name in known("task") if name != "manifest"]
+    """The tasks of `task=all`: every task file of ours but `manifest`, which is the user's data."""
+    names = sorted(path.stem for path in _files("task", conf_dir()))
+    return [name for name in names if name != "manifest"]
 
 
 def compose_cell(overrides: Sequence[str]) -> Cell:
@@ -53,9 +74,7 @@ def compose_cell(overrides: Sequence[str]) -> Cell:
     for override in overrides:
         _check_name(override)
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            composed = compose("config", overrides=list(overrides))
-        settings: Any = OmegaConf.to_container(composed, resolve=True)
+        settings: Any = OmegaConf.to_container(_compose(overrides), resolve=True)
         # Here and not later: a cell is known by what it leaves out, not by the name of a list.
         settings["data"]["exclude"] = read_exclude(settings["data"]["exclude"])
         return to_cell(settings)
@@ -66,7 +85,7 @@ def compose_cell(overrides: Sequence[str]) -> Cell:
 
 def _check_files() -> None:
     """Reads every file of settings by itself, and raises what is wrong with the first."""
-    for path in sorted(conf_dir().rglob("*.yaml")):
+    for path in [*sorted(conf_dir().rglob("*.yaml")), *sorted(own_dir().rglob("*.yaml"))]:
         try:
             read_yaml(path)
         except UNREADABLE as error:
@@ -210,8 +229,7 @@ def _explain(error: Exception, overrides: Sequence[str] = ()) -> str:
 def _known_keys(overrides: Sequence[str]) -> list[str]:
     """All keys that there are with the models, tasks and protocols that were asked for."""
     groups = [override for override in overrides if override.partition("=")[0] in GROUPS]
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        container = OmegaConf.to_container(compose("config", overrides=groups), resolve=False)
+    container = OmegaConf.to_container(_compose(groups), resolve=False)
     return _flatten(container) if isinstance(container, Mapping) else []
 
 

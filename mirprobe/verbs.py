@@ -263,6 +263,19 @@ def features(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> None:
+    """Writes stored features of every task as .npy (or parquet), a file for each layer, with a
+    table of ids, splits, labels and times.
+    """
+    cells, absent = _cells_with_data(options)
+    asked = [cell for cell in cells if not cell.is_baseline] or cells
+
+    from mirprobe.export import export as export_features
+
+    export_features(asked, layers=options.layer, form=options.form, say=_print_line)
+    _print_absent(absent)
+
+
 def _print_line(line: str) -> None:
     print(printable(line), flush=True)
 
@@ -306,6 +319,16 @@ def why(options: argparse.Namespace) -> None:
     _check_folder()
     for line in lines_of(options.what, Path(compose_cell(options.settings).paths.runs)):
         print(printable(line))
+
+
+def task(options: argparse.Namespace) -> None:
+    """Looks at a table of your own files and labels (`task new my.csv`), says what it found, and
+    writes the settings of a task.
+    """
+    from mirprobe.own_task import new_task
+
+    _check_folder()
+    new_task(options.table, options.name, _print_line)
 
 
 def list_names(_options: argparse.Namespace) -> None:

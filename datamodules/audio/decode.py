@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -27,6 +28,7 @@ RESAMPLER = "soxr-HQ"
 _PIECE_SAMPLES = 2**22  # decoded at a time: memory follows what is there, not what a header says
 _MOST_FRAMES_PER_BYTE = 8192  # silence as FLAC comes near 5500, nothing comes nearer
 _RATES = (1000, 1_000_000)  # Hz; resampling what claims 1 Hz would fill any memory
+_MOST_CHANNELS = 64  # of samples in memory: more are a batch, or a spectrogram
 _LOUDEST = 1000.0  # 60 dB above full scale; squares of what damaged floats hold are infinite
 
 # Encoders put up to three frames of silence around the music, 0.11 s, and count them or do not.
@@ -78,19 +80,25 @@ def load_audio(
             announces or before `end_s`, or holds samples that are no audio.
     """
     with _opened(path) as file:
-        mono = _decode(path, file, start_s, end_s)
-        if len(mono) == 0:
-            raise AudioError("holds no samples")
+        return _finish(_decode(path, file, start_s, end_s), file.samplerate, sample_rate)
 
-        loudest = float(np.abs(mono).max())
-        if not np.isfinite(loudest):
-            raise AudioError("holds NaN or infinite samples")
-        if loudest > _LOUDEST:
-            raise AudioError(f"holds samples up to {loudest:.1e}, expected -1 to 1")
 
-        if file.samplerate != sample_rate:
-            mono = soxr.resample(mono, file.samplerate, sample_rate, quality="HQ")
-        return np.ascontiguousarray(mono, dtype=np.float32)
+def convert_audio(samples: NDArray[Any], rate: int, sample_rate: int) -> NDArray[np.float32]:
+    """Samples in memory as `load_audio` gives those of a file: mono float32 (S,) at `sample_rate`.
+
+    Args:
+        samples: (S,), (S, channels) or (channels, S), the shorter side being the channels; floats
+            in [-1, 1], or whole numbers as files hold them: int16, int32 or uint8.
+        rate: theirs, in Hz.
+        sample_rate: that is wanted, in Hz.
+
+    Raises:
+        AudioError: they are no audio, or it is not clear which.
+    """
+    low, high = _RATES
+    if not low <= rate <= high:
+        raise AudioError(f"is said to have {rate} Hz, which is no rate of audio")
+    return _finish(_mix(_scale(_samples_first(samples))), rate, sample_rate)
 
 
 def duration_s(path: Path) -> float:
@@ -163,6 +171,58 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 # -- samples ---------------------------------------------------------------------------------------
 
 
+def _finish(mono: NDArray[np.float32], rate: int, sample_rate: int) -> NDArray[np.float32]:
+    """Mono samples at the rate that is wanted, when they were looked at."""
+    if len(mono) == 0:
+        raise AudioError("holds no samples")
+
+    loudest = float(np.abs(mono).max())
+    if not np.isfinite(loudest):
+        raise AudioError("holds NaN or infinite samples")
+    if loudest > _LOUDEST:
+        raise AudioError(f"holds samples up to {loudest:.1e}, expected -1 to 1")
+
+    if rate != sample_rate:
+        mono = soxr.resample(mono, rate, sample_rate, quality="HQ")
+    return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def _samples_first(samples: NDArray[Any]) -> NDArray[Any]:
+    """(S, channels) of either order, or of one channel without a side of its own."""
+    if samples.ndim == 1:
+        return samples[:, None]
+    shape = samples.shape
+    if samples.ndim != 2 or shape[0] == shape[1] or min(shape) > _MOST_CHANNELS:
+        raise AudioError(
+            f"has the shape {shape}, expected (samples,), (samples, channels) or (channels, "
+            "samples)"
+        )
+    # In memory too: numpy adds up many channels in another order where they lie apart.
+    return np.ascontiguousarray(samples if shape[0] > shape[1] else samples.T)
+
+
+def _scale(samples: NDArray[Any]) -> NDArray[np.float32]:
+    """Floats in [-1, 1] of what files hold, as libsndfile makes them."""
+    if samples.dtype in (np.int16, np.int32):
+        return samples.astype(np.float32) / np.float32(-float(np.iinfo(samples.dtype).min))
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - 128) / np.float32(128)
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise AudioError(
+            f"holds {samples.dtype}, of which the loudest is not known: give floats in [-1, 1], "
+            "int16, int32 or uint8"
+        )
+    with np.errstate(over="ignore"):  # said by who looks at the samples
+        return samples.astype(np.float32)
+
+
+def _mix(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of the channels: (S, channels) -> (S,)."""
+    with np.errstate(over="ignore", invalid="ignore"):  # said by who looks at the samples
+        mono: NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32)
+    return mono
+
+
 def _decode(
     path: Path, file: soundfile.SoundFile, start_s: float, end_s: float | None
 ) -> NDArray[np.float32]:
@@ -213,8 +273,7 @@ def _read(file: soundfile.SoundFile, n_frames: int) -> NDArray[np.float32]:
         piece = file.read(min(most, n_frames), dtype="float32", always_2d=True)
         if len(piece) == 0:
             break
-        with np.errstate(over="ignore", invalid="ignore"):  # said by who looks at the samples
-            pieces.append(piece.mean(axis=1, dtype=np.float32))
+        pieces.append(_mix(piece))
         n_frames -= len(piece)
     return np.concatenate(pieces)
 

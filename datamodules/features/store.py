@@ -244,10 +244,29 @@ class StoredClips:
         rows = slice(place["row"], place["row"] + place["n_rows"])
         return np.stack([layer[rows] for layer in self._shards[place["shard"]].layers()])
 
-    def read_all(self) -> NDArray[np.float16]:
-        """All layers of all clips, of clips with several rows their mean: (L+1, N, D) float16."""
+    def read_layer(self, layer: int) -> NDArray[np.float16]:
+        """All rows of one layer, clip after clip: (sum of `n_rows`, D) float16."""
+        ends = np.cumsum(self.n_rows)
+        values = np.empty((int(self.n_rows.sum()), self.shape[1]), dtype=np.float16)
+        for number, shard in enumerate(self._shards):
+            here = np.flatnonzero(self._clips["shard"] == number)
+            if not len(here):
+                continue
+            stored = shard.layers()[layer]
+            for end, place in zip(ends[here], self._clips[here], strict=True):
+                first, n_rows = place["row"], place["n_rows"]
+                values[end - n_rows : end] = stored[first : first + n_rows]
+        return values
+
+    def read_all(self, layers: Sequence[int] | None = None) -> NDArray[np.float16]:
+        """All layers of all clips, of clips with several rows their mean: (L+1, N, D) float16.
+
+        Args:
+            layers: that are wanted, in this order; None for all of them.
+        """
         n_layers, dim = self.shape
-        values = np.empty((n_layers, len(self), dim), dtype=np.float16)
+        wanted = range(n_layers) if layers is None else layers
+        values = np.empty((len(wanted), len(self), dim), dtype=np.float16)
         by_shard = np.argsort(self._clips["shard"], kind="stable")
         n_of_shard = np.bincount(self._clips["shard"], minlength=len(self._shards))
         places = np.split(by_shard, np.cumsum(n_of_shard)[:-1])
@@ -257,11 +276,12 @@ class StoredClips:
                 continue
             clips = self._clips[here]
             is_single = bool(np.all(clips["n_rows"] == 1))
-            for layer, of_layer in enumerate(shard.layers()):
+            stored = shard.layers()
+            for place, layer in enumerate(wanted):
                 if is_single:
-                    _copy(of_layer, clips["row"], values[layer], here)
+                    _copy(stored[layer], clips["row"], values[place], here)
                 else:
-                    values[layer, here] = _means(of_layer, clips)
+                    values[place, here] = _means(stored[layer], clips)
         return values
 
 

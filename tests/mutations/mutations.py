@@ -1353,7 +1353,69 @@ IDENTITY = (
     ),
 )
 
+PYTHON = (
+    Mutation(
+        "task=all holds own tasks",
+        "mirprobe/settings.py",
+        '_files("task", conf_dir()))',
+        '_files("task", conf_dir(), own_dir()))',
+        "the study of the paper is another one where somebody has tasks of their own",
+        (f"{ROOM}/test_own_task.py",),
+    ),
+    Mutation(
+        "the fold before the test fold is val",
+        "datamodules/datasets/own_splits.py",
+        "names[(names.index(fold) + 1) % len(names)]",
+        "names[names.index(fold) - 1]",
+        "other cells than the documentation says, in silence",
+        (f"{DATA}/datasets/test_manifest.py",),
+    ),
+    Mutation(
+        "folds tear groups",
+        "datamodules/datasets/own_splits.py",
+        """units = [entry.unit for entry in entries]
+        drawn = fold_groups(units,""",
+        """units = [entry.track_id for entry in entries]
+        drawn = fold_groups(units,""",
+        "an artist is in train and in test",
+        (f"{DATA}/datasets/test_manifest.py",),
+    ),
+    Mutation(
+        "int16 in memory has another full scale than in a file",
+        "datamodules/audio/decode.py",
+        "np.float32(-float(np.iinfo(samples.dtype).min))",
+        "np.float32(np.iinfo(samples.dtype).max)",
+        "other features of the same audio",
+        (f"{ROOM}/test_api.py",),
+    ),
+    Mutation(
+        "features of Python come in the order of the store",
+        "mirprobe/api.py",
+        "for name, path in zip(names, paths, strict=True) if path in tracks",
+        "for name, path in sorted(zip(names, paths, strict=True)) if path in tracks",
+        "labels of other files",
+        (f"{ROOM}/test_api.py",),
+    ),
+    Mutation(
+        "exported parts of a clip all start where it starts",
+        "mirprobe/export.py",
+        "0.0 if rate is None else row / rate",
+        "0.0",
+        "times that are no row's",
+        (f"{ROOM}/test_export.py",),
+    ),
+    Mutation(
+        "a curve draws the layers of val",
+        "mirprobe/reporting/curve.py",
+        "return head_rows(self._scores(), split, single=True, probe=probe)",
+        'return head_rows(self._scores(), "val", single=True, probe=probe)',
+        "scores that epochs were chosen by pass for those of test",
+        (f"{ROOM}/reporting/test_curve.py",),
+    ),
+)
+
 MUTATIONS = (
+    *PYTHON,
     *EXTRACTION,
     *STORE,
     *BANK,

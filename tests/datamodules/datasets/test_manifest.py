@@ -308,6 +308,99 @@ def test_drawn_splits_are_near_3_1_1_where_groups_hold_several_classes(folder: P
             assert counts[split] / n == pytest.approx(share, abs=0.07)
 
 
+# -- folds -----------------------------------------------------------------------------------------
+
+
+def folds_of(file: Path, n: int = 5, **options: Any) -> list[dict[str, str]]:
+    """The split of each track, for each fold that is test."""
+    return [
+        {track.track_id: track.split for track in read(file, fold=fold, **options).tracks()}
+        for fold in range(n)
+    ]
+
+
+def test_every_group_is_test_in_one_drawn_fold_and_val_in_the_one_before(tmp_path: Path) -> None:
+    names = [f"{artist}{number}" for artist in "abcdefghij" for number in range(1, 4)]
+    touch(tmp_path, names)
+    lines = [f"{name}.wav,{'xy'[int(name[1]) % 2]},{name[0]}" for name in names]
+    file = write_csv(tmp_path / "my.csv", "path,label,group", lines)
+    folds = folds_of(file)
+    for name in folds[0]:
+        splits = [fold[name] for fold in folds]
+        assert sorted(splits) == ["test", "train", "train", "train", "val"]
+        assert splits[splits.index("test") - 1] == "val"
+    for fold in folds:
+        assert Counter(fold.values()) == {"train": 18, "val": 6, "test": 6}
+        assert len({(name[0], split) for name, split in fold.items()}) == 10, "whole artists"
+
+
+def test_written_folds_are_called_as_they_are_and_ordered_as_numbers(folder: Path) -> None:
+    lines = [
+        f"audio/{name}.wav,{'xy'[number % 2]},{fold}"
+        for number, (name, fold) in enumerate(zip(SIX, (1, 1, 2, 2, 10, 10), strict=True))
+    ]
+    file = write_csv(folder / "my.csv", "path,label,fold", lines)
+    splits = {name: track.split for name, track in by_id(read(file, fold=2)).items()}
+    assert splits == dict(zip(SIX, ["train"] * 2 + ["test"] * 2 + ["val"] * 2, strict=True))
+    last = {name: track.split for name, track in by_id(read(file, fold="10")).items()}
+    assert last["a"] == "val", "the first follows the last"
+    assert refusal(file, fold=3).endswith("has no fold 3: set task.options.fold to one of 1, 2, 10")
+    assert "has folds and no splits: say which fold is test, task.options.fold=1, " in refusal(file)
+    assert read(file, columns={"fold": None}).tracks(), "looked at no more, splits are drawn"
+
+
+def test_folds_that_tear_a_group_are_too_few_or_not_all_there_are_refused(folder: Path) -> None:
+    def of(written: Sequence[object], header: str = "fold", **options: Any) -> str:
+        lines = [
+            f"audio/{name}.wav,{'xy'[number % 2]},{fold},one"
+            for number, (name, fold) in enumerate(zip(SIX, written, strict=True))
+        ]
+        file = write_csv(folder / "my.csv", f"path,label,{header},group", lines)
+        return refusal(file, **options)
+
+    assert "1 groups of" in of([0, 0, 1, 1, 2, 2], fold=0)
+    assert "more than one fold (first: one): correct the folds" in of([0, 0, 1, 1, 2, 2], fold=0)
+    assert "1 of 6 tracks in" in of([0, 0, 1, 1, 2, ""], fold=0)
+    assert "have no fold" in of([0, 0, 1, 1, 2, ""], fold=0)
+    assert "folds must be at least 3" in of([""] * 6, "x", fold=0, folds=2)
+    three = {split: str(folder / "my.csv") for split in SPLITS}
+    with pytest.raises(UserError, match="fold=1 says what is test, and so do"):
+        read(fold=1, **three)
+
+
+def test_two_written_folds_are_too_few(folder: Path) -> None:
+    lines = [f"audio/{n}.wav,{'xy'[i % 2]},{i // 3}" for i, n in enumerate(SIX)]
+    file = write_csv(folder / "my.csv", "path,label,fold", lines)
+    assert "has 2 folds, and three are needed" in refusal(file, fold=0)
+
+
+# -- columns of other names ------------------------------------------------------------------------
+
+
+def test_columns_take_the_roles_that_they_are_given(folder: Path) -> None:
+    lines = [f"audio/{n}.wav,{GENRES[n]},{n},{SPLIT[n]},7" for n in SIX]
+    file = write_csv(folder / "my.csv", "file,genre,artist,part,label", lines)
+    given = {"path": "file", "label": "genre", "group": "artist", "split": "part"}
+    tracks = by_id(read(file, columns=given))
+    assert {name: track.split for name, track in tracks.items()} == SPLIT
+    assert {name: track.group for name, track in tracks.items()} == {name: name for name in SIX}
+    assert read(file, columns=given).classes == ("folk", "jazz", "rock")
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"lable": "genre"}, "has the role 'lable', did you mean 'label'?"),
+        ({"label": "genre"}, "names a column that .*my.csv does not have: genre; found path, lab"),
+        ({"path": None}, r"has no column path \(or audio_path\): found label, split"),
+    ],
+)
+def test_roles_and_columns_that_there_are_not_are_named(
+    table: Path, columns: dict[str, str | None], said: str
+) -> None:
+    assert re.search(said, refusal(table, columns=columns))
+
+
 # -- keys ------------------------------------------------------------------------------------------
 
 
