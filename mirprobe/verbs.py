@@ -185,8 +185,8 @@ def status(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    """Prints Table 1 and draws Figure 2 and the layer weights, from the rows of the cells asked
-    for.
+    """Prints Table 1 and writes it as Markdown, CSV and LaTeX beside the figures, from the rows of
+    the cells asked for.
     """
     cells, absent = _cells_with_data(options)
 

@@ -8,14 +8,25 @@ from collections.abc import Sequence
 from mirprobe.cell import Cell
 from mirprobe.reporting.differences import difference_notes
 from mirprobe.reporting.table import TableRow
-from mirprobe.reporting.text import layers_text, points_text, problems, strip_text
+from mirprobe.reporting.text import (
+    layers_text,
+    percent_text,
+    points_text,
+    problems,
+    strip_text,
+)
 from mirprobe.scoring.intervals import Z
 from mirprobe.scoring.scan import Scan
 from mirprobe.scoring.significance import seed_spread
 
 
-def notes(rows: Sequence[TableRow]) -> list[str]:
-    """Lists what a reader has to know to read the table, a line each."""
+def notes(rows: Sequence[TableRow], *, strips: bool = True) -> list[str]:
+    """Lists what a reader has to know to read the table, a line each.
+
+    Args:
+        rows: of the table.
+        strips: whether to draw the layers' chances as bars, which not every typesetter has.
+    """
     seeds = ", ".join(str(seed) for seed in sorted({row.cell.seed for row in rows}))
     text = [
         f"(layer) and 95 % interval over tracks; seed {seeds}; {_protocols(rows)}; "
@@ -31,7 +42,9 @@ def notes(rows: Sequence[TableRow]) -> list[str]:
         text.append(
             "lin: the linear twin, ridge regression on the same features, penalty chosen on val."
         )
-    text += [_scan_note(row, scan) for row in rows for scan in row.scans if len(row.layers) > 1]
+    text += [
+        _scan_note(row, scan, strips) for row in rows for scan in row.scans if len(row.layers) > 1
+    ]
     text += difference_notes(rows)
     text += _seed_notes(rows)
     text += _precisions(rows)
@@ -52,18 +65,16 @@ def notes(rows: Sequence[TableRow]) -> list[str]:
     return text + [_card(cell) for cell in by_model.values() if "card" in cell.model]
 
 
-def _scan_note(row: TableRow, scan: Scan) -> str:
+def _scan_note(row: TableRow, scan: Scan, strips: bool) -> str:
     """What the test set can say of the layers: which may be the best, what the last one loses."""
-    parts = [
-        f"the best layer is among {layers_text(scan.best_set)} "
-        f"{strip_text(list(scan.chance_of_best.values()))}"
-    ]
+    strip = f" {strip_text(list(scan.chance_of_best.values()))}" if strips else ""
+    parts = [f"the best layer is among {layers_text(scan.best_set)}{strip}"]
     if scan.last_layer is not None:
         parts.append(f"over the last layer {points_text(scan.last_layer)}")
     if scan.detectable_paired is not None and scan.detectable_unpaired is not None:
         parts.append(
-            f"differences that show: {100 * scan.detectable_paired:.1f} between layers, "
-            f"{100 * scan.detectable_unpaired:.1f} to other test sets"
+            f"differences that show: {percent_text(scan.detectable_paired)} between layers, "
+            f"{percent_text(scan.detectable_unpaired)} to other test sets"
         )
     probe = "" if scan.probe == "mlp" else f", {scan.probe}"
     return f"{_name(row)}{probe}: {'; '.join(parts)}."
@@ -100,8 +111,8 @@ def _seed_notes(rows: Sequence[TableRow]) -> list[str]:
             sampling = sum(widths) / len(widths) / (2 * Z)
             text.append(
                 f"{name}: standard deviation "
-                f"{100 * seed_spread(values):.1f} over {len(values)} seeds, "
-                f"{100 * sampling:.1f} over tracks."
+                f"{percent_text(seed_spread(values))} over {len(values)} seeds, "
+                f"{percent_text(sampling)} over tracks."
             )
     return text
 

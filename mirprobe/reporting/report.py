@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.text import Text
 
-from datamodules.files import atomic
+from datamodules.files import atomic, write_text
 from datamodules.tracks import Split
 from mirprobe.cell import Cell
 from mirprobe.progress import console
@@ -27,14 +27,16 @@ from mirprobe.reporting.figures import (
     draw_heat_maps,
     draw_layer_weights,
 )
+from mirprobe.reporting.flat_table import csv_text
 from mirprobe.reporting.notes import notes
+from mirprobe.reporting.paper_table import latex_text, make_paper_table, markdown_text
 from mirprobe.reporting.table import TableRow, make_table, make_table_rows
 from mirprobe.results import FILE, missing_files
 from mirprobe.scoring.selection import head_rows
 
 
 def report(cells: Sequence[Cell]) -> None:
-    """Prints the table of all cells that have rows and writes the figures to `<runs>/report`."""
+    """Prints the table of all cells with rows; writes tables and figures to `<runs>/report`."""
     rows = make_table_rows(cells)
     if not rows:
         return
@@ -45,7 +47,9 @@ def report(cells: Sequence[Cell]) -> None:
         out.print(Text(note, style="dim"), soft_wrap=True)
 
     folder = Path(cells[0].paths.runs) / "report"
-    written: list[Path] = []
+    written = write_tables(rows, folder)
+    out.print(Text(f"tables: {', '.join(str(path) for path in written)}"), soft_wrap=True)
+    written = []
     for name, figure in make_figures(rows):
         written += _save(figure, folder / name)
     if written:
@@ -65,6 +69,18 @@ def _probe_curves(rows: Sequence[TableRow]) -> dict[str, dict[str, Array]]:
         values = np.array([math.nan if one.value is None else one.value for one in scores])
         curves.setdefault(row.cell.model_name, {}).setdefault(name, values)
     return curves
+
+
+def write_tables(rows: Sequence[TableRow], folder: Path) -> list[Path]:
+    """Writes Table 1 as Markdown, CSV and LaTeX, and gives where they are."""
+    texts = {
+        "table1.md": markdown_text(make_paper_table(rows)),
+        "table1.csv": csv_text(rows),
+        "table1.tex": latex_text(make_paper_table(rows, strips=False)),
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return [folder / name for name in texts]
 
 
 def _missing(rows: Sequence[TableRow]) -> list[str]:

@@ -22,6 +22,7 @@ from mirprobe.reporting.text import (
     counts_text,
     interval_text,
     layer_text,
+    percent_text,
     score_text,
 )
 from mirprobe.results import FILE, SCANS, Probe, Row, read_rows
@@ -178,11 +179,8 @@ def _all_but_the_model(cell: Cell, rows: Sequence[Row]) -> str:
     return repr((shared, cell.data_places, rows[0].metric))
 
 
-def table_columns(rows: Sequence[TableRow]) -> list[Column]:
-    """The columns that have something to say of these rows, in order.
-
-    No baseline, a single seed, and rows that their names tell apart leave theirs out.
-    """
+def task_columns(rows: Sequence[TableRow]) -> list[Column]:
+    """What the table says of a task, whatever the model."""
     columns = [
         Column("Task", _task, is_number=False),
         Column("Metric", _metric, is_number=False),
@@ -191,6 +189,15 @@ def table_columns(rows: Sequence[TableRow]) -> list[Column]:
     ]
     if any(row.baseline for row in rows):
         columns.append(Column(str(rows[0].cell.baseline), _baseline))
+    return columns
+
+
+def table_columns(rows: Sequence[TableRow]) -> list[Column]:
+    """The columns that have something to say of these rows, in order.
+
+    No baseline, a single seed, and rows that their names tell apart leave theirs out.
+    """
+    columns = task_columns(rows)
     columns.append(Column("Model", _model, is_number=False))
     if len({row.cell.seed for row in rows}) > 1:
         columns.append(Column("Seed", _seed))
@@ -198,8 +205,12 @@ def table_columns(rows: Sequence[TableRow]) -> list[Column]:
         columns.append(Column("Setting", _setting, is_number=False))
     if not all(row.is_current for row in rows):
         columns.append(Column("State", _state, is_number=False))
+    return [*columns, *model_columns()]
+
+
+def model_columns() -> list[Column]:
+    """What the table says of a model on a task."""
     return [
-        *columns,
         Column("Best layer\n(by val)", _best_layer),
         Column("Test\noracle", _oracle),
         Column("Weighted\nsum", _weighted_sum),
@@ -226,7 +237,7 @@ def _n_tracks(row: TableRow) -> str:
 
 def _constant(row: TableRow) -> str:
     score = row.any_row.constant
-    return "-" if score is None else f"{100 * score:.1f}"
+    return "-" if score is None else percent_text(score)
 
 
 def _baseline(row: TableRow) -> str:
@@ -264,7 +275,7 @@ def _oracle(row: TableRow) -> str:
         oracle, scan = row.oracle(probe), row.scan(probe)
         score = FAILED if oracle is None else score_text(oracle, layer_text(oracle))
         if scan is not None and scan.optimism is not None:
-            score += f"\noptimism {abs(100 * scan.optimism):.1f}"  # never below 0, but for rounding
+            score += f"\noptimism {percent_text(scan.optimism)}"
         scores.append(score)
     return _beside(scores)
 

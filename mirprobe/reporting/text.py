@@ -15,9 +15,19 @@ from mirprobe.scoring.significance import Difference
 FAILED, NO_INTERVAL = "failed", "no interval"
 
 
+def percent_text(fraction: float, *, signed: bool = False) -> str:
+    """A score or a difference in per cent: the one place where such numbers are rounded.
+
+    >>> percent_text(0.9357), percent_text(-0.0004), percent_text(0.123, signed=True)
+    ('93.6', '0.0', '+12.3')
+    """
+    rounded = round(100 * fraction, 1) or 0.0  # never "-0.0"
+    return f"{rounded:+.1f}" if signed else f"{rounded:.1f}"
+
+
 def score_text(row: Row, detail: str = "") -> str:
     """A score, and what to say of it in brackets: `93.6 (3)`; `failed (3)` without a score."""
-    number = FAILED if row.value is None else f"{100 * row.value:.1f}"
+    number = FAILED if row.value is None else percent_text(row.value)
     return f"{number} ({detail})" if detail else number
 
 
@@ -27,7 +37,7 @@ def interval_text(row: Row) -> str:
         return ""
     if row.ci_low is None or row.ci_high is None:
         return NO_INTERVAL
-    return f"[{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}]"
+    return f"[{percent_text(row.ci_low)}, {percent_text(row.ci_high)}]"
 
 
 def counts_text(row: Row) -> str:
@@ -58,10 +68,11 @@ def layer_text(row: Row) -> str:
 
 def points_text(difference: Difference) -> str:
     """A difference in points, its interval: `+12.3 [+8.1, +16.0]`."""
-    number = f"{100 * difference.value:+.1f}"
+    number = percent_text(difference.value, signed=True)
     if difference.low is None or difference.high is None:
         return number
-    return f"{number} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    low = percent_text(difference.low, signed=True)
+    return f"{number} [{low}, {percent_text(difference.high, signed=True)}]"
 
 
 def strip_text(shares: Sequence[float]) -> str:

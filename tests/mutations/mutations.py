@@ -1234,6 +1234,22 @@ REPORT = (
         (f"{ROOM}/reporting/test_table.py",),
     ),
     Mutation(
+        "a model stands on the line of other tracks",
+        "mirprobe/reporting/paper_table.py",
+        "str(cell.seed), counted)",
+        "str(cell.seed))",
+        "one n and one baseline over numbers of two splits",
+        (f"{ROOM}/reporting/test_paper_table.py",),
+    ),
+    Mutation(
+        "LaTeX takes an interval for an option",
+        "mirprobe/reporting/paper_table.py",
+        'for sign in "[]"',
+        'for sign in ""',
+        "a table that does not compile where an interval begins a line",
+        (f"{ROOM}/reporting/test_paper_table.py",),
+    ),
+    Mutation(
         "figures show the best seed",
         "mirprobe/reporting/report.py",
         "np.mean(scores, axis=0)",
