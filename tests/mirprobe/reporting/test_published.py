@@ -21,7 +21,7 @@ from mirprobe.settings import compose_cells, known
 
 Compose = Callable[..., list[Cell]]
 
-# Table 1 of arXiv 2505.16306 as its text is printed: FBANK + Chroma, then MusicFM, its weighted sum,
+# Table 1 of arXiv 2505.16306 as it is printed: FBANK + Chroma, then MusicFM, its weighted sum,
 # MuQ and its weighted sum.
 PAPER = """
 gtzan_genre accuracy 15.2 85.5 (5) 80.0 (9) 85.9 (6) 82.8 (9)
