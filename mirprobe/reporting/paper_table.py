@@ -4,9 +4,15 @@ Conventions: a cell is plain text of one or more lines, made by the columns of `
 escapes it in its own way. The same rows give the same bytes.
 """
 
+import csv
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+from rich.table import Table
+from rich.text import Text
 
 from mirprobe.reporting.notes import notes
 from mirprobe.reporting.table import TableRow, model_columns, task_columns
@@ -21,6 +27,7 @@ _LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     **{sign: f"{{{sign}}}" for sign in "[]"},  # after a line's end they would be an option
 }
@@ -137,6 +144,17 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def make_plain_table(table: PaperTable) -> Table:
+    """A table without models beside each other, for a terminal."""
+    shown = Table(title=table.title)
+    for heading, is_number in zip(table.task_headings, table.is_number, strict=True):
+        side: Literal["right", "left"] = "right" if is_number else "left"
+        shown.add_column(Text(heading), justify=side, overflow="fold")
+    for line in table.lines:
+        shown.add_row(*(Text(text) for text in line))
+    return shown
+
+
 # -- formats ---------------------------------------------------------------------------------------
 
 
@@ -176,7 +194,7 @@ def escape_markdown(text: str) -> str:
 
 
 def latex_text(table: PaperTable) -> str:
-    """The table in LaTeX, to be used by `\\input`; it needs the packages booktabs and graphicx."""
+    r"""The table in LaTeX, to be used by `\input`; it needs the packages booktabs and graphicx."""
     n_task, n_model = len(table.task_headings), len(table.model_headings)
     sides = "".join("r" if number else "l" for number in table.is_number)
 
@@ -197,8 +215,7 @@ def latex_text(table: PaperTable) -> str:
         r"\resizebox{\textwidth}{!}{%",
         f"\\begin{{tabular}}{{{sides}}}",
         r"\toprule",
-        " & ".join(names) + r" \\",
-        "".join(rules),
+        *([" & ".join(names) + r" \\", "".join(rules)] if table.models else []),
         " & ".join(escape_latex(heading) for heading in headings) + r" \\",
         r"\midrule",
         *body,
@@ -210,6 +227,15 @@ def latex_text(table: PaperTable) -> str:
         r"\end{table*}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def plain_csv_text(table: PaperTable) -> str:
+    """The table as CSV; a cell of several lines becomes one line."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(table.task_headings)
+    writer.writerows([_one_line(text) for text in line] for line in table.lines)
+    return out.getvalue()
 
 
 def _latex_cell(text: str) -> str:

@@ -29,7 +29,14 @@ from mirprobe.reporting.figures import (
 )
 from mirprobe.reporting.flat_table import csv_text
 from mirprobe.reporting.notes import notes
-from mirprobe.reporting.paper_table import latex_text, make_paper_table, markdown_text
+from mirprobe.reporting.paper_table import (
+    latex_text,
+    make_paper_table,
+    make_plain_table,
+    markdown_text,
+    plain_csv_text,
+)
+from mirprobe.reporting.published import published_table
 from mirprobe.reporting.table import TableRow, make_table, make_table_rows
 from mirprobe.results import FILE, missing_files
 from mirprobe.scoring.selection import head_rows
@@ -45,6 +52,12 @@ def report(cells: Sequence[Cell]) -> None:
     out.print(make_table(rows))
     for note in [*notes(rows), *_missing(rows)]:
         out.print(Text(note, style="dim"), soft_wrap=True)
+
+    beside = published_table(rows)
+    if beside is not None:
+        out.print(make_plain_table(beside))
+        for note in beside.notes:
+            out.print(Text(note, style="dim"), soft_wrap=True)
 
     folder = Path(cells[0].paths.runs) / "report"
     written = write_tables(rows, folder)
@@ -72,12 +85,21 @@ def _probe_curves(rows: Sequence[TableRow]) -> dict[str, dict[str, Array]]:
 
 
 def write_tables(rows: Sequence[TableRow], folder: Path) -> list[Path]:
-    """Writes Table 1 as Markdown, CSV and LaTeX, and gives where they are."""
+    """Writes Table 1, and published numbers beside it, as Markdown, CSV and LaTeX.
+
+    Returns:
+        Where they are.
+    """
     texts = {
         "table1.md": markdown_text(make_paper_table(rows)),
         "table1.csv": csv_text(rows),
         "table1.tex": latex_text(make_paper_table(rows, strips=False)),
     }
+    beside = published_table(rows)
+    if beside is not None:
+        texts["published.md"] = markdown_text(beside)
+        texts["published.csv"] = plain_csv_text(beside)
+        texts["published.tex"] = latex_text(beside)
     for name, text in texts.items():
         write_text(folder / name, text)
     return [folder / name for name in texts]

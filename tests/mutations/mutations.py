@@ -1250,6 +1250,14 @@ REPORT = (
         (f"{ROOM}/reporting/test_paper_table.py",),
     ),
     Mutation(
+        "published numbers stand beside the demo's",
+        "mirprobe/reporting/published.py",
+        "if row.any_row.demo:",
+        "if not row.rows:",
+        "rendered data held against results on real data",
+        (f"{ROOM}/reporting/test_published.py",),
+    ),
+    Mutation(
         "figures show the best seed",
         "mirprobe/reporting/report.py",
         "np.mean(scores, axis=0)",
