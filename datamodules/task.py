@@ -285,14 +285,27 @@ class FrameTask(TaskDataModule):
         frame_rate: float = 8.0,
     ) -> None:
         super().__init__(root, clip, exclude)
-        if not 0 < frame_rate < float("inf"):
-            raise UserError(f"task.options.frame_rate must be above 0 Hz, found {frame_rate:g}")
-
-        frames = 0.0 if clip.seconds is None else clip.seconds * frame_rate
-        if abs(frames - round(frames)) > 1e-6:
-            raise UserError(
-                f"a clip of {clip.seconds:g} s holds {frames:g} frames at {frame_rate:g} Hz: "
-                "choose task.clip.seconds and task.options.frame_rate so that their product is a "
-                "whole number"
-            )
+        check_grid(clip, frame_rate)
         self.frame_rate = frame_rate
+
+
+def check_grid(clip: ClipRule, frame_rate: float) -> None:
+    """Refuses a label grid of which clips do not hold a whole number of frames.
+
+    Args:
+        clip: how tracks are cut.
+        frame_rate: of the grid, in Hz.
+
+    Raises:
+        UserError: the rate is not above 0, or does not go with the length of the clips.
+    """
+    if not 0 < frame_rate < float("inf"):
+        raise UserError(f"task.options.frame_rate must be above 0 Hz, found {frame_rate:g}")
+
+    frames = 0.0 if clip.seconds is None else clip.seconds * frame_rate
+    if abs(frames - round(frames)) > 1e-6:
+        raise UserError(
+            f"a clip of {clip.seconds:g} s holds {frames:g} frames at {frame_rate:g} Hz: "
+            "choose task.clip.seconds and task.options.frame_rate so that their product is a "
+            "whole number"
+        )

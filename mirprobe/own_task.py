@@ -26,6 +26,7 @@ _METRICS = {
     "classification": ["accuracy"],
     "multilabel": ["roc_auc", "average_precision"],
     "regression": ["r2"],
+    "frames": ["frame_accuracy", "frame_accuracy_macro"],
 }
 _NAME = re.compile(r"\w[\w.+-]{0,47}")
 
@@ -116,7 +117,7 @@ def _yaml(task: str, options: dict[str, Any], metrics: list[str]) -> str:
     ]
     for key in ("file", "train", "val", "test", "targets", "columns", "split_seed", "fold"):
         lines.append(f"  {key}: {_value(options.get(key, 0 if key == 'split_seed' else None))}")
-    lines.append("  folds: 5")
+    lines += ["  frame_rate: 8.0", "  folds: 5"]
     return "\n".join(lines) + "\n"
 
 

@@ -27,8 +27,8 @@ from datamodules.datasets.own_table import (
     tables_of,
 )
 from datamodules.errors import UserError
-from datamodules.task import TaskDataModule
-from datamodules.tracks import Split, Track
+from datamodules.task import TaskDataModule, check_grid
+from datamodules.tracks import Segment, Split, Track
 
 _LARGEST = 1e100  # of a value: the sum of squares must be a number
 
@@ -41,6 +41,7 @@ Write a table, CSV or JSONL, and name it: mirprobe sweep task=manifest task.opti
   path: the audio file, relative to the table's folder or to data.root
   label (one class), labels (tags, separated by | in CSV), \
 or numeric columns named by task.options.targets=[COLUMN,...]
+  or segments: a .lab or .jams file of each, for scores by frames
   split: train, val or test; without it 3:1:1 is drawn, so that no group is in two splits
 Or let mirprobe look at a table that has other columns: mirprobe task new TABLE.csv""",
 )
@@ -74,6 +75,7 @@ class Manifest(TaskDataModule):
         split_seed: int = 0,
         fold: int | str | None = None,
         folds: int = 5,
+        frame_rate: float = 8.0,
     ) -> None:
         tables = tables_of(file, {"train": train, "val": val, "test": test})
         if fold is not None and len(tables) > 1:
@@ -83,7 +85,7 @@ class Manifest(TaskDataModule):
             )
         source = ", ".join(str(path) for path, _ in tables)  # for errors
         values = (targets,) if isinstance(targets, str) else tuple(targets or ())
-        read = [read_entries(path, split, values, columns) for path, split in tables]
+        read = [read_entries(path, split, values, columns, Path(root)) for path, split in tables]
         entries = list(chain.from_iterable(read))
         check_unique(entries, source)
 
@@ -91,13 +93,18 @@ class Manifest(TaskDataModule):
         super().__init__(folder, clip, exclude)
         self._tables = [path for path, _ in tables]
         self.kind = kind_of(entries, source)
+        if self.kind == "frames":
+            check_grid(clip, frame_rate)
+            self.frame_rate = frame_rate
+        self._label_files = [entry.label.source for entry in entries if entry.label.source]
         splits = splits_of(entries, source, split_seed, fold, folds)
         self.classes = _classes(entries, splits, source)
         self._listed = self._make_tracks(entries, splits)
 
     def inputs(self) -> tuple[list[Path], list[Path]]:
         """The tables and the files that they name: their folder may hold anything else."""
-        return [], [*self._tables, *(track.path for track in self._listed)]
+        audio = [track.path for track in self._listed]
+        return [], [*self._tables, *self._label_files, *audio]
 
     def read_tracks(self) -> list[Track]:
         """The rows of the table."""
@@ -122,7 +129,9 @@ class Manifest(TaskDataModule):
 
     def _targets(
         self, labels: Sequence[Label], splits: Sequence[Split]
-    ) -> Sequence[int | tuple[float, ...]]:
+    ) -> Sequence[int | tuple[float, ...] | tuple[Segment, ...]]:
+        if self.kind == "frames":
+            return [_segments(label, self.classes) for label in labels]
         if self.kind == "classification":
             return [self.classes.index(_spelled(label.names[0], self.classes)) for label in labels]
         if self.kind == "multilabel":
@@ -161,6 +170,11 @@ def _flags(tags: Collection[str], classes: Sequence[str]) -> tuple[float, ...]:
     return tuple(float(name in tags) for name in classes)
 
 
+def _segments(label: Label, classes: Sequence[str]) -> tuple[Segment, ...]:
+    """The stretches of a track with the numbers of their classes."""
+    return tuple(Segment(start, end, classes.index(name)) for start, end, name in label.stretches)
+
+
 def _base_folder(candidates: Sequence[Path], entries: Sequence[Entry]) -> Path:
     """The first folder that has any of the files; the first of all where none has, to miss them."""
     for folder in candidates:
@@ -186,7 +200,7 @@ def _classes(entries: Sequence[Entry], splits: Sequence[Split], source: str) -> 
             f"(first: {unknown[0]!r}): no probe can learn them. "
             "Correct the spelling, the split, or set another task.options.split_seed"
         )
-    fewest = 2 if entries[0].label.kind == "classification" else 1
+    fewest = 1 if entries[0].label.kind == "multilabel" else 2
     if len(known) < fewest:
         raise UserError(
             f"{source} has {len(known)} different labels in train: there is nothing to tell apart"

@@ -7,6 +7,8 @@ by the option `columns`, such as `{label: genre}`; others are not looked at. Rol
 - `start` and `end`, in s: where the track is a part of its file; `a.wav@10-25` is its id then.
 - `label` (one class), or `labels` (tags, in CSV separated by `|`), or numeric columns that the
   option `targets` names. A JSON list in `label` is a list of tags, or of numbers for regression.
+- `segments`: a .lab or .jams file with labelled stretches of the audio, which is then scored by
+  frames; relative as `path` is.
 - `split`: train, val or test; or `fold`: any name. `group`: what must not be in two of them.
 - `ori_uid` (MARBLE v2): the song that several rows are clips of. They are one track: its outputs
   are the mean over all of them, and it counts once. A song whose clips have several labels is one
@@ -19,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from datamodules.datasets.segment_file import Stretch, read_segments
 from datamodules.errors import BrokenLabelsError, UserError, nearest
 from datamodules.tables import Cells, Table, read_csv, read_jsonl, to_number
 from datamodules.tracks import SPLITS, Kind, Split
@@ -29,7 +32,7 @@ SPLIT_NAMES: Mapping[str, Split] = {
     "validation": "val",
 }
 ROLES: tuple[str, ...] = (
-    *("path", "audio_path", "start", "end", "label", "labels"),
+    *("path", "audio_path", "start", "end", "label", "labels", "segments"),
     *("split", "fold", "group", "ori_uid"),
 )
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
@@ -37,11 +40,15 @@ _JSON_SUFFIXES = (".jsonl", ".ndjson")
 
 @dataclass(frozen=True)
 class Label:
-    """The label of a row: names of its class, tags or dimensions; the values of regression."""
+    """The label of a row: names of its class, tags or dimensions; the values of regression; the
+    stretches of frames, in s from the start of the track, and the file that they are from.
+    """
 
     kind: Kind
     names: tuple[str, ...]
     values: tuple[float, ...] = ()
+    stretches: tuple[Stretch, ...] = ()
+    source: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,7 @@ def read_entries(
     split: Split | None,
     targets: tuple[str, ...],
     columns: Mapping[str, str | None] | None = None,
+    root: Path = Path(),
 ) -> list[Entry]:
     """Rows of a table.
 
@@ -107,13 +115,14 @@ def read_entries(
         targets: numeric columns for regression; none for labels.
         columns: the column of each role that is not called by it; None for a role that a column is
             called by and does not have.
+        root: where files of segments are that are not below the folder of the table.
 
     Raises:
         UserError: the table is missing or broken, lacks a column, or has rows that cannot be used.
     """
     table = _renamed(read_table(path), columns or {})
     _check_columns(table, targets)
-    return table.parse(lambda cells: _entry(cells, split, targets))
+    return table.parse(lambda cells: _entry(cells, split, targets, (path.parent, root)))
 
 
 def read_table(path: Path) -> Table:
@@ -166,17 +175,19 @@ def _check_columns(table: Table, targets: Sequence[str]) -> None:
             f"{unknown[0]}; {found}"
         )
 
-    n_labels = len({"label", "labels"} & set(table.columns))
-    if not targets and n_labels != 1:
+    labels = [name for name in ("label", "labels", "segments") if name in table.columns]
+    if not targets and len(labels) != 1:
         raise BrokenLabelsError(
             table.path,
-            "has both label and labels" if n_labels else "has neither label nor labels",
-            f"{found}. Keep label for one class or labels for tags, "
+            f"has both {' and '.join(labels)}" if labels else "has neither label nor labels",
+            f"{found}. Keep label for one class or labels for tags, segments for files of them, "
             "or set task.options.targets=[COLUMN,...] for regression",
         )
 
 
-def _entry(cells: Cells, split: Split | None, targets: tuple[str, ...]) -> Entry:
+def _entry(
+    cells: Cells, split: Split | None, targets: tuple[str, ...], folders: Sequence[Path]
+) -> Entry:
     path = cells.get("path", cells.get("audio_path"))
     if not isinstance(path, str) or not path:
         raise ValueError("has no path")
@@ -185,7 +196,12 @@ def _entry(cells: Cells, split: Split | None, targets: tuple[str, ...]) -> Entry
     song = None if _is_empty(cells, "ori_uid") else str(cells["ori_uid"])
     fold = None if _is_empty(cells, "fold") else str(cells["fold"])
     split = split or _split(cells)
-    return Entry(path, *_part(cells), split, fold, group, song, _label(cells, targets))
+    start_s, end_s = _part(cells)
+    if "segments" in cells and not targets:
+        label = _frames(cells["segments"], start_s, end_s, folders)
+    else:
+        label = _label(cells, targets)
+    return Entry(path, start_s, end_s, split, fold, group, song, label)
 
 
 def _is_empty(cells: Cells, name: str) -> bool:
@@ -208,6 +224,24 @@ def _split(cells: Cells) -> Split | None:
     if name not in SPLIT_NAMES:
         raise ValueError(f"has the unknown split {cells['split']!r}: write {', '.join(SPLITS)}")
     return SPLIT_NAMES[name]
+
+
+def _frames(name: object, start_s: float, end_s: float | None, folders: Sequence[Path]) -> Label:
+    """The stretches of a file of segments that lie in a track, which may be a part of its audio."""
+    if not isinstance(name, str) or not name:
+        raise ValueError("has no segments")
+    places = [folder / name for folder in folders]
+    path = next((place for place in places if place.is_file()), places[0])
+
+    last_s = math.inf if end_s is None else end_s
+    stretches = tuple(
+        (max(start, start_s) - start_s, min(end, last_s) - start_s, label)
+        for start, end, label in read_segments(path)
+        if end > start_s and start < last_s
+    )
+    if not stretches:
+        raise ValueError(f"names {path}, which has no label from {start_s:g} s to {last_s:g} s")
+    return Label("frames", tuple(sorted({s[2] for s in stretches})), (), stretches, path)
 
 
 def _label(cells: Cells, targets: tuple[str, ...]) -> Label:

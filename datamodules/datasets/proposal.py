@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from datamodules.datasets.own_table import SPLIT_NAMES
+from datamodules.datasets.segment_file import JAMS, LAB
 from datamodules.errors import UserError
 from datamodules.tables import Table, to_number
 
@@ -94,6 +95,12 @@ def _take_label(
     Raises:
         UserError: no column can be one.
     """
+    files = [name for name in free if _is_of(table, name, (*LAB, *JAMS))]
+    if files:
+        columns["segments"] = files[0]
+        lines.append(f"segments: column {files[0]} (a file of labels for each: by frames)")
+        return ()
+
     by_name = sorted(
         (name for name in free if name.lower() in _LABELS),
         key=lambda name: _LABELS.index(name.lower()),
@@ -177,6 +184,12 @@ def _split_column(table: Table) -> str | None:
         if len(cells) == len(table.lines) and "train" in found and found <= set(SPLIT_NAMES):
             return name
     return None
+
+
+def _is_of(table: Table, column: str, suffixes: Sequence[str]) -> bool:
+    """Whether all cells are names of files with some endings."""
+    cells = _cells(table, column)
+    return bool(cells) and all(PurePosixPath(cell).suffix.lower() in suffixes for cell in cells)
 
 
 def _fold_column(table: Table) -> str | None:

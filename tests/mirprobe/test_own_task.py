@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
+import mirprobe
 from mirprobe.__main__ import main
 from mirprobe.assembly import make_data
 from mirprobe.settings import all_tasks, compose_cell, known
@@ -70,6 +73,29 @@ def test_folds_numbers_and_tags_become_settings_that_fit(folder: Path) -> None:
     cell = compose_cell(["task=tags"])
     assert cell.metrics == ["roc_auc", "average_precision"]
     assert make_data(cell).classes == ("a", "b")
+
+
+def test_songs_with_files_of_segments_are_probed_by_frames(folder: Path) -> None:
+    """From the table to the rows, by the commands that `task new` names."""
+    time = np.arange(16000) / 8000
+    for number in range(10):
+        pitch = np.where(time < 1, 200 + 5 * number, 900 + 5 * number)
+        soundfile.write(folder / "audio" / f"{number}.wav", np.sin(6.28 * pitch * time) / 3, 8000)
+        (folder / "audio" / f"{number}.lab").write_text("0 1 low\n1 2 high\n")
+    rows = [f"audio/{n}.wav,audio/{n}.lab" for n in range(10)]
+    (folder / "songs.csv").write_text("\n".join(["path,structure", *rows]) + "\n")
+
+    assert main(["task", "new", "songs.csv"]) == 0
+    assert compose_cell(["task=songs"]).metrics == ["frame_accuracy", "frame_accuracy_macro"]
+    quick = ["protocol.hidden=16", "extract.n_workers=0", "launcher.accelerator=cpu"]
+    assert main(["sweep", "task=songs", "model=fcpe", "baseline=null", "logger=none", *quick]) == 0
+    (row,) = [
+        row
+        for row in mirprobe.read_rows("runs")
+        if (row.head, row.split, row.probe, row.metric)
+        == ("layer_00", "test", "mlp", "frame_accuracy")
+    ]
+    assert row.value is not None and row.value > 0.9
 
 
 def test_files_that_are_elsewhere_are_counted(

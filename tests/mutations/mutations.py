@@ -1379,6 +1379,14 @@ IDENTITY = (
 
 PYTHON = (
     Mutation(
+        "segments of a part are counted from the start of its file",
+        "datamodules/datasets/own_table.py",
+        "(max(start, start_s) - start_s, min(end, last_s) - start_s, label)",
+        "(max(start, start_s), min(end, last_s), label)",
+        "labels that are late by where the part starts",
+        (f"{DATA}/datasets/test_manifest.py",),
+    ),
+    Mutation(
         "task=all holds own tasks",
         "mirprobe/settings.py",
         '_files("task", conf_dir()))',

@@ -18,7 +18,7 @@ from datamodules.datasets.manifest import Manifest
 from datamodules.errors import UserError
 from datamodules.passport import read_passport
 from datamodules.splitting import split_groups
-from datamodules.tracks import SPLITS, Track
+from datamodules.tracks import SPLITS, Segment, Track
 
 SIX = ["a", "b", "c", "d", "e", "f"]
 SPLIT = {"a": "train", "b": "train", "c": "train", "d": "train", "e": "val", "f": "test"}
@@ -306,6 +306,67 @@ def test_drawn_splits_are_near_3_1_1_where_groups_hold_several_classes(folder: P
         counts = Counter(track.split for track in data.tracks() if track.target == target)
         for split, share in (("train", 0.6), ("val", 0.2), ("test", 0.2)):
             assert counts[split] / n == pytest.approx(share, abs=0.07)
+
+
+# -- labels of frames ------------------------------------------------------------------------------
+
+
+def segments_table(folder: Path, header: str = "path,segments,split", more: str = "") -> Path:
+    """Six songs of three parts; the first has its labels in another format."""
+    for name in SIX:
+        (folder / "audio" / f"{name}.lab").write_text("0 2 intro\n2 5 verse\n5 9 intro\n")
+    data = [{"time": 0, "duration": 2, "value": "verse"}]
+    jams = {"annotations": [{"namespace": "segment_open", "data": data}]}
+    (folder / "audio" / "a.jams").write_text(json.dumps(jams))
+    lines = [f"audio/{n}.wav,audio/{n}.{'jams' if n == 'a' else 'lab'},{SPLIT[n]}" for n in SIX]
+    return write_csv(folder / "frames.csv", header, [line + more for line in lines])
+
+
+def test_files_of_segments_are_labels_of_frames(folder: Path) -> None:
+    data = read(segments_table(folder))
+    assert (data.kind, data.classes, data.frame_rate) == ("frames", ("intro", "verse"), 8.0)
+    assert by_id(data)["a"].target == (Segment(0, 2, 1),)
+    assert by_id(data)["b"].target == (Segment(0, 2, 0), Segment(2, 5, 1), Segment(5, 9, 0))
+    assert read(segments_table(folder), frame_rate=2.0).frame_rate == 2.0
+
+
+def test_a_part_of_a_file_has_the_segments_of_its_time_counted_from_its_start(
+    folder: Path,
+) -> None:
+    header = "path,segments,split,start,end"
+    data = read(segments_table(folder, header, ",1,5.5"))
+    (part,) = [track for track in data.tracks() if track.track_id == "audio/b.wav@1-5.5"]
+    assert part.target == (Segment(0, 1, 0), Segment(1, 4, 1), Segment(4, 4.5, 0))
+
+
+def test_files_of_segments_are_among_what_a_result_was_made_of(folder: Path) -> None:
+    data = read(segments_table(folder))
+    _, files = data.inputs()
+    assert folder / "audio" / "b.lab" in files and folder / "audio" / "a.jams" in files
+
+
+def test_segments_lie_below_the_table_or_else_below_the_root(tmp_path: Path) -> None:
+    touch(tmp_path / "data" / "audio")
+    table = segments_table(tmp_path / "data")
+    moved = table.rename(tmp_path / "frames.csv")
+    assert len(read(moved, root=tmp_path / "data").tracks()) == 6
+
+
+def test_segments_that_cannot_be_used_are_named_with_their_row(folder: Path) -> None:
+    table = segments_table(folder)
+    (folder / "audio" / "c.lab").write_text("0 2\n")
+    said = refusal(table)
+    assert "1 of 6 rows of" in said and "(first: line 4 names" in said
+    assert "c.lab, which cannot be used (line 1 is not start, end and label: '0 2')" in said
+    late = segments_table(folder, "path,segments,split,start,end", ",20,30")
+    assert "which has no label from 20 s to 30 s" in refusal(late)
+    both = segments_table(folder, "path,segments,split,label", ",x")
+    assert "has both label and segments" in refusal(both)
+
+
+def test_clips_of_frames_hold_a_whole_number_of_them(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"a clip of 1\.3 s holds 10\.4 frames at 8 Hz"):
+        Manifest(Path(), ClipRule(seconds=1.3), file=str(segments_table(folder)))
 
 
 # -- folds -----------------------------------------------------------------------------------------

@@ -74,6 +74,12 @@ def test_times_are_numbers(tmp_path: Path) -> None:
     assert found.targets == ()
 
 
+def test_files_of_labels_are_labels_of_frames(tmp_path: Path) -> None:
+    labs = [f"{number}.lab" for number in range(N)]
+    found = of(tmp_path, audio=FILES, structure=labs, genre=["x", "y"] * 6)
+    assert found.columns == {"path": "audio", "segments": "structure"}
+
+
 def test_lists_of_json_are_tags(tmp_path: Path) -> None:
     rows = [{"audio_path": file, "tags": ["a"] if n % 2 else []} for n, file in enumerate(FILES)]
     file = tmp_path / "my.jsonl"
