@@ -54,6 +54,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "push": verbs.push,
     "why": verbs.why,
     "task": verbs.task,
+    "diff": verbs.diff,
     "list": verbs.list_names,
 }
 
@@ -158,6 +159,9 @@ def _add_own_arguments(name: str, verb: argparse.ArgumentParser) -> None:
     """What a verb takes beside settings."""
     if name == "why":
         verb.add_argument("what", metavar="CELL|ROW", help=WHAT)
+    if name == "diff":
+        verb.add_argument("one", metavar="A", help=WHAT)
+        verb.add_argument("other", metavar="B", help="the same for the other result")
     if name in ("sweep", "extract", "probe"):
         verb.add_argument("--dry-run", action="store_true", help=DRY_RUN_HELP)
     if name == "status":

@@ -331,6 +331,19 @@ def task(options: argparse.Namespace) -> None:
     new_task(options.table, options.name, _print_line)
 
 
+def diff(options: argparse.Namespace) -> None:
+    """Prints what differs between two results: settings, weights, labels, store, versions; what is
+    the same is said so.
+    """
+    from mirprobe.reporting.diff import diff as lines_of
+    from mirprobe.settings import compose_cell
+
+    _check_folder()
+    runs = Path(compose_cell(options.settings).paths.runs)
+    for line in lines_of(options.one, options.other, runs):
+        print(printable(line))
+
+
 def list_names(_options: argparse.Namespace) -> None:
     """Names every model, task, protocol, launcher and logger."""
     print(names())

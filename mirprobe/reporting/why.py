@@ -57,15 +57,23 @@ def why(what: str, runs: Path) -> list[str]:
     Raises:
         UserError: there is no such result, or several; or its files are broken.
     """
-    folder, line = _find(what, runs)
+    folder, line = find_result(what, runs)
     return why_lines(read_made(folder, line))
 
 
 # -- finding it ------------------------------------------------------------------------------------
 
 
-def _find(what: str, runs: Path) -> tuple[Path, int | None]:
-    """The folder of a result, and the line of its rows that is meant, from 1."""
+def find_result(what: str, runs: Path) -> tuple[Path, int | None]:
+    """The folder of a result, and the line of its rows that is meant, from 1; None for no line.
+
+    Args:
+        what: as in `why`.
+        runs: folder of all results, where hashes are looked for.
+
+    Raises:
+        UserError: there is no such result, or several.
+    """
     path, line = Path(what), None
     numbered = re.fullmatch(r"(.+):(\d+)", what)
     if numbered and not path.exists():
@@ -136,14 +144,19 @@ def read_made(folder: Path, line: int | None = None) -> Made:
     else:
         raise UserError(f"{folder / FILE} has no line {line}: it has {len(rows)}")
 
-    note = _read_note(folder / MADE_OF).get("made_of")
+    note = read_note(folder / MADE_OF).get("made_of")
     if not isinstance(note, Mapping):
         raise UserError(f"{folder / MADE_OF} does not say what the result was made of: delete it")
-    stamps = [_read_note(path) for path in sorted(folder.glob("stamp-*.json"))]
+    stamps = [read_note(path) for path in sorted(folder.glob("stamp-*.json"))]
     return Made(folder, cell, rows, chosen, note, stamps)
 
 
-def _read_note(path: Path) -> Mapping[str, Any]:
+def read_note(path: Path) -> Mapping[str, Any]:
+    """The JSON object of a note that lies beside a result or in a store; empty if it holds another.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -159,7 +172,7 @@ def why_lines(made: Made) -> list[str]:
     cell, folder = made.cell, made.folder
     runs = folder.parents[3]
     lines = [
-        *(("number", _number(row)) for row in made.chosen),
+        *(("number", number_text(row)) for row in made.chosen),
         ("result", f"{folder}, {len(made.rows)} rows"),
         ("cell", f"{cell.model_name} {cell.task.name} {cell.protocol.name} seed {cell.seed}"),
         *_settings(cell),
@@ -173,7 +186,7 @@ def why_lines(made: Made) -> list[str]:
     return [f"{subject:<{width}}  {text}" for subject, text in lines]
 
 
-def _number(row: Row) -> str:
+def number_text(row: Row) -> str:
     """A score with its interval, or why there is none, and how its epoch or penalty was chosen."""
     reasons = "".join(f", {reason}" for reason in (row.failed, row.no_interval) if reason)
     demo = ", demo data" if row.demo else ""
@@ -191,17 +204,22 @@ def _settings(cell: Cell) -> list[tuple[str, str]]:
     lines = []
     for section, value in cell.identity().items():
         if isinstance(value, Mapping):
-            text = " ".join(f"{key}={one}" for key, one in _flatten(value).items())
+            text = " ".join(f"{key}={one}" for key, one in flatten(value).items())
             lines.append((section, text or "-"))
         else:
             lines.append((section, str(value)))
     return lines
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by their dotted keys.
+
+    >>> flatten({"clip": {"seconds": 5.0}, "name": "x"})
+    {'clip.seconds': 5.0, 'name': 'x'}
+    """
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        nested = _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else None
+        nested = flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else None
         flat |= {f"{prefix}{key}": value} if nested is None else nested
     return flat
 
@@ -236,7 +254,7 @@ def _store(features: Path, store: str) -> str:
         return f"{store}, no folder of it under {features}"
     n_shards = len(list(found[0].glob("part-*.h5")))
     try:
-        fields = _read_note(found[0] / "store.json")
+        fields = read_note(found[0] / "store.json")
     except UserError:
         return f"{store}, {found[0]}, {n_shards} shards, its store.json cannot be read"
     text = " ".join(f"{key}={value}" for key, value in fields.items())

@@ -1308,6 +1308,14 @@ REPORT = (
             "::test_a_point_per_layer_in_order_whatever_the_order_of_rows",
         ),
     ),
+    Mutation(
+        "a setting that only one of two results has does not differ",
+        "mirprobe/reporting/diff.py",
+        "keys = dict.fromkeys([*first, *second])",
+        "keys = dict.fromkeys([*first])",
+        "two results are said to be the same, and are not",
+        (f"{ROOM}/reporting/test_diff.py",),
+    ),
 )
 
 IDENTITY = (

@@ -41,6 +41,9 @@ def rows_of(arguments: list[str]) -> list[dict[str, object]]:
     ]
 
 
+FIGURES = ("figure2", "layer_weights")
+
+
 def test_sweep_from_nothing_to_table_and_figures(
     settings: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,10 +71,11 @@ def test_sweep_from_nothing_to_table_and_figures(
     on_test = [row.value for row in rows if (row.split, row.probe) == ("test", "mlp")]
     assert on_test == pytest.approx(right.mean(axis=1).tolist())
 
-    figures = ("figure2", "layer_weights")
-    assert {path.name for path in (tmp_path / "runs" / "report").iterdir()} == {
-        f"{name}.{ending}" for name in figures for ending in ("png", "pdf")
-    }
+    figures = {f"{name}.{ending}" for name in FIGURES for ending in ("png", "pdf")}
+    names = ("table1", "published")
+    tables = {f"{name}.{ending}" for name in names for ending in ("md", "csv", "tex")}
+    found = {path.name for path in (tmp_path / "runs" / "report").iterdir()}
+    assert found == figures | tables | {"report.html"}
     assert len(list((tmp_path / "runs" / "wandb").glob("offline-run-*/*.wandb"))) == 4
 
     before = times_of_files(tmp_path)
