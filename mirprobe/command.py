@@ -52,6 +52,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "features": verbs.features,
     "export": verbs.export,
     "push": verbs.push,
+    "dashboard": verbs.dashboard,
     "why": verbs.why,
     "task": verbs.task,
     "diff": verbs.diff,

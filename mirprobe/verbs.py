@@ -309,6 +309,20 @@ def push(options: argparse.Namespace) -> None:
     _print_absent(absent)
 
 
+def dashboard(options: argparse.Namespace) -> None:
+    """Saves a W&B workspace that compares models over layers, a section for each task; as a file
+    where there is no key.
+    """
+    cells, absent = _cells_with_data(options)
+
+    from mirprobe.reporting.dashboard import save_dashboard
+    from mirprobe.reporting.tracking import check_dashboard
+
+    check_dashboard(cells)
+    save_dashboard(cells)
+    _print_absent(absent)
+
+
 def why(options: argparse.Namespace) -> None:
     """Prints what a number was made of: settings, weights, labels, store, versions, and whether its
     files are still those.

@@ -299,7 +299,7 @@ def _log_run(
         reinit="finish_previous",
     )
     run.define_metric("layer")
-    for series in ("probe/*", "linear/*", "weights/*", "similarity/*"):
+    for series in (f"{cell.task.name}/*", "similarity/*"):
         run.define_metric(series, step_metric="layer")
     for point in points:
         run.log(dict(point))
@@ -334,13 +334,15 @@ def layer_points(
     """One point per layer: scores with intervals, the learned weight at start and end, and how the
     layer relates to the input.
 
-    What is missing (a score that failed, an interval) is in no point.
+    Series are named by task, so that a dashboard has a section for each, where models lie in one
+    chart: `nsynth_pitch/test_accuracy`, `.../linear_test_accuracy`, `.../weight_end`. What is
+    missing (a score that failed, an interval) is in no point.
     """
     points: dict[int, dict[str, float]] = {}
     for row in rows:
         if row.layer is not None:
-            series = "probe" if row.probe == "mlp" else row.probe
-            name = f"{series}/{row.split}_{row.metric}"
+            probe = "" if row.probe == "mlp" else f"{row.probe}_"
+            name = f"{row.task}/{probe}{row.split}_{row.metric}"
             point = points.setdefault(row.layer, {"layer": row.layer})
             numbers = {name: row.value, f"{name}_low": row.ci_low, f"{name}_high": row.ci_high}
             point |= {key: value for key, value in numbers.items() if value is not None}
@@ -350,7 +352,7 @@ def layer_points(
         weights = zip(row.weights_start or (), row.weights_end or (), strict=True)
         for layer, (start, end) in enumerate(weights, start=1):
             point = points.setdefault(layer, {"layer": layer})
-            point |= {"weights/start": start, "weights/end": end}
+            point |= {f"{row.task}/weight_start": start, f"{row.task}/weight_end": end}
 
     for one in similar:
         if one.value is not None:

@@ -132,26 +132,27 @@ def test_the_config_holds_names_hashes_versions_and_all_settings(
 
 def test_the_series_run_over_the_layers(runs: dict[str, OfflineRun]) -> None:
     run = runs["nsynth_pitch"]
-    assert run.series("probe/val_accuracy") == dict(enumerate(VAL))
-    assert run.series("probe/test_accuracy") == dict(enumerate(TEST))
-    assert run.series("probe/test_accuracy_low") == pytest.approx(
+    assert run.series("nsynth_pitch/val_accuracy") == dict(enumerate(VAL))
+    assert run.series("nsynth_pitch/test_accuracy") == dict(enumerate(TEST))
+    assert run.series("nsynth_pitch/test_accuracy_low") == pytest.approx(
         {layer: value - 0.1 for layer, value in enumerate(TEST)}
     )
-    assert run.series("probe/val_accuracy_high") == pytest.approx(
+    assert run.series("nsynth_pitch/val_accuracy_high") == pytest.approx(
         {layer: value + 0.1 for layer, value in enumerate(VAL)}
     )
-    assert run.series("weights/start") == dict(enumerate(START, start=1))
-    assert run.series("weights/end") == dict(enumerate(END, start=1))
+    assert run.series("nsynth_pitch/weight_start") == dict(enumerate(START, start=1))
+    assert run.series("nsynth_pitch/weight_end") == dict(enumerate(END, start=1))
     assert [point["layer"] for point in run.history] == [0, 1, 2]
 
 
 def test_layer_is_the_step_metric_of_every_series(runs: dict[str, OfflineRun]) -> None:
     for run in runs.values():
         assert "layer" in run.steps
-        assert (run.steps["probe/*"], run.steps["weights/*"]) == ("layer", "layer")
+        task = run.config["task"]
+        assert (run.steps[f"{task}/*"], run.steps["similarity/*"]) == ("layer", "layer")
         for point in run.history:
             series = [name for name in point if not name.startswith("_") and name != "layer"]
-            assert all(name.startswith(("probe/", "weights/")) for name in series)
+            assert all(name.startswith(f"{task}/") for name in series), "a section for each task"
 
 
 def test_the_summary_holds_the_chosen_layer_the_oracle_and_the_weighted_sum(
@@ -176,7 +177,7 @@ def test_a_run_can_be_written_again_under_the_same_id(
     runs = read_offline_runs(tmp_path / "runs" / "wandb")
     assert [run.run_id for run in runs] == [run_id(pitch, result)] * 2
     for run in runs:
-        assert run.series("probe/test_accuracy") == dict(enumerate(TEST))
+        assert run.series("nsynth_pitch/test_accuracy") == dict(enumerate(TEST))
 
 
 # -- pure parts ------------------------------------------------------------------------------------
@@ -187,7 +188,7 @@ def test_a_point_per_layer_in_order_whatever_the_order_of_rows(cell: Callable[..
     points = layer_points(rows[::-1])
     assert points == layer_points(rows)
     assert [point["layer"] for point in points] == [0, 1, 2]
-    assert "weights/end" not in points[0]
+    assert "nsynth_pitch/weight_end" not in points[0]
 
 
 def test_a_backbone_of_one_layer_has_one_point_and_no_weights(cell: Callable[..., Cell]) -> None:
@@ -195,12 +196,12 @@ def test_a_backbone_of_one_layer_has_one_point_and_no_weights(cell: Callable[...
     (point,) = layer_points(make_rows(baseline, [0.5], [0.4]))
     assert point == {
         "layer": 0,
-        "probe/val_accuracy": 0.5,
-        "probe/val_accuracy_low": 0.4,
-        "probe/val_accuracy_high": 0.6,
-        "probe/test_accuracy": 0.4,
-        "probe/test_accuracy_low": pytest.approx(0.3),
-        "probe/test_accuracy_high": 0.5,
+        "nsynth_pitch/val_accuracy": 0.5,
+        "nsynth_pitch/val_accuracy_low": 0.4,
+        "nsynth_pitch/val_accuracy_high": 0.6,
+        "nsynth_pitch/test_accuracy": 0.4,
+        "nsynth_pitch/test_accuracy_low": pytest.approx(0.3),
+        "nsynth_pitch/test_accuracy_high": 0.5,
     }
     rows = make_rows(baseline, [0.5], [0.4])
     assert run_summary(rows)["best/layer"] == 0
@@ -213,7 +214,7 @@ def test_what_has_no_score_is_in_no_series_and_named_in_the_summary(
     rows = [failed(row) if row.head in bad else row for row in rows_of(cell())]
     points = layer_points(rows)
     assert [sorted(point) for point in points if point["layer"] == 1] == [["layer"]]
-    assert points[2]["probe/test_accuracy"] == TEST[2]
+    assert points[2]["nsynth_pitch/test_accuracy"] == TEST[2]
     assert json.loads(json.dumps(points, allow_nan=False)) == points
 
     summary = run_summary(rows)
@@ -392,5 +393,5 @@ def test_a_run_that_cannot_go_online_is_kept_offline_in_a_few_seconds_and_outsid
     assert json.loads((result.folder / "wandb.json").read_text())["mode"] == "offline"
     (run,) = read_offline_runs(tmp_path / "runs" / "wandb")
     assert (run.run_id, run.exit_code) == (run_id(pitch, result), 0)
-    assert run.series("probe/val_accuracy") == dict(enumerate(VAL))
+    assert run.series("nsynth_pitch/val_accuracy") == dict(enumerate(VAL))
     assert list((tmp_path / "home").rglob("*")) == []
