@@ -135,7 +135,8 @@ class Cell:
     @property
     def row_rate(self) -> float | None:
         """Rows a second that are stored of a clip, in Hz; None for one row, the clip's mean."""
-        return None if self.extract.pooling == CLIP else float(self.extract.pooling[:-2])
+        pooling = self.extract.pooling  # asked for before it is checked
+        return float(pooling[:-2]) if _ROW_RATE.fullmatch(pooling) else None
 
     def _tables(self) -> dict[str, str]:
         """SHA-256 of every file that an option names."""

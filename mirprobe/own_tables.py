@@ -29,7 +29,11 @@ def file_names(files: Iterable[PathLike]) -> list[str]:
     """
     if isinstance(files, str | os.PathLike):
         raise UserError(f"files must be a list, found the single path {files}: write [{files!r}]")
-    names = [os.fspath(file) for file in files]
+    given = list(files)
+    odd = [file for file in given if not isinstance(file, str | os.PathLike)]
+    if odd:
+        raise UserError(f"files must be paths, found {odd[0]!r}: give text or pathlib's paths")
+    names = [os.fspath(file) for file in given]
     if not names:
         raise UserError("no files were given: give a list of at least one path")
 
@@ -53,8 +57,17 @@ def folder_of(track: Track) -> Path:
 
 
 def write_table(runs: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Writes rows as JSONL below `runs`, and gives the absolute path."""
-    text = "".join(json.dumps(row) + "\n" for row in rows)
+    """Writes rows as JSONL below `runs`, and gives the absolute path.
+
+    Raises:
+        UserError: a value is nothing that JSON knows.
+    """
+    try:
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+    except TypeError as error:
+        raise UserError(
+            f"labels, groups and splits must be text, numbers or lists of these ({error})"
+        ) from error
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = (runs / TABLES / f"{name}.jsonl").absolute()
     if not path.is_file():

@@ -151,12 +151,15 @@ def _renamed(table: Table, columns: Mapping[str, str | None]) -> Table:
             f"found {', '.join(table.columns) or 'nothing'}"
         )
 
+    # What has a role has no other one by its own name: `{labels: label}` leaves no label.
+    taken = {*columns, *columns.values()}
+
     def rename(cells: Cells) -> Cells:
-        kept = {name: cell for name, cell in cells.items() if name not in columns}
+        kept = {name: cell for name, cell in cells.items() if name not in taken}
         given = {role: cells[str(name)] for role, name in columns.items() if name in cells}
         return {**kept, **given}
 
-    names = [name for name in table.columns if name not in columns]
+    names = [name for name in table.columns if name not in taken]
     names += [role for role, name in columns.items() if name is not None]
     lines = {number: rename(cells) for number, cells in table.lines.items()}
     return replace(table, columns=tuple(dict.fromkeys(names)), lines=lines)

@@ -227,7 +227,10 @@ def test_files_that_are_no_list_missing_or_named_twice_are_refused(
 
     assert "write ['a.wav']" in of("a.wav")
     assert "no files were given" in of(iter([]))
+    assert "files must be paths, found 7" in of([7])
     assert "1 files are named twice" in of([audio / NAMES[0], str(audio / NAMES[0])])
+    said = refusal(lambda: mirprobe.features("fcpe", [audio], pooling="mean", settings=settings))
+    assert "extract.pooling must be clip or a rate such as 1Hz" in said and "found 'mean'" in said
     missing = of([audio / f"{number}.mp3" for number in range(10_000)])
     assert "10000 of 10000 manifest tracks have no audio" in missing
     assert "unknown model 'fcp', did you mean 'fcpe'?" in refusal(lambda: mirprobe.load("fcp"))
@@ -298,6 +301,9 @@ def test_labels_that_do_not_fit_are_refused(features: Features) -> None:
     assert f"2 of {N} files have no value in labels (first: {features.ids[-2]})" in of(some)
     assert "1 different labels in train" in of(["same"] * N)
     assert "has no label" in of([None, *CLASSES[1:]])
+    assert "must be text, numbers or lists" in of([object(), *CLASSES[1:]])
+    assert "has label=nan, which is not a number" in of([float("nan")] * N)
+    assert "labels of several kinds" in of([0.5, "low"] * (N // 2))
     assert "3 groups for 20 files" in of(CLASSES, groups=["a", "b", "c"])
     assert "unknown protocol 'mlp'" in of(CLASSES, protocol="mlp")
 

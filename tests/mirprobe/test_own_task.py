@@ -69,10 +69,11 @@ def test_folds_numbers_and_tags_become_settings_that_fit(folder: Path) -> None:
     assert make_data(cell).kind == "regression"
 
     rows = [f"audio/{n}.wav,{'a|b' if n % 2 else 'b'}" for n in range(20)]
-    assert main(["task", "new", write(folder, "path,labels", rows), "--name", "tags"]) == 0
-    cell = compose_cell(["task=tags"])
-    assert cell.metrics == ["roc_auc", "average_precision"]
-    assert make_data(cell).classes == ("a", "b")
+    for column in ("labels", "label"):
+        assert main(["task", "new", write(folder, f"path,{column}", rows), "--name", column]) == 0
+        cell = compose_cell([f"task={column}"])
+        assert cell.metrics == ["roc_auc", "average_precision"]
+        assert make_data(cell).classes == ("a", "b")
 
 
 def test_songs_with_files_of_segments_are_probed_by_frames(folder: Path) -> None:
