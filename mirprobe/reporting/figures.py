@@ -48,6 +48,8 @@ class LayerProfile:
         n_seeds: how many cells are averaged.
         level: of the task, one of `LEVELS`, or nothing.
         best_set: layers that may be the best on test, with 95 % confidence.
+        task_name: in conf/.
+        metric_name: in conf/, also where it is the only one.
     """
 
     task: str
@@ -58,6 +60,8 @@ class LayerProfile:
     n_seeds: int = 1
     level: str = ""
     best_set: frozenset[int] = frozenset()
+    task_name: str = ""
+    metric_name: str = ""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from mirprobe.reporting.figures import (
     draw_layer_weights,
 )
 from mirprobe.reporting.flat_table import csv_text
+from mirprobe.reporting.guide import guide_json, guide_text, make_guide
 from mirprobe.reporting.notes import notes
 from mirprobe.reporting.paper_table import (
     latex_text,
@@ -36,7 +37,7 @@ from mirprobe.reporting.paper_table import (
     markdown_text,
     plain_csv_text,
 )
-from mirprobe.reporting.published import published_table
+from mirprobe.reporting.published import published_name, published_table
 from mirprobe.reporting.table import TableRow, make_table, make_table_rows
 from mirprobe.results import FILE, Probe, missing_files
 from mirprobe.scoring.selection import head_rows
@@ -60,7 +61,7 @@ def report(cells: Sequence[Cell]) -> None:
             out.print(Text(note, style="dim"), soft_wrap=True)
 
     folder = Path(cells[0].paths.runs) / "report"
-    written = write_tables(rows, folder)
+    written = [*write_tables(rows, folder), *write_guide(rows, folder)]
     out.print(Text(f"tables: {', '.join(str(path) for path in written)}"), soft_wrap=True)
     written = []
     for name, figure in make_figures(rows):
@@ -89,6 +90,22 @@ def write_tables(rows: Sequence[TableRow], folder: Path) -> list[Path]:
     for name, text in texts.items():
         write_text(folder / name, text)
     return [folder / name for name in texts]
+
+
+def write_guide(rows: Sequence[TableRow], folder: Path) -> list[Path]:
+    """Writes which layers to take of each model, and gives where that is; nothing of one layer."""
+    names = {}
+    for row in rows:
+        names[_panel_title([row], "mlp")] = published_name(row.cell)
+    demo = any(row.any_row.demo for row in rows)
+    panels = make_panels(rows)
+    guides = [make_guide(panel, names[panel.title], is_demo=demo) for panel in panels]
+    guides = [guide for guide in guides if guide.choices]
+    if not guides:
+        return []
+    write_text(folder / "guide.md", guide_text(guides))
+    write_text(folder / "guide.json", guide_json(guides))
+    return [folder / "guide.md", folder / "guide.json"]
 
 
 def _missing(rows: Sequence[TableRow]) -> list[str]:
@@ -147,7 +164,8 @@ def make_panels(rows: Sequence[TableRow], probe: Probe = "mlp") -> list[Panel]:
     for profiles in panels.values():
         columns = [_make_profile(seeds, probe) for seeds in profiles.values()]
         columns.sort(key=_place_of_level)
-        made.append(Panel(_panel_title(profiles, probe), columns))
+        first = next(iter(profiles.values()))
+        made.append(Panel(_panel_title(first, probe), columns))
     return made
 
 
@@ -156,8 +174,8 @@ def _place_of_level(profile: LayerProfile) -> int:
     return LEVELS.index(profile.level) if profile.level in LEVELS else len(LEVELS)
 
 
-def _panel_title(profiles: dict[str, list[TableRow]], probe: Probe) -> str:
-    row = next(iter(profiles.values()))[0]
+def _panel_title(seeds: Sequence[TableRow], probe: Probe) -> str:
+    row = seeds[0]
     twin = ["linear"] if probe == "linear" else []
     return " ".join((row.cell.model_name, *twin, *row.differs.model, *row.differs.protocol))
 
@@ -175,6 +193,8 @@ def _make_profile(seeds: Sequence[TableRow], probe: Probe) -> LayerProfile:
         n_seeds=len(seeds),
         level=row.cell.task.level,
         best_set=_best_set(seeds, probe),
+        task_name=row.cell.task.name,
+        metric_name=row.any_row.metric,
     )
 
 

@@ -1266,6 +1266,14 @@ REPORT = (
         (f"{ROOM}/reporting/test_figures.py",),
     ),
     Mutation(
+        "a layer for unknown tasks is tried on tasks that chose it",
+        "mirprobe/reporting/guide.py",
+        "_least(regrets[~is_new], weights[~is_new])",
+        "_least(regrets, weights)",
+        "an optimistic loss beside the recommended layer",
+        (f"{ROOM}/reporting/test_guide.py",),
+    ),
+    Mutation(
         "figures show the best seed",
         "mirprobe/reporting/report.py",
         "np.mean(scores, axis=0)",
