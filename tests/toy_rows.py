@@ -1,8 +1,11 @@
 """Result rows made by hand, for tests of everything that is made of rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from datamodules.files import write_text
 from mirprobe.cell import Cell
 from mirprobe.provenance import (
     Inputs,
@@ -13,8 +16,9 @@ from mirprobe.provenance import (
     note_stamp,
     result_of,
 )
-from mirprobe.results import Probe, Row, write_rows
-from mirprobe.scoring.scan import Scan
+from mirprobe.results import SCANS, Probe, Row, write_rows
+from mirprobe.scoring.intervals import Array
+from mirprobe.scoring.scan import Scan, scans_text
 from mirprobe.scoring.significance import Difference
 
 ROW = Row(
@@ -137,6 +141,59 @@ def make_scan(probe: Probe, *, optimism: float = 0.02, right: str | None = None)
         others={"layer_01": difference},
         detectable_paired=0.05,
         detectable_unpaired=0.112,
+    )
+
+
+def save_study(cells: Sequence[Cell], n_layers: Mapping[str, int]) -> None:
+    """Results of every cell as a study has them: both probes, a weighted sum, scans.
+
+    Scores rise to a layer of each task's own and fall after it; the baseline has one layer.
+
+    Args:
+        cells: of any models and tasks.
+        n_layers: layers of each model, the input of the first block included.
+    """
+    tasks = list(dict.fromkeys(cell.task.name for cell in cells))
+    for cell in cells:
+        layers = np.arange(1 if cell.is_baseline else n_layers[cell.model_name])
+        peak = (1 + tasks.index(cell.task.name)) / (1 + len(tasks)) * layers[-1]
+        made_of = result_of(cell, MADE_OF)
+        rows: list[Row] = []
+        scans = []
+        for place, metric in enumerate(cell.metrics):
+            scores = 0.9 - 0.03 * place - 0.4 * ((layers - peak) / max(1, layers[-1])) ** 2
+            weighted = None if cell.is_baseline else float(scores.max()) - 0.01
+            test = (scores - 0.02).tolist()
+            found = make_rows(cell, scores.tolist(), test, weighted=weighted, metric=metric)
+            like = replace(found[0], probe="linear")
+            rows += found
+            for split in ("val", "test"):
+                rows += layer_rows(split, *(scores - 0.1).tolist(), like=like)
+            scans += [_study_scan(probe, metric, scores) for probe in ("mlp", "linear")]
+
+        write_rows(made_of.folder, rows)
+        note_result(cell, made_of, "t0\ttrain\t0\tsound\n")
+        note_stamp(cell, made_of, INPUTS, Stamps().take(INPUTS))
+        write_text(made_of.folder / SCANS, scans_text(scans))
+
+
+def _study_scan(probe: str, metric: str, scores: Array) -> Scan:
+    """Of layers whose chances fall with the distance from the best."""
+    names = [f"layer_{layer:02d}" for layer in range(len(scores))]
+    chances = np.exp(-200 * (scores.max() - scores))
+    chances /= chances.sum()
+    best = names[int(scores.argmax())]
+    lost = float(scores.max() - scores[-1])
+    last = Difference(lost, lost - 0.03, lost + 0.04, 0.01, 0.02, "bootstrap")
+    return replace(
+        make_scan("linear" if probe == "linear" else "mlp"),
+        metric=metric,
+        chosen=best,
+        oracle=best,
+        best_set=[name for name, chance in zip(names, chances, strict=True) if chance > 0.05],
+        chance_of_best=dict(zip(names, chances.tolist(), strict=True)),
+        last_layer=last,
+        others={},
     )
 
 

@@ -2,7 +2,8 @@
 
 Conventions: layers run upwards from 0, the input of the first block. Scores are per cent. Colour
 compares layers within one task, from that task's worst layer to its best; the printed number
-compares tasks. A panel is one model under one protocol; in it only seeds are averaged.
+compares tasks. A panel is one model under one protocol; in it only seeds are averaged. Heat maps
+are drawn at the size they are printed at: as wide as a page of two columns, no letter below 6 pt.
 """
 
 import math
@@ -13,18 +14,22 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-MAX_WIDTH = 14.0  # inches; heat maps that do not fit beside each other stand below each other
+MAX_WIDTH = 7.2  # inches, a page; heat maps that do not fit beside each other stand below
 CAPTION_WIDTH = 4.5  # inches; what the line below a figure takes
 PLOT_WIDTH = 2.1  # inches; of the layer weights of one task
 PLOTS_A_ROW = 6
 CHARACTER_WIDTH = 0.0085  # inches per point of font size, in the mean of DejaVu Sans
 NO_SCORE = "failed"
+LEVELS = ("acoustic", "comprehensive", "semantic")  # paper 3.4, in the order of Figure 2
+_NUMBERS, _NAMES, _TITLES = 6.5, 7, 8  # pt, in heat maps
+_COLUMN, _ROW = 0.37, 0.165  # inches; of a number in a heat map
 _BEST = "#c1121f"  # the paper marks the best layer in red
 _BAR = "#4a7fb5"
 
@@ -41,6 +46,10 @@ class LayerProfile:
         weights: (L,) softmax weights of layers 1..L at the start and at the end of training; None
             where there is no weighted sum, or where they stand in the profile of another metric.
         n_seeds: how many cells are averaged.
+        level: of the task, one of `LEVELS`, or nothing.
+        best_set: layers that may be the best on test, with 95 % confidence.
+        task_name: in conf/.
+        metric_name: in conf/, also where it is the only one.
     """
 
     task: str
@@ -49,6 +58,10 @@ class LayerProfile:
     test: Array
     weights: tuple[Array, Array] | None = None
     n_seeds: int = 1
+    level: str = ""
+    best_set: frozenset[int] = frozenset()
+    task_name: str = ""
+    metric_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,39 +91,42 @@ def draw_heat_maps(panels: Sequence[Panel], *, demo: bool) -> Figure:
     parts = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
     for part, row in zip(parts, rows, strict=True):
         axes = _side_by_side(part, [widths[place] for place in row], longest)
-        axes[0].set_ylabel("layer")
+        axes[0].set_ylabel("layer", fontsize=_NAMES)
         for axis, place in zip(axes, row, strict=True):
             _draw_heat_map(axis, panels[place].profiles)
             title = panels[place].title + (" (demo data)" if demo else "")
-            title = _wrap(title, stretch * widths[place], fontsize=10)
-            axis.set_title(title, fontsize=10, parse_math=False)
+            title = _wrap(title, stretch * widths[place], fontsize=_TITLES)
+            axis.set_title(title, fontsize=_TITLES, parse_math=False)
 
     seeds = _describe_seeds(panels)
     label = f"test score in %, {seeds}; red: best on test; frame: chosen on val"
     profiles = [profile for panel in panels for profile in panel.profiles]
+    if any(profile.best_set for profile in profiles):
+        label += "\ndotted: one of these is the best, with 95 % confidence"
     if any(np.isnan(profile.test).any() for profile in profiles):
         label += f"; {NO_SCORE}: no score"
-    figure.supxlabel(label, fontsize=8)
+    figure.supxlabel(label, fontsize=_NAMES)
     return figure
 
 
 def _heat_map_size(panel: Panel) -> tuple[float, float]:
     """Width and height in inches, with room for the title and for the slanted names of tasks."""
     labels = [_column_label(profile) for profile in panel.profiles]
-    name = 9 * CHARACTER_WIDTH * max(len(line) for label in labels for line in label.split("\n"))
-    column = max(0.66, 0.26 * max(label.count("\n") + 1 for label in labels))
-    title = 10 * CHARACTER_WIDTH * max(len(word) for word in panel.title.split())
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    name = _NAMES * CHARACTER_WIDTH * longest
+    column = max(_COLUMN, 0.2 * max(label.count("\n") + 1 for label in labels))
+    title = _TITLES * CHARACTER_WIDTH * max(len(word) for word in panel.title.split())
 
     # Names end below their column, at 35 degrees: they reach out to the left as well as down.
-    left = max(1.0, 0.6 + 0.82 * name - column / 2)
+    left = max(0.5, 0.35 + 0.82 * name - column / 2)
     n_layers = max(len(profile.test) for profile in panel.profiles)
     width = max(left + column * len(labels), 0.3 + title)
-    return width, 0.8 + 0.32 * n_layers + 0.57 * name
+    return width, 0.7 + max(_ROW * n_layers, 0.9) + 0.57 * name
 
 
 def _column_label(profile: LayerProfile) -> str:
     label = f"{profile.task}\n{profile.metric}" if profile.metric else profile.task
-    return _wrap(label, 1.8, fontsize=9)
+    return _wrap(label, 1.4, fontsize=_NAMES)
 
 
 def _wrap(text: str, inches: float, *, fontsize: int) -> str:
@@ -161,13 +177,16 @@ def _draw_heat_map(axis: Axes, profiles: Sequence[LayerProfile]) -> None:
         chosen = _best(profile.val)
         if chosen is not None:
             _draw_frame(axis, column, chosen)
+        _draw_set(axis, column, profile.best_set)
+    _draw_levels(axis, [profile.level for profile in profiles])
 
     labels = [_column_label(profile) for profile in profiles]
-    axis.set_xticks(range(len(labels)), labels, fontsize=9, parse_math=False)
+    axis.set_xticks(range(len(labels)), labels, fontsize=_NAMES, parse_math=False)
     axis.tick_params("x", rotation=35)
     for label in axis.get_xticklabels():
         label.set(ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(scores)), [str(layer) for layer in range(len(scores))], fontsize=8)
+    axis.set_yticks(range(len(scores)), [str(layer) for layer in range(len(scores))])
+    axis.tick_params("y", labelsize=_NUMBERS)
     axis.tick_params(length=0)
 
 
@@ -185,7 +204,7 @@ def _draw_numbers(axis: Axes, column: int, scores: Array) -> None:
             NO_SCORE if np.isnan(score) else f"{score:.1f}",
             ha="center",
             va="center",
-            fontsize=8,
+            fontsize=_NUMBERS,
             color=_BEST if layer == best else "black",
             fontweight="bold" if layer == best else "normal",
         )
@@ -194,6 +213,37 @@ def _draw_numbers(axis: Axes, column: int, scores: Array) -> None:
 def _draw_frame(axis: Axes, column: int, layer: int) -> None:
     corner = (column - 0.47, layer - 0.45)
     axis.add_patch(Rectangle(corner, 0.94, 0.9, fill=False, edgecolor="black", linewidth=1.2))
+
+
+def _draw_set(axis: Axes, column: int, layers: frozenset[int]) -> None:
+    """A dotted line around each run of layers."""
+    edges = []
+    for layer in layers:
+        low, high = layer - 0.5, layer + 0.5
+        edges += [[(column + side, low), (column + side, high)] for side in (-0.47, 0.47)]
+        for end, neighbour in ((low, layer - 1), (high, layer + 1)):
+            if neighbour not in layers:
+                edges.append([(column - 0.47, end), (column + 0.47, end)])
+    axis.add_collection(LineCollection(edges, colors="black", linewidths=0.7, linestyles=":"))
+
+
+def _draw_levels(axis: Axes, levels: Sequence[str]) -> None:
+    """The name of each group of tasks above its columns, and a white line between groups."""
+    groups = [
+        level for place, level in enumerate(levels) if place == 0 or level != levels[place - 1]
+    ]
+    if not any(groups):
+        return
+    centres, start = [], 0
+    for level in groups:
+        n_columns = levels.count(level)
+        centres.append(start + (n_columns - 1) / 2)
+        start += n_columns
+        axis.axvline(start - 0.5, color="white", linewidth=3, zorder=0.5)
+    above = axis.secondary_xaxis("top")
+    above.set_xticks(centres, groups, fontsize=_NUMBERS)
+    above.tick_params(length=0, pad=1)
+    above.spines["top"].set_visible(False)
 
 
 def draw_layer_weights(panels: Sequence[Panel], *, demo: bool) -> Figure:

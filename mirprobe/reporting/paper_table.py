@@ -165,21 +165,22 @@ def markdown_text(table: PaperTable) -> str:
         headings += [f"{model}: {heading.lower()}" for heading in table.model_headings]
 
     lines = [f"# {table.title}", ""]
-    lines.append(_markdown_line(headings))
-    lines.append(_markdown_rule(table.is_number))
-    lines += [_markdown_line(line) for line in table.lines]
-    lines.append("")
+    lines += [*markdown_lines(headings, table.lines, table.is_number), ""]
     lines += [f"- {escape_markdown(_one_line(note))}" for note in table.notes]
     return "\n".join(lines) + "\n"
+
+
+def markdown_lines(
+    headings: Sequence[str], lines: Sequence[Sequence[str]], is_number: Sequence[bool]
+) -> list[str]:
+    """A table's lines in Markdown; numbers end on the right."""
+    rule = "|" + "|".join("--:" if number else "---" for number in is_number) + "|"
+    return [_markdown_line(headings), rule, *(_markdown_line(line) for line in lines)]
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
     texts = ["<br>".join(escape_markdown(line) for line in text.split("\n")) for text in cells]
     return "| " + " | ".join(texts) + " |"
-
-
-def _markdown_rule(is_number: Sequence[bool]) -> str:
-    return "|" + "|".join("--:" if number else "---" for number in is_number) + "|"
 
 
 def escape_markdown(text: str) -> str:

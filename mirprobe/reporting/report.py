@@ -21,6 +21,7 @@ from mirprobe.cell import Cell
 from mirprobe.progress import console
 from mirprobe.reporting.figure3 import draw_similarity
 from mirprobe.reporting.figures import (
+    LEVELS,
     Array,
     LayerProfile,
     Panel,
@@ -28,6 +29,7 @@ from mirprobe.reporting.figures import (
     draw_layer_weights,
 )
 from mirprobe.reporting.flat_table import csv_text
+from mirprobe.reporting.guide import guide_json, guide_text, make_guide
 from mirprobe.reporting.notes import notes
 from mirprobe.reporting.page import page_text
 from mirprobe.reporting.paper_table import (
@@ -37,9 +39,9 @@ from mirprobe.reporting.paper_table import (
     markdown_text,
     plain_csv_text,
 )
-from mirprobe.reporting.published import published_table
+from mirprobe.reporting.published import published_name, published_table
 from mirprobe.reporting.table import TableRow, make_table, make_table_rows
-from mirprobe.results import FILE, missing_files
+from mirprobe.results import FILE, Probe, missing_files
 from mirprobe.scoring.selection import head_rows
 from mirprobe.similarity.rows import similarity_of
 
@@ -62,7 +64,7 @@ def report(cells: Sequence[Cell]) -> None:
             out.print(Text(note, style="dim"), soft_wrap=True)
 
     folder = Path(cells[0].paths.runs) / "report"
-    written = write_tables(rows, folder)
+    written = [*write_tables(rows, folder), *write_guide(rows, folder)]
     out.print(Text(f"tables: {', '.join(str(path) for path in written)}"), soft_wrap=True)
     written = []
     for name, figure in make_figures(rows):
@@ -111,6 +113,22 @@ def write_tables(rows: Sequence[TableRow], folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
+def write_guide(rows: Sequence[TableRow], folder: Path) -> list[Path]:
+    """Writes which layers to take of each model, and gives where that is; nothing of one layer."""
+    names = {}
+    for row in rows:
+        names[_panel_title([row], "mlp")] = published_name(row.cell)
+    demo = any(row.any_row.demo for row in rows)
+    panels = make_panels(rows)
+    guides = [make_guide(panel, names[panel.title], is_demo=demo) for panel in panels]
+    guides = [guide for guide in guides if guide.choices]
+    if not guides:
+        return []
+    write_text(folder / "guide.md", guide_text(guides))
+    write_text(folder / "guide.json", guide_json(guides))
+    return [folder / "guide.md", folder / "guide.json"]
+
+
 def _missing(rows: Sequence[TableRow]) -> list[str]:
     """Says which results have lost a file that should lie beside their rows."""
     text = []
@@ -125,7 +143,8 @@ def _missing(rows: Sequence[TableRow]) -> list[str]:
 
 
 def make_figures(rows: Sequence[TableRow]) -> list[tuple[str, Figure]]:
-    """Draws Figure 2 (layers x tasks) and the learned layer weights, each with its file's name.
+    """Draws Figure 2 (layers x tasks) of each probe and the learned layer weights, each with its
+    file's name.
 
     Models of one layer have nothing to draw, those of one block no weights.
     """
@@ -135,21 +154,25 @@ def make_figures(rows: Sequence[TableRow]) -> list[tuple[str, Figure]]:
 
     demo = any(row.any_row.demo for row in rows)
     figures = [("figure2", draw_heat_maps(panels, demo=demo))]
+    twins = make_panels(rows, "linear")
+    if twins:
+        figures.append(("figure2_linear", draw_heat_maps(twins, demo=demo)))
     weighted = _only_weighted(panels)
     if weighted:
         figures.append(("layer_weights", draw_layer_weights(weighted, demo=demo)))
     return figures
 
 
-def make_panels(rows: Sequence[TableRow]) -> list[Panel]:
-    """Sorts rows into panels (a model with its
-    features, a protocol), profiles (a task, a metric) and seeds.
+def make_panels(rows: Sequence[TableRow], probe: Probe = "mlp") -> list[Panel]:
+    """Sorts rows into panels (a model with its features, a protocol), profiles (a task, a metric)
+    and seeds.
 
     A profile holds the rows of cells that are the same in all but the seed, and nothing else.
+    Profiles are in the order of their tasks' levels, as in the paper's Figure 2.
     """
     panels: dict[str, dict[str, list[TableRow]]] = {}
     for row in rows:
-        if len(head_rows(row.rows, "test", single=True)) > 1:
+        if len(head_rows(row.rows, "test", single=True, probe=probe)) > 1:
             identity = row.cell.identity()
             model = (row.cell.model_name, identity["model"], row.cell.model.get("checkpoint"))
             kept = (row.cell.extract.precision, row.cell.extract.pooling)
@@ -158,36 +181,55 @@ def make_panels(rows: Sequence[TableRow]) -> list[Panel]:
             profile = repr((identity | {"seed": None}, places))
             panels.setdefault(panel, {}).setdefault(profile, []).append(row)
 
-    return [
-        Panel(_panel_title(profiles), [_make_profile(seeds) for seeds in profiles.values()])
-        for profiles in panels.values()
-    ]
+    made = []
+    for profiles in panels.values():
+        columns = [_make_profile(seeds, probe) for seeds in profiles.values()]
+        columns.sort(key=_place_of_level)
+        first = next(iter(profiles.values()))
+        made.append(Panel(_panel_title(first, probe), columns))
+    return made
 
 
-def _panel_title(profiles: dict[str, list[TableRow]]) -> str:
-    row = next(iter(profiles.values()))[0]
-    return " ".join((row.cell.model_name, *row.differs.model, *row.differs.protocol))
+def _place_of_level(profile: LayerProfile) -> int:
+    """Of the paper's three, in their order; a level of a user's own comes last."""
+    return LEVELS.index(profile.level) if profile.level in LEVELS else len(LEVELS)
 
 
-def _make_profile(seeds: Sequence[TableRow]) -> LayerProfile:
+def _panel_title(seeds: Sequence[TableRow], probe: Probe) -> str:
+    row = seeds[0]
+    twin = ["linear"] if probe == "linear" else []
+    return " ".join((row.cell.model_name, *twin, *row.differs.model, *row.differs.protocol))
+
+
+def _make_profile(seeds: Sequence[TableRow], probe: Probe) -> LayerProfile:
     """The mean over rows that are the same in all but the seed."""
     row = seeds[0]
     metrics = row.cell.metrics
     return LayerProfile(
         task="\n".join((row.cell.task.label, *row.differs.task)),
         metric=row.any_row.metric if len(metrics) > 1 else "",
-        val=_mean_scores(seeds, "val"),
-        test=_mean_scores(seeds, "test"),
+        val=_mean_scores(seeds, "val", probe),
+        test=_mean_scores(seeds, "test", probe),
         weights=_mean_weights(seeds) if row.any_row.metric == metrics[0] else None,
         n_seeds=len(seeds),
+        level=row.cell.task.level,
+        best_set=_best_set(seeds, probe),
+        task_name=row.cell.task.name,
+        metric_name=row.any_row.metric,
     )
 
 
-def _mean_scores(seeds: Sequence[TableRow], split: Split) -> Array:
+def _best_set(seeds: Sequence[TableRow], probe: Probe) -> frozenset[int]:
+    """Layers that may be the best by any seed; with several, none that a seed keeps is left out."""
+    heads = {head for row in seeds for scan in [row.scan(probe)] if scan for head in scan.best_set}
+    return frozenset(int(head.removeprefix("layer_")) for head in heads)
+
+
+def _mean_scores(seeds: Sequence[TableRow], split: Split, probe: Probe) -> Array:
     """(L+1,) scores of the layers in per cent; NaN for one that failed in any seed."""
     scores: list[list[float]] = []
     for seed in seeds:
-        layers = head_rows(seed.rows, split, single=True)
+        layers = head_rows(seed.rows, split, single=True, probe=probe)
         scores.append([math.nan if row.value is None else 100 * row.value for row in layers])
     mean: Array = np.mean(scores, axis=0)
     return mean

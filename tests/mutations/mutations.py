@@ -1258,6 +1258,22 @@ REPORT = (
         (f"{ROOM}/reporting/test_published.py",),
     ),
     Mutation(
+        "tasks stand in the order they were asked for",
+        "mirprobe/reporting/report.py",
+        "columns.sort(key=_place_of_level)",
+        "pass",
+        "a gradient from acoustic to semantic that the eye cannot find",
+        (f"{ROOM}/reporting/test_figures.py",),
+    ),
+    Mutation(
+        "a layer for unknown tasks is tried on tasks that chose it",
+        "mirprobe/reporting/guide.py",
+        "_least(regrets[~is_new], weights[~is_new])",
+        "_least(regrets, weights)",
+        "an optimistic loss beside the recommended layer",
+        (f"{ROOM}/reporting/test_guide.py",),
+    ),
+    Mutation(
         "figures show the best seed",
         "mirprobe/reporting/report.py",
         "np.mean(scores, axis=0)",
@@ -1276,8 +1292,8 @@ REPORT = (
     Mutation(
         "figures draw val as test",
         "mirprobe/reporting/report.py",
-        'test=_mean_scores(seeds, "test")',
-        'test=_mean_scores(seeds, "val")',
+        'test=_mean_scores(seeds, "test", probe)',
+        'test=_mean_scores(seeds, "val", probe)',
         "optimistic figures",
         (f"{ROOM}/reporting/test_report.py",),
     ),

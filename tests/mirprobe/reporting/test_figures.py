@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from toy_rows import save_rows
+from matplotlib.text import Text
+from toy_rows import save_rows, save_study
 
 from mirprobe.cell import Cell
 from mirprobe.reporting.figures import LayerProfile, Panel, draw_heat_maps, draw_layer_weights
@@ -257,3 +259,46 @@ def test_a_backbone_of_one_block_has_a_heat_map(compose: Compose) -> None:
     save_rows(cells[0], [0.4, 0.5], [0.6, 0.5])
     shown = marks(dict(make_figures(make_table_rows(cells)))["figure2"])
     assert (shown.red, shown.framed) == ({(0, 0)}, {(0, 1)})
+
+
+def test_tasks_stand_by_level_and_layers_that_may_be_the_best_are_outlined(
+    compose: Compose,
+) -> None:
+    cells = compose("task=gtzan_genre,giantsteps_key,nsynth_pitch", "baseline=null")
+    save_study(cells, {"fcpe": 5})
+    figures = dict(make_figures(make_table_rows(cells)))
+    assert set(figures) == {"figure2", "figure2_linear", "layer_weights"}
+    mlp, linear = (figures[name].axes[0] for name in ("figure2", "figure2_linear"))
+    assert (mlp.get_title(), linear.get_title()) == ("fcpe (demo data)", "fcpe linear (demo data)")
+    for axis in (mlp, linear):
+        assert [label.get_text() for label in axis.get_xticklabels()] == ["Pitch", "Key", "Genre"]
+        (above,) = (child for child in axis.child_axes)
+        groups = [label.get_text() for label in above.get_xticklabels()]
+        assert groups == ["acoustic", "comprehensive", "semantic"]
+    assert [text.get_text() for text in mlp.texts][:2] == ["65.5", "78.0"]
+    assert [text.get_text() for text in linear.texts][:2] == ["57.5", "70.0"]
+
+    # Of the pitch task layer 3 is the best, and no other has a chance.
+    outlined = [
+        collection.get_segments()
+        for collection in mlp.collections
+        if isinstance(collection, LineCollection)
+    ]
+    heights = {float(point[1]) for segment in outlined[0] for point in segment}
+    assert (min(heights), max(heights)) == (2.5, 3.5)
+    assert "dotted" in figures["figure2"].get_supxlabel()
+
+
+@pytest.mark.trial
+def test_no_letter_of_a_study_is_too_small_to_print(compose: Compose) -> None:
+    cells = compose("task=all", "model=fcpe,muq,mert_330m", "baseline=null")
+    save_study(cells, {"fcpe": 13, "muq": 13, "mert_330m": 25})
+    figure = dict(make_figures(make_table_rows(cells)))["figure2"]
+    assert figure.get_figwidth() <= 7.3
+    texts = [text for axis in figure.axes for text in axis.findobj(Text) if text.get_text()]
+    assert min(text.get_fontsize() for text in texts) >= 6
+
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        column = axis.get_window_extent().width / len(axis.get_xticks())
+        assert max(text.get_window_extent().width for text in axis.texts) < column

@@ -211,6 +211,8 @@ def test_report_prints_the_table_and_writes_png_and_pdf(
     tables = {name: written.pop(name) for name in ("table1.md", "table1.csv", "table1.tex")}
     assert all(b"62.5" in content for content in tables.values())
     assert b"62.5" in written.pop("report.html")
+    guide = {name: written.pop(name) for name in ("guide.md", "guide.json")}
+    assert all(b"62.5" in content for content in guide.values())
     assert set(written) == {"figure2.png", "figure2.pdf", "layer_weights.png", "layer_weights.pdf"}
     for name, content in written.items():
         assert content.startswith(b"\x89PNG" if name.endswith("png") else b"%PDF-")

@@ -75,7 +75,7 @@ def test_sweep_from_nothing_to_table_and_figures(
     names = ("table1", "published")
     tables = {f"{name}.{ending}" for name in names for ending in ("md", "csv", "tex")}
     found = {path.name for path in (tmp_path / "runs" / "report").iterdir()}
-    assert found == figures | tables | {"report.html"}
+    assert found == figures | tables | {"guide.md", "guide.json", "report.html"}
     assert len(list((tmp_path / "runs" / "wandb").glob("offline-run-*/*.wandb"))) == 4
 
     before = times_of_files(tmp_path)
