@@ -27,6 +27,7 @@ from mirprobe.reporting.figures import (
     draw_layer_weights,
 )
 from mirprobe.reporting.notes import notes
+from mirprobe.reporting.page import write_page
 from mirprobe.reporting.table import TableRow, make_table, make_table_rows
 from mirprobe.results import FILE, missing_files
 from mirprobe.scoring.selection import head_rows
@@ -50,6 +51,7 @@ def report(cells: Sequence[Cell]) -> None:
     if written:
         names = ", ".join(str(path) for path in written)
         out.print(Text(f"figures: {names}"), soft_wrap=True)
+    out.print(Text(f"page: {write_page(cells, rows, folder)}"), soft_wrap=True)
 
 
 def _missing(rows: Sequence[TableRow]) -> list[str]:

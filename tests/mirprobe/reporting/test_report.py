@@ -208,7 +208,8 @@ def test_report_prints_the_table_and_writes_png_and_pdf(
     for words in ("Table 1", "demo data", "62.5 (1)", "70.8 (2)", "chosen on val", "figure2.png"):
         assert words in out
     written = {path.name: path.read_bytes() for path in (tmp_path / "runs/report").iterdir()}
-    assert set(written) == {"figure2.png", "figure2.pdf", "layer_weights.png", "layer_weights.pdf"}
+    figures = {"figure2.png", "figure2.pdf", "layer_weights.png", "layer_weights.pdf"}
+    assert set(written) == {*figures, "report.html"}
     for name, content in written.items():
         assert content.startswith(b"\x89PNG" if name.endswith("png") else b"%PDF-")
         assert len(content) > 3000
