@@ -48,12 +48,17 @@ function scoreText(heads, place) {
 
 // ---- state, which is the address's hash --------------------------------------------------------
 
-const defaults = { models: models.join("\n"), tasks: tasks.join("\n"), theme: "", sort: "" };
+const lists = { models, tasks };
+const defaults = { theme: "", sort: "" };
 for (const [name, values] of Object.entries(choices)) defaults[name] = values[0];
 
 function readState() {
   const given = new URLSearchParams(location.hash.slice(1));
-  const state = { ...defaults };
+  const state = { ...defaults, ...lists };
+  for (const [name, all] of Object.entries(lists)) {
+    const wanted = given.getAll(name);
+    if (given.has(name)) state[name] = all.filter((one) => wanted.includes(one));
+  }
   for (const name of Object.keys(defaults)) if (given.has(name)) state[name] = given.get(name);
 
   // An old or mistyped address must still show something.
@@ -68,16 +73,22 @@ let state = readState();
 function change(name, value) {
   state[name] = value;
   const kept = new URLSearchParams();
-  for (const [key, text] of Object.entries(state)) if (text !== defaults[key]) kept.set(key, text);
+  for (const key of Object.keys(defaults)) {
+    if (state[key] !== defaults[key]) kept.set(key, state[key]);
+  }
+  for (const [key, all] of Object.entries(lists)) {
+    const isAll = state[key].length === all.length;
+    const names = state[key].length ? state[key] : [""];
+    if (!isAll) names.forEach((one) => kept.append(key, one));
+  }
   history.replaceState(null, "", `#${kept}`);
   show();
 }
 
-const isShown = (kind, name) => state[kind].split("\n").includes(name);
+const isShown = (kind, name) => state[kind].includes(name);
 
 function toggle(kind, name, all) {
-  const wanted = all.filter((one) => isShown(kind, one) !== (one === name));
-  change(kind, wanted.join("\n"));
+  change(kind, all.filter((one) => isShown(kind, one) !== (one === name)));
 }
 
 // ---- files -------------------------------------------------------------------------------------
@@ -520,7 +531,7 @@ function prepareControls() {
     }
     for (const [text, wanted] of [["all", all], ["none", []]]) {
       const button = make("button", { type: "button" }, text);
-      button.addEventListener("click", () => change(kind, wanted.join("\n")));
+      button.addEventListener("click", () => change(kind, wanted));
       if (all.length > 2) place.append(button);
     }
   }
