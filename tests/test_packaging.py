@@ -30,6 +30,8 @@ def test_wheel_holds_configuration_and_split_lists(wheel: Path) -> None:
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert f"mirprobe/conf/{path.relative_to(ROOT / 'conf').as_posix()}" in names
     assert "datamodules/datasets/splits/gtzan_fault_filtered.txt" in names
+    for name in ("page.html.jinja", "page.css", "page.js"):
+        assert f"mirprobe/reporting/{name}" in names
     assert not any(
         name.startswith(("tests/", "conf/")) or name.endswith((".sf2", ".pt")) for name in names
     )

@@ -382,7 +382,7 @@ function mapRow(one, depth) {
       scoreText(heads, layer) }, value === null ? "✕" : percent(value));
     if (value !== null) {
       const share = high > low ? (value - low) / (high - low) : 0;
-      const shade = Math.round(55 * share);
+      const shade = Math.round(45 * share);
       cell.style.backgroundColor = `color-mix(in srgb, var(--shade) ${shade}%, var(--back))`;
       if (value === high) cell.classList.add("best");
     }

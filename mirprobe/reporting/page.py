@@ -68,7 +68,7 @@ def page_text(cells: Sequence[Cell], rows: Sequence[TableRow]) -> str:
         table=_table_1(rows),
         scans=make_scan_table(rows),
         data=make_data_table(rows),
-        models=make_model_table(rows),
+        models=make_model_table(cells, rows),
         keys=make_key_table(rows),
         missing=make_missing_table(cells, rows),
         notes=notes(rows),

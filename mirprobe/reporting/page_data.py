@@ -243,21 +243,32 @@ def make_data_table(rows: Sequence[TableRow]) -> TextTable:
     return TextTable(headings, is_number, list(lines.values()))
 
 
-def make_model_table(rows: Sequence[TableRow]) -> TextTable:
-    """The card of each model, baseline included, its weights, features and software."""
+def make_model_table(cells: Sequence[Cell], rows: Sequence[TableRow]) -> TextTable:
+    """The card of each model, baseline included, its weights, features and software.
+
+    Args:
+        cells: that were asked for, among which is the baseline.
+        rows: of Table 1.
+    """
+    models = {cell.model_name: cell.model for cell in cells}
     lines: dict[str, list[str]] = {}
     for row in rows:
-        card: Mapping[str, str] = row.cell.model.get("card", {})
-        is_control = row.cell.model.get("weights") == "random"
-        one = row.any_row
-        note = "random weights, the control" if is_control else card.get("note", "-")
-        line = [model_name(row), note, card.get("licence", "-"), *_made_with(one)]
+        line = [model_name(row), *_card(row.cell.model), *_made_with(row.any_row)]
         lines.setdefault(repr(line), line)
         for baseline in row.baseline.values():
-            line = [f"{baseline.model} (baseline)", "-", "-", *_made_with(baseline)]
+            card = _card(models.get(baseline.model, {}))
+            line = [f"{baseline.model} (baseline)", *card, *_made_with(baseline)]
             lines.setdefault(repr(line), line)
     headings = ["Model", "What it is", "Licence", "Features in", "Weights", "Software"]
     return TextTable(headings, [False] * len(headings), list(lines.values()))
+
+
+def _card(model: Mapping[str, Any]) -> list[str]:
+    """What a model is, of random weights only that, and its licence."""
+    card: Mapping[str, str] = model.get("card", {})
+    is_control = model.get("weights") == "random"
+    note = "random weights, the control" if is_control else card.get("note", "-")
+    return [note, card.get("licence", "-")]
 
 
 def _made_with(row: Row) -> list[str]:

@@ -104,6 +104,15 @@ def test_every_key_has_its_values(compose: Compose) -> None:
     assert ["seed", "1", "fcpe nsynth_pitch seed 1"] in lines
 
 
+def test_models_have_their_cards(pitch: list[Cell]) -> None:
+    model, baseline = lines_of(page_of(pitch), "models")
+    assert (model[0], model[2]) == ("fcpe", pitch[1].model["card"]["licence"])
+    assert (baseline[0], baseline[2]) == (
+        "fbank_chroma (baseline)",
+        pitch[0].model["card"]["licence"],
+    )
+
+
 def test_similarity_is_that_of_the_rows_weights_and_not_of_layers(pitch: list[Cell]) -> None:
     assert 'id="similarity"' not in page_of(pitch)
     cell = pitch[1]
