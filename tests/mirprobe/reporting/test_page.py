@@ -20,9 +20,20 @@ from mirprobe.reporting.page_data import make_curves
 from mirprobe.reporting.report import report
 from mirprobe.reporting.table import TableRow, make_table_rows, table_columns
 from mirprobe.results import read_rows
+from mirprobe.settings import compose_cells
 
 Compose = Callable[..., list[Cell]]
 NASTY = "</script><script>alert(1)</script> \"q\" 'a' &amp; <!-- \u2028 \n %{{ x }}"
+
+
+@pytest.fixture(scope="module")
+def pitch(tmp_path_factory: pytest.TempPathFactory) -> list[Cell]:
+    """As the fixture of that name, once for all tests of this file: none of them changes it."""
+    runs = tmp_path_factory.mktemp("page") / "runs"
+    baseline, fcpe = compose_cells([f"paths.runs={runs}", "task=nsynth_pitch"])
+    save_rows(baseline, [0.4], [0.45])
+    save_rows(fcpe, [0.5, 0.9, 0.7], [0.4, 0.625, 0.708], weighted=0.667)
+    return [baseline, fcpe]
 
 
 def page_of(cells: list[Cell]) -> str:
@@ -113,26 +124,28 @@ def test_models_have_their_cards(pitch: list[Cell]) -> None:
     )
 
 
-def test_similarity_is_that_of_the_rows_weights_and_not_of_layers(pitch: list[Cell]) -> None:
-    assert 'id="similarity"' not in page_of(pitch)
-    cell = pitch[1]
+def test_similarity_is_that_of_the_rows_weights_and_not_of_layers(compose: Compose) -> None:
+    cells = compose("task=nsynth_pitch", "baseline=null")
+    save_rows(cells[0], [0.5, 0.6], [0.4, 0.5])
+    assert 'id="similarity"' not in page_of(cells)
+    (cell,) = cells
     folder = Path(cell.paths.runs) / cell.model_name / "similarity" / "0a1b2c3d"
     folder.mkdir(parents=True)
-    weights = make_table_rows(pitch)[0].any_row.weights
+    weights = make_table_rows(cells)[0].any_row.weights
     row = {"kind": "similarity", "measure": "pwcca", "input": "mel", "layer": 1, "value": 0.25}
     others = [{"weights": "others"}, {"input": "h02"}, {"measure": "cka"}]
     lines = [{**row, "weights": weights, **change} for change in [{}, *others]]
     path = folder / "similarity.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    page = page_of(pitch)
+    page = page_of(cells)
     (shown,) = numbers_of(page)["similarity"]
     assert (shown["input"], shown["layer"], shown["value"]) == ("mel", 1, 0.25)
     assert 'id="similarity"' in page
 
     path.write_text("{")
     with pytest.raises(UserError, match=r"similarity.jsonl is not a list of similarity rows"):
-        page_of(pitch)
+        page_of(cells)
 
 
 # -- names, bytes, size ----------------------------------------------------------------------------
