@@ -128,10 +128,11 @@ function curveLines(shown) {
 
 const WIDTH = 320, HEIGHT = 200, LEFT = 34, RIGHT = 10, TOP = 8, FOOT = 34;
 
+// Three to eight round numbers, and the digits that they need after the point.
 function ticksBetween(low, high) {
-  const raw = (high - low) / 4 || 1;
-  const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((one) => one * power).find((one) => one >= raw);
+  const most = (high - low) / 3 || 1;
+  const power = 10 ** Math.floor(Math.log10(most));
+  const step = [5, 2, 1].map((one) => one * power).find((one) => one <= most * (1 + 1e-9));
   const ticks = [];
   for (let k = Math.ceil(low / step); k * step <= high + 1e-9; k++) ticks.push(k * step);
   return [ticks, step >= 1 ? 0 : Math.ceil(-Math.log10(step))];

@@ -232,7 +232,8 @@ const found = { hash: location.hash, curves: seen("curve-charts"), maps: seen("m
   text: [...document.querySelectorAll("#map-charts td[data-value]")].map((one) => one.textContent),
   tip: document.getElementById("tip").textContent,
   theme: document.documentElement.dataset.theme, wide: document.documentElement.scrollWidth,
-  seats: [0.0625, 0.1875, 0.625, 0.70849, -0.0625].map(percent),
+  csv: curveLines(shownCurves()).slice(0, 3),
+  rounded: [0.0625, 0.1875, 0.625, 0.70849, -0.0625].map(percent),
   order: [...document.querySelectorAll('[data-name="table1"] tbody tr')].map(
     (row) => row.cells[0].textContent) };
 document.body.replaceChildren(JSON.stringify(found));
@@ -283,8 +284,14 @@ def test_a_browser_shows_the_rows_numbers_and_keeps_the_state_of_the_address(
     assert [float(value) for value in plain["curves"]] == test  # type: ignore[attr-defined]
     assert [float(value) for value in plain["maps"]] == test  # type: ignore[attr-defined]
     assert plain["text"] == [f"{100 * value:.1f}" for value in test if value is not None]
-    assert plain["seats"] == ["6.2", "18.8", "62.5", "70.8", "-6.2"]  # as Python rounds
+    assert plain["rounded"] == ["6.2", "18.8", "62.5", "70.8", "-6.2"]  # as Python rounds
     assert plain["tip"] == "layer 1, n = 24\nfcpe: 62.5 [52.5, 72.5]"
+    head, _, second = plain["csv"]  # type: ignore[misc]
+    assert dict(zip(head, second, strict=True)) == {
+        **{"model": "fcpe", "task": "Pitch", "metric": "accuracy", "seed": 0, "probe": "mlp"},
+        **{"split": "test", "layer": 1, "value": 0.625, "ci_low": 0.525, "ci_high": 0.725},
+        **{"n": 24, "problem": None},
+    }
     assert plain["order"] == ["Pitch", "Genre"]
 
     chosen = look(page, "tasks=Genre&split=val&theme=dark&sort=table1.0.up", tmp_path)
