@@ -11,7 +11,7 @@ from html import escape, unescape
 from pathlib import Path
 
 import pytest
-from toy_rows import make_scan, save_rows
+from toy_rows import ROW, make_scan, save_rows
 
 from datamodules.errors import UserError
 from mirprobe.cell import Cell
@@ -124,19 +124,23 @@ def test_models_have_their_cards(pitch: list[Cell]) -> None:
     )
 
 
+def save_similarity(cell: Cell, *changes: dict[str, object]) -> Path:
+    """Writes a row of similarity for each change of one; returns their file."""
+    folder = Path(cell.paths.runs) / cell.model_name / "similarity" / "0a1b2c3d"
+    folder.mkdir(parents=True)
+    row = {"kind": "similarity", "measure": "pwcca", "input": "mel", "layer": 1, "value": 0.25}
+    row |= {"model": cell.model_name, "weights": ROW.weights, "n_tracks": 24, "n_frames": 960}
+    path = folder / "similarity.jsonl"
+    path.write_text("".join(json.dumps({**row, **change}) + "\n" for change in changes))
+    return path
+
+
 def test_similarity_is_that_of_the_rows_weights_and_not_of_layers(compose: Compose) -> None:
     cells = compose("task=nsynth_pitch", "baseline=null")
     save_rows(cells[0], [0.5, 0.6], [0.4, 0.5])
     assert 'id="similarity"' not in page_of(cells)
-    (cell,) = cells
-    folder = Path(cell.paths.runs) / cell.model_name / "similarity" / "0a1b2c3d"
-    folder.mkdir(parents=True)
-    weights = make_table_rows(cells)[0].any_row.weights
-    row = {"kind": "similarity", "measure": "pwcca", "input": "mel", "layer": 1, "value": 0.25}
     others = [{"weights": "others"}, {"input": "h02"}, {"measure": "cka"}]
-    lines = [{**row, "weights": weights, **change} for change in [{}, *others]]
-    path = folder / "similarity.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path = save_similarity(cells[0], {}, *others)
 
     page = page_of(cells)
     (shown,) = numbers_of(page)["similarity"]
@@ -232,6 +236,7 @@ const found = { hash: location.hash, curves: seen("curve-charts"), maps: seen("m
   text: [...document.querySelectorAll("#map-charts td[data-value]")].map((one) => one.textContent),
   tip: document.getElementById("tip").textContent,
   theme: document.documentElement.dataset.theme, wide: document.documentElement.scrollWidth,
+  similarity: document.querySelectorAll("#similarity-charts path").length,
   csv: curveLines(shownCurves()).slice(0, 3),
   rounded: [0.0625, 0.1875, 0.625, 0.70849, -0.0625].map(percent),
   order: [...document.querySelectorAll('[data-name="table1"] tbody tr')].map(
@@ -272,6 +277,7 @@ def test_a_browser_shows_the_rows_numbers_and_keeps_the_state_of_the_address(
     cells = compose("task=nsynth_pitch,gtzan_genre", "baseline=null")
     save_rows(cells[0], [0.5, 0.9, 0.7], [0.4, 0.625, 0.708], weighted=0.667)
     save_rows(cells[1], [0.5, 0.9, 0.7], [0.3, 0.1875, 0.2])
+    save_similarity(cells[0], {"measure": "pwcca"}, {"measure": "null", "value": None})
     page = write_page(cells, make_table_rows(cells), tmp_path)
 
     plain = look(page, "", tmp_path)
@@ -292,6 +298,7 @@ def test_a_browser_shows_the_rows_numbers_and_keeps_the_state_of_the_address(
         **{"split": "test", "layer": 1, "value": 0.625, "ci_low": 0.525, "ci_high": 0.725},
         **{"n": 24, "problem": None},
     }
+    assert plain["similarity"] == 3
     assert plain["order"] == ["Pitch", "Genre"]
 
     chosen = look(page, "tasks=Genre&split=val&theme=dark&sort=table1.0.up", tmp_path)
