@@ -31,6 +31,8 @@ def test_wheel_holds_configuration_and_split_lists(wheel: Path) -> None:
         assert f"mirprobe/conf/{path.relative_to(ROOT / 'conf').as_posix()}" in names
     assert "datamodules/datasets/splits/gtzan_fault_filtered.txt" in names
     assert "mirprobe/reporting/published.yaml" in names
+    for name in ("page.html.jinja", "page.css", "page.js"):
+        assert f"mirprobe/reporting/{name}" in names
     assert not any(
         name.startswith(("tests/", "conf/")) or name.endswith((".sf2", ".pt")) for name in names
     )

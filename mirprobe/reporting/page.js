@@ -1,310 +1,594 @@
 "use strict";
-// Draws a report's charts from the data in the page. Text reaches the page as text alone (textContent), never as markup.
-const data = JSON.parse(document.getElementById("data").textContent);
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f"]; // Okabe and Ito: told apart by the colour-blind
-const models = [...new Set(data.entries.map((entry) => entry.model))];
-const tasks = [...new Set(data.entries.map((entry) => entry.name))];
-const colour = (model) => COLOURS[models.indexOf(model) % COLOURS.length];
-const percent = (value) => (value === null ? "–" : value.toFixed(1));
+// Charts of the numbers in the page. Every text is set as text: names come from users' tables.
+const numbers = JSON.parse(document.getElementById("numbers").textContent);
+const curves = numbers.curves;
+const unique = (values) => [...new Set(values)];
+const models = unique(curves.map((one) => one.model));
+const tasks = unique(curves.map((one) => one.task));
+const seeds = unique(curves.map((one) => String(one.seed)));
+const choices = {
+  probe: unique(curves.flatMap((one) => Object.keys(one.layers).map((key) => key.split(" ")[0]))),
+  split: ["test", "val"],
+  seed: seeds.length > 1 ? [...seeds, "all"] : seeds,
+  x: ["layer", "relative depth"],
+  bands: ["shown", "hidden"],
+};
 const tip = document.getElementById("tip");
 
-// -- state, kept in the address ------------------------------------------------------------------
+// ---- elements and numbers ----------------------------------------------------------------------
 
-const state = { models: new Set(models), tasks: new Set(tasks), flags: new Set(["mlp", "linear"]) };
+function make(name, attributes = {}, ...children) {
+  return fill(document.createElement(name), attributes, children);
+}
+
+function draw(name, attributes = {}, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+}
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+// Per cent with one digit, as the tables print it: of two equally near the even one, as in Python.
+function percent(value) {
+  if (value === null) return "failed";
+  const points = 100 * value;
+  const isTie = Math.abs(points % 1) === 0.25;
+  return (isTie ? points - 0.05 * Math.sign(points) : points).toFixed(1);
+}
+
+function scoreText(heads, place) {
+  if (heads.value[place] === null) return `failed: ${heads.why[place]}`;
+  const score = percent(heads.value[place]);
+  if (heads.low[place] === null) return `${score}, no interval: ${heads.why[place]}`;
+  return `${score} [${percent(heads.low[place])}, ${percent(heads.high[place])}]`;
+}
+
+// ---- state, which is the address's hash --------------------------------------------------------
+
+const lists = { models, tasks };
+const defaults = { theme: "", sort: "" };
+for (const [name, values] of Object.entries(choices)) defaults[name] = values[0];
 
 function readState() {
   const given = new URLSearchParams(location.hash.slice(1));
-  for (const [key, known] of [["models", models], ["tasks", tasks], ["flags", ["mlp", "linear", "depth"]]]) {
-    if (given.has(key)) state[key] = new Set(given.getAll(key).filter((one) => known.includes(one)));
+  const state = { ...defaults, ...lists };
+  for (const [name, all] of Object.entries(lists)) {
+    const wanted = given.getAll(name);
+    if (given.has(name)) state[name] = all.filter((one) => wanted.includes(one));
   }
+  for (const name of Object.keys(defaults)) if (given.has(name)) state[name] = given.get(name);
+
+  // An old or mistyped address must still show something.
+  for (const [name, values] of Object.entries(choices)) {
+    if (!values.includes(state[name])) state[name] = values[0];
+  }
+  return state;
 }
 
-function writeState() {
+let state = readState();
+
+function change(name, value) {
+  state[name] = value;
   const kept = new URLSearchParams();
-  for (const key of ["models", "tasks", "flags"]) for (const one of state[key]) kept.append(key, one);
-  history.replaceState(null, "", "#" + kept);
-}
-
-function toggle(key, name) {
-  if (!state[key].delete(name)) state[key].add(name);
-  writeState();
-  draw();
-}
-
-// -- SVG -----------------------------------------------------------------------------------------
-
-function node(name, attributes = {}, text = null) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== null) made.textContent = text;
-  return made;
-}
-
-function element(name, text = null, className = null) {
-  const made = document.createElement(name);
-  if (text !== null) made.textContent = text;
-  if (className) made.className = className;
-  return made;
-}
-
-const WIDTH = 360, HEIGHT = 200, LEFT = 34, RIGHT = 8, TOP = 8, BOTTOM = 26;
-
-// A chart with axes, and functions from values to places; `tell(x)` is the text at a place.
-function chart(label, xRange, yRange, xTicks, tell) {
-  const svg = node("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", tabindex: 0, "aria-label": label });
-  const x = (value) => LEFT + ((value - xRange[0]) / (xRange[1] - xRange[0] || 1)) * (WIDTH - LEFT - RIGHT);
-  const y = (value) => HEIGHT - BOTTOM - ((value - yRange[0]) / (yRange[1] - yRange[0] || 1)) * (HEIGHT - TOP - BOTTOM);
-  for (let tick = 0; tick <= 4; tick++) {
-    const value = yRange[0] + (tick / 4) * (yRange[1] - yRange[0]);
-    svg.append(node("line", { class: "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }));
-    svg.append(node("text", { x: LEFT - 4, y: y(value) + 3, "text-anchor": "end" }, value.toFixed(yRange[1] <= 1 ? 2 : yRange[1] < 10 ? 1 : 0)));
+  for (const key of Object.keys(defaults)) {
+    if (state[key] !== defaults[key]) kept.set(key, state[key]);
   }
-  for (const [value, text] of xTicks) svg.append(node("text", { x: x(value), y: HEIGHT - 10, "text-anchor": "middle" }, text));
-  const cursor = node("line", { class: "axis", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
-  svg.append(cursor);
+  for (const [key, all] of Object.entries(lists)) {
+    const isAll = state[key].length === all.length;
+    const names = state[key].length ? state[key] : [""];
+    if (!isAll) names.forEach((one) => kept.append(key, one));
+  }
+  history.replaceState(null, "", `#${kept}`);
+  show();
+}
 
-  const show = (value, left, top) => {
-    cursor.setAttribute("x1", x(value)); cursor.setAttribute("x2", x(value)); cursor.setAttribute("visibility", "visible");
-    tip.textContent = tell(value);
-    tip.style.display = "block";
-    tip.style.left = Math.max(4, Math.min(left + 14, innerWidth - tip.offsetWidth - 8)) + "px";
-    tip.style.top = Math.max(4, Math.min(top + 14, innerHeight - tip.offsetHeight - 8)) + "px";
+const isShown = (kind, name) => state[kind].includes(name);
+
+function toggle(kind, name, all) {
+  change(kind, all.filter((one) => isShown(kind, one) !== (one === name)));
+}
+
+// ---- files -------------------------------------------------------------------------------------
+
+function saveCsv(name, lines) {
+  const quote = (value) => {
+    const text = value === null || value === undefined ? "" : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
-  const hide = () => { cursor.setAttribute("visibility", "hidden"); tip.style.display = "none"; };
-  const places = [...new Set(xTicks.all)].sort((a, b) => a - b);
-  let at = 0;
-  svg.addEventListener("pointermove", (event) => {
-    const box = svg.getBoundingClientRect();
-    const here = ((event.clientX - box.left) / box.width) * WIDTH;
-    at = places.reduce((best, value, index) => (Math.abs(x(value) - here) < Math.abs(x(places[best]) - here) ? index : best), 0);
-    show(places[at], event.clientX, event.clientY);
-  });
-  svg.addEventListener("pointerleave", hide);
-  svg.addEventListener("blur", hide);
-  svg.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    at = Math.max(0, Math.min(places.length - 1, at + step));
-    const box = svg.getBoundingClientRect();
-    show(places[at], box.left + (x(places[at]) / WIDTH) * box.width, box.top + 20);
-  });
+  const text = lines.map((line) => line.map(quote).join(",")).join("\n") + "\n";
+  const address = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  make("a", { href: address, download: `${name.replace(/[^\w.-]+/g, "_")}.csv` }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
+}
+
+function csvButton(name, lines) {
+  const button = make("button", { type: "button", "aria-label": `CSV of ${name}` }, "CSV");
+  button.addEventListener("click", () => saveCsv(name, lines()));
+  return button;
+}
+
+function curveLines(shown) {
+  const head = ["model", "task", "metric", "seed", "probe", "split", "layer", "value", "ci_low"];
+  const lines = [[...head, "ci_high", "n", "problem"]];
+  for (const one of shown) {
+    const heads = headsOf(one);
+    const n = state.split === "test" ? one.n_test : one.n_val;
+    heads.value.forEach((value, layer) => {
+      const place = [one.model, one.task, one.metric, one.seed, state.probe, state.split, layer];
+      lines.push([...place, value, heads.low[layer], heads.high[layer], n, heads.why[layer]]);
+    });
+  }
+  return lines;
+}
+
+// ---- frames of charts --------------------------------------------------------------------------
+
+const WIDTH = 320, HEIGHT = 200, LEFT = 34, RIGHT = 10, TOP = 8, FOOT = 34;
+
+// Three to eight round numbers, and the digits that they need after the point.
+function ticksBetween(low, high) {
+  const most = (high - low) / 3 || 1;
+  const power = 10 ** Math.floor(Math.log10(most));
+  const step = [5, 2, 1].map((one) => one * power).find((one) => one <= most * (1 + 1e-9));
+  const ticks = [];
+  for (let k = Math.ceil(low / step); k * step <= high + 1e-9; k++) ticks.push(k * step);
+  return [ticks, step >= 1 ? 0 : Math.ceil(-Math.log10(step))];
+}
+
+// Axes with `high` > `low` in the unit of the chart; gives the drawing and both scales.
+function axes(low, high, xMax, xLabel, label) {
+  const svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label });
+  const x = (value) => LEFT + (value / (xMax || 1)) * (WIDTH - LEFT - RIGHT);
+  const y = (value) => TOP + ((high - value) / (high - low)) * (HEIGHT - TOP - FOOT);
+  const [ticks, digits] = ticksBetween(low, high);
+  for (const tick of ticks) {
+    const line = { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(tick), y2: y(tick) };
+    const text = { x: LEFT - 5, y: y(tick) + 4, "text-anchor": "end" };
+    svg.append(draw("line", line), draw("text", text, tick.toFixed(digits)));
+  }
+  const [xTicks, xDigits] = ticksBetween(0, xMax);
+  for (const tick of xTicks.filter((one) => xMax <= 1 || Number.isInteger(one))) {
+    const text = { x: x(tick), y: HEIGHT - FOOT + 16, "text-anchor": "middle" };
+    svg.append(draw("text", text, tick.toFixed(xMax > 1 ? 0 : xDigits)));
+  }
+  const name = { x: WIDTH - RIGHT, y: HEIGHT - 4, "text-anchor": "end" };
+  svg.append(draw("text", name, xLabel));
   return { svg, x, y };
 }
 
-function ticks(values, isDepth) {
-  const all = [...new Set(values)].sort((a, b) => a - b);
-  const last = all[all.length - 1] || 1;
-  const marks = isDepth ? [0, 0.25, 0.5, 0.75, 1] : all.filter((value) => value % Math.max(1, Math.ceil(last / 12)) === 0);
-  const shown = marks.map((value) => [value, String(value)]);
-  shown.all = all;
-  return shown;
+function figure(title, small, svg, csv) {
+  const caption = make("figcaption", {}, make("span", {}, title, make("small", {}, small)));
+  if (csv) caption.append(csv);
+  return make("figure", {}, caption, svg);
 }
 
-function path(points, attributes) {
-  const text = points.map(([x, y], index) => `${index ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
-  return node("path", { d: text, fill: "none", "stroke-width": 1.8, ...attributes });
-}
-
-function card(title, under, svg) {
-  const made = element("div", null, "card");
-  made.append(element("h3", title));
-  if (under) made.append(element("div", under, "soft"));
-  made.append(svg);
-  return made;
-}
-
-// -- charts --------------------------------------------------------------------------------------
-
-const shown = () => data.entries.filter((entry) => state.models.has(entry.model) && state.tasks.has(entry.name));
-const entryName = (entry) => [entry.model, entry.setting, entry.seeds > 1 ? `seed ${entry.seed}` : ""].filter(Boolean).join(" ");
-
-function curveCard(task) {
-  const entries = shown().filter((entry) => entry.name === task);
-  const isDepth = state.flags.has("depth");
-  const series = [];
-  for (const entry of entries) {
-    for (const probe of ["mlp", "linear"]) {
-      if (!state.flags.has(probe) || !entry.probes[probe]) continue;
-      const layers = entry.probes[probe].layers.filter((one) => one.value !== null);
-      const last = Math.max(1, ...entry.probes[probe].layers.map((one) => one.layer));
-      series.push({ entry, probe, points: layers.map((one) => ({ ...one, x: isDepth ? one.layer / last : one.layer })) });
+function pathOf(points) {
+  let path = "", isDown = false;
+  for (const [x, y] of points) {
+    if (y === null) isDown = false;
+    else {
+      path += `${isDown ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`;
+      isDown = true;
     }
   }
-  const values = series.flatMap((one) => one.points.flatMap((point) => [point.low ?? point.value, point.high ?? point.value]));
-  for (const one of series) { const base = one.entry.baseline[one.probe]; if (base) values.push(base.value); }
-  if (!values.length) return card(task, "nothing to show", node("svg", { viewBox: "0 0 360 20" }));
-  const xs = series.flatMap((one) => one.points.map((point) => point.x));
-  const yRange = [Math.floor(Math.min(...values) / 5) * 5, Math.ceil(Math.max(...values) / 5) * 5];
-  const tell = (value) => [isDepth ? `depth ${value.toFixed(2)}` : `layer ${value}`, ...series.flatMap((one) => one.points
-    .filter((point) => Math.abs(point.x - value) < 1e-9)
-    .map((point) => `${entryName(one.entry)} ${one.probe}: ${percent(point.value)} [${percent(point.low)}, ${percent(point.high)}], n ${one.entry.n.test}`))].join("\n");
-  const { svg, x, y } = chart(`${task}: scores over layers`, [Math.min(...xs), Math.max(...xs)], yRange, ticks(xs, isDepth), tell);
-  for (const one of series) {
-    const ink = colour(one.entry.model);
-    const banded = one.points.filter((point) => point.low !== null);
-    if (one.probe === "mlp" && banded.length > 1) {
-      const edge = [...banded.map((p) => [x(p.x), y(p.high)]), ...banded.slice().reverse().map((p) => [x(p.x), y(p.low)])];
-      svg.append(path(edge, { fill: ink, "fill-opacity": 0.12, stroke: "none" }));
-    }
-    svg.append(path(one.points.map((p) => [x(p.x), y(p.value)]), { stroke: ink, "stroke-dasharray": one.probe === "linear" ? "5 3" : "none" }));
-    const base = one.entry.baseline[one.probe];
-    if (base && base.value !== null) svg.append(path([[LEFT, y(base.value)], [WIDTH - RIGHT, y(base.value)]], { stroke: "var(--soft)", "stroke-dasharray": "1 3", "stroke-width": 1.2 }));
-    for (const point of one.points) {
-      const isChosen = point.layer === one.entry.probes[one.probe].chosen;
-      svg.append(node("circle", { cx: x(point.x), cy: y(point.value), r: isChosen ? 4.5 : 2.2, stroke: ink, "stroke-width": 1.5, fill: point.layer === 0 || isChosen ? "var(--card)" : ink }));
-    }
-  }
-  const first = entries[0];
-  return card(task, `${first.metric}, n ${first.n.train}/${first.n.val}/${first.n.test}${first.stale ? ", stale" : ""}`, svg);
+  return path;
 }
 
-function heatMap(model) {
-  const entries = shown().filter((entry) => entry.model === model && entry.probes.mlp && entry.probes.mlp.layers.length > 1);
-  if (!entries.length) return null;
-  const probe = state.flags.has("mlp") || !entries.every((entry) => entry.probes.linear) ? "mlp" : "linear";
-  const table = element("table");
-  const head = table.createTHead().insertRow();
-  head.append(element("th", `${model}, ${probe}`));
-  const most = Math.max(...entries.map((entry) => entry.probes[probe].layers.length));
-  for (let layer = 0; layer < most; layer++) head.append(element("th", String(layer), "number"));
-  const body = table.createTBody();
-  for (const entry of entries) {
-    const { layers, chosen } = entry.probes[probe];
-    const values = layers.map((one) => one.value).filter((value) => value !== null);
-    const [low, high] = [Math.min(...values), Math.max(...values)];
-    const row = body.insertRow();
-    row.append(element("th", [entry.name, entry.setting, entry.seeds > 1 ? `seed ${entry.seed}` : ""].filter(Boolean).join(" ")));
-    for (const one of layers) {
-      const box = element("td", percent(one.value), "number");
-      const share = one.value === null || high === low ? 0 : (one.value - low) / (high - low);
-      box.style.background = `rgb(0 114 178 / ${(0.55 * share).toFixed(2)})`;
-      if (one.layer === chosen) box.style.boxShadow = "inset 0 0 0 2px var(--mark)";
-      box.title = one.failed || `[${percent(one.low)}, ${percent(one.high)}]`;
-      row.append(box);
-    }
-  }
-  const made = element("div", null, "scroll card");
-  made.style.marginBottom = "12px";
-  made.append(table);
-  return made;
-}
-
-function weightCard(entry) {
-  const { start, end } = entry.weighted;
-  const layers = end.map((_, index) => index + 1);
-  const top = Math.max(...start, ...end) * 1.1;
-  const tell = (layer) => `layer ${layer}\nstart ${start[layer - 1].toFixed(3)}\nend ${end[layer - 1].toFixed(3)}`;
-  const { svg, x, y } = chart(`${entry.name}: layer weights`, [0.5, layers.length + 0.5], [0, top], ticks(layers, false), tell);
-  const wide = (0.7 * (WIDTH - LEFT - RIGHT)) / layers.length;
-  for (const layer of layers) svg.append(node("rect", { x: x(layer) - wide / 2, y: y(end[layer - 1]), width: wide, height: y(0) - y(end[layer - 1]), fill: colour(entry.model), "fill-opacity": 0.75 }));
-  svg.append(path(layers.map((layer) => [x(layer), y(start[layer - 1])]), { stroke: "var(--ink)", "stroke-dasharray": "3 2", "stroke-width": 1.2 }));
-  return card(`${entry.name}, ${entryName(entry)}`, `weighted sum ${percent(entry.weighted.value)}`, svg);
-}
-
-function chanceTable() {
-  const table = document.getElementById("chance-table");
-  table.replaceChildren();
-  const head = table.createTHead().insertRow();
-  for (const text of ["Model", "Task", "Probe", "Chosen", "Best set", "Optimism", "Chance of being the best, over layers"]) head.append(element("th", text));
-  const body = table.createTBody();
-  for (const entry of shown()) for (const probe of ["mlp", "linear"]) {
-    const found = entry.probes[probe];
-    if (!found || !found.chances) continue;
-    const row = body.insertRow();
-    for (const text of [entryName(entry), entry.name, probe, found.chosen ?? "–", found.best_set, percent(found.optimism)]) row.append(element("td", String(text)));
-    const layers = found.layers.length;
-    const svg = node("svg", { viewBox: `0 0 ${layers * 14} 24`, role: "img", "aria-label": "chance of each layer" });
-    svg.style.width = `${layers * 14}px`;
-    found.layers.forEach((one, index) => {
-      const chance = found.chances[one.layer] ?? 0;
-      const bar = node("rect", { x: index * 14 + 1, y: 22 - 20 * chance, width: 12, height: 20 * chance + 1, fill: colour(entry.model) });
-      bar.append(node("title", {}, `layer ${one.layer}: ${(100 * chance).toFixed(0)} %`));
-      svg.append(bar);
-    });
-    row.insertCell().append(svg);
-  }
-}
-
-function similarityCard(one) {
-  const layers = one.measures.pwcca.map((point) => point.layer);
-  const text = (name, layer) => { const found = (one.measures[name] || []).find((point) => point.layer === layer); return found && found.value !== null ? `${name.replace("_", " ")} ${found.value.toFixed(3)}` : null; };
-  const tell = (layer) => [`layer ${layer}`, ...["pwcca", "held_out", "null", "within", "cka"].map((name) => text(name, layer)).filter(Boolean)].join("\n");
-  const { svg, x, y } = chart(`${one.model} against ${one.input}`, [Math.min(...layers), Math.max(...layers)], [0, 1], ticks(layers, false), tell);
-  for (const [name, dash] of [["pwcca", "none"], ["held_out", "5 3"], ["null", "1 3"]]) {
-    const points = (one.measures[name] || []).filter((point) => point.value !== null);
-    svg.append(path(points.map((point) => [x(point.layer), y(point.value)]), { stroke: colour(one.model), "stroke-dasharray": dash }));
-  }
-  return card(`${one.model} against ${one.input}`, `${one.n_frames} frames of ${one.n_tracks} tracks, ${one.datasets}`, svg);
-}
-
-// -- CSV, sorting, start -------------------------------------------------------------------------
-
-function rowsFor(name) {
-  if (name === "table") return [...document.querySelectorAll("#table1 tr")].map((row) => [...row.cells].map((cell) => cell.textContent));
-  if (name === "weights") return [["model", "task", "seed", "layer", "start", "end"], ...shown().filter((entry) => entry.weighted && entry.weighted.end).flatMap((entry) => entry.weighted.end.map((end, i) => [entryName(entry), entry.name, entry.seed, i + 1, entry.weighted.start[i], end]))];
-  if (name === "similarity") return [["model", "input", "measure", "layer", "value"], ...data.similarity.flatMap((one) => Object.entries(one.measures).flatMap(([measure, points]) => points.map((point) => [one.model, one.input, measure, point.layer, point.value])))];
-  const all = shown().flatMap((entry) => Object.entries(entry.probes).flatMap(([probe, found]) => found.layers.map((one) => ({ entry, probe, found, one }))));
-  if (name === "chances") return [["model", "task", "seed", "probe", "layer", "chance"], ...all.filter((a) => a.found.chances).map((a) => [entryName(a.entry), a.entry.name, a.entry.seed, a.probe, a.one.layer, a.found.chances[a.one.layer] ?? ""])];
-  return [["model", "task", "metric", "seed", "probe", "layer", "test", "low", "high", "val", "n_test"], ...all.map((a) => [entryName(a.entry), a.entry.name, a.entry.metric, a.entry.seed, a.probe, a.one.layer, a.one.value, a.one.low, a.one.high, a.one.val, a.entry.n.test])];
-}
-
-function download(name) {
-  const quote = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
-  const text = rowsFor(name).map((row) => row.map(quote).join(",")).join("\n") + "\n";
-  const link = element("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-  link.download = `mirprobe_${name}.csv`;
-  link.click();
-  URL.revokeObjectURL(link.href);
-}
-
-function sortBy(index, button) {
-  const body = document.querySelector("#table1 tbody");
-  const isDown = button.dataset.order !== "down";
-  const key = (row) => { const text = row.cells[index].textContent; const number = parseFloat(text); return Number.isNaN(number) ? text : number; };
-  const sorted = [...body.rows].sort((a, b) => { const [p, q] = [key(a), key(b)]; return (typeof p === typeof q ? (p < q ? -1 : p > q ? 1 : 0) : typeof p === "number" ? -1 : 1) * (isDown ? -1 : 1); });
-  button.dataset.order = isDown ? "down" : "up";
-  body.replaceChildren(...sorted);
-}
-
-function draw() {
-  document.querySelectorAll("[data-filter]").forEach((bar) => {
-    const key = bar.dataset.filter;
-    bar.querySelectorAll("button").forEach((button) => button.setAttribute("aria-pressed", state[key].has(button.dataset.name)));
+// Pointer and arrow keys choose a layer; `describe(layer)` says what is there.
+function readable(chart, nLayers, places, describe) {
+  const { svg, x } = chart;
+  const ends = { y1: TOP, y2: HEIGHT - FOOT };
+  const cursor = draw("line", { class: "cursor", ...ends, visibility: "hidden" });
+  svg.append(cursor);
+  svg.setAttribute("tabindex", "0");
+  let layer = 0;
+  const point = () => {
+    const at = x(places(layer));
+    fill(cursor, { x1: at, x2: at, visibility: "visible" }, []);
+    const box = svg.getBoundingClientRect();
+    tip.textContent = describe(layer);
+    tip.hidden = false;
+    const left = box.left + (at / WIDTH) * box.width + 12;
+    const size = tip.getBoundingClientRect();
+    tip.style.left = `${Math.max(4, Math.min(left, innerWidth - size.width - 8))}px`;
+    tip.style.top = `${Math.max(4, Math.min(box.top + 8, innerHeight - size.height - 8))}px`;
+  };
+  const leave = () => {
+    cursor.setAttribute("visibility", "hidden");
+    tip.hidden = true;
+  };
+  svg.addEventListener("pointermove", (event) => {
+    const box = svg.getBoundingClientRect();
+    const at = ((event.clientX - box.left) / box.width) * WIDTH;
+    const layers = [...Array(nLayers).keys()];
+    layer = layers.reduce((best, one) =>
+      Math.abs(x(places(one)) - at) < Math.abs(x(places(best)) - at) ? one : best);
+    point();
   });
-  document.querySelectorAll("[data-flag]").forEach((button) => button.setAttribute("aria-pressed", state.flags.has(button.dataset.flag)));
-  document.getElementById("curve-grid").replaceChildren(...tasks.filter((task) => state.tasks.has(task)).map(curveCard));
-  document.getElementById("heat-maps").replaceChildren(...models.map(heatMap).filter(Boolean));
-  document.getElementById("weight-grid").replaceChildren(...shown().filter((entry) => entry.weighted && entry.weighted.end).map(weightCard));
-  chanceTable();
-  const similar = document.getElementById("similarity-grid");
-  if (similar) similar.replaceChildren(...data.similarity.filter((one) => state.models.has(one.model)).map(similarityCard));
+  svg.addEventListener("pointerleave", leave);
+  svg.addEventListener("focus", point);
+  svg.addEventListener("blur", leave);
+  svg.addEventListener("keydown", (event) => {
+    const steps = { ArrowLeft: -1, ArrowRight: 1, Home: -nLayers, End: nLayers };
+    if (event.key === "Escape") leave();
+    if (!(event.key in steps)) return;
+    event.preventDefault();
+    layer = Math.max(0, Math.min(nLayers - 1, layer + steps[event.key]));
+    point();
+  });
 }
 
-readState();
-for (const [key, names] of [["models", models], ["tasks", tasks]]) {
-  const bar = document.querySelector(`[data-filter=${key}]`);
-  for (const name of names) {
-    const button = element("button", name);
-    button.type = "button";
-    button.dataset.name = name;
-    if (key === "models") { const dot = element("span", "", "swatch"); dot.style.background = colour(name); button.prepend(dot); }
-    button.addEventListener("click", () => toggle(key, name));
-    bar.append(button);
+// ---- layer curves ------------------------------------------------------------------------------
+
+const headsOf = (one) => one.layers[`${state.probe} ${state.split}`];
+const colourOf = (model) => `var(--c${models.indexOf(model) % 6})`;
+
+function shownCurves() {
+  return curves.filter((one) => isShown("models", one.model) && isShown("tasks", one.task) &&
+    (state.seed === "all" || String(one.seed) === state.seed) && headsOf(one));
+}
+
+function curveChart(task, shown) {
+  const isRelative = state.x === "relative depth";
+  const depth = Math.max(...shown.map((one) => headsOf(one).value.length - 1));
+  const place = (one, layer) => isRelative ? layer / (headsOf(one).value.length - 1 || 1) : layer;
+  const levels = [];
+  for (const one of shown) {
+    const heads = headsOf(one);
+    levels.push(...heads.value, ...(state.bands === "shown" ? [...heads.low, ...heads.high] : []));
+    if (one.weighted[state.split] && state.probe === "mlp") {
+      levels.push(one.weighted[state.split].value[0]);
+    }
+    if (state.split === "test" && one.baseline[state.probe]) {
+      levels.push(one.baseline[state.probe].value[0]);
+    }
+  }
+  const points = levels.filter((one) => one !== null).map((one) => 100 * one);
+  const low = points.length ? Math.min(...points) : 0;
+  const high = points.length ? Math.max(...points) : 100;
+  const margin = 0.06 * (high - low) || 1;
+  const label = `${task}: ${state.probe} scores on ${state.split}`;
+  const chart = axes(low - 2 * margin, high + margin, isRelative ? 1 : depth, state.x, label);
+
+  shown.forEach((one, number) => drawCurve(chart, one, number, (layer) => place(one, layer)));
+  readable(chart, depth + 1, (layer) => isRelative ? layer / (depth || 1) : layer, (layer) => {
+    const n = state.split === "test" ? shown[0].n_test : shown[0].n_val;
+    const lines = [isRelative ? `depth ${(layer / (depth || 1)).toFixed(2)}, n = ${n}`
+      : `layer ${layer}, n = ${n}`];
+    for (const one of shown) {
+      const heads = headsOf(one);
+      const last = heads.value.length - 1;
+      const at = isRelative ? Math.round((layer / (depth || 1)) * last) : layer;
+      const seed = state.seed === "all" ? `, seed ${one.seed}` : "";
+      const where = isRelative ? ` (${at})` : "";
+      if (at <= last) lines.push(`${one.model}${seed}${where}: ${scoreText(heads, at)}`);
+    }
+    return lines.join("\n");
+  });
+
+  const first = shown[0];
+  const counts = `${first.metric}, n ${first.n}${shown.some((one) => !one.is_current)
+    ? ", stale" : ""}`;
+  return figure(task, counts, chart.svg, csvButton(task, () => curveLines(shown)));
+}
+
+function drawCurve({ svg, x, y }, one, number, place) {
+  const heads = headsOf(one);
+  const colour = colourOf(one.model);
+  const at = (values) => values.map((value, layer) =>
+    [x(place(layer)), value === null ? null : y(100 * value)]);
+
+  // Stretches with an interval at every layer, each a band of its own.
+  if (state.bands === "shown") {
+    let stretch = [];
+    const close = () => {
+      if (stretch.length > 1) {
+        const low = stretch.map((layer) => [x(place(layer)), y(100 * heads.low[layer])]);
+        const high = stretch.map((layer) => [x(place(layer)), y(100 * heads.high[layer])]);
+        const outline = `${pathOf([...high, ...low.reverse()])}Z`;
+        svg.append(draw("path", { d: outline, fill: colour, "fill-opacity": 0.16 }));
+      }
+      if (stretch.length === 1) {
+        const [layer] = stretch;
+        const ends = { y1: y(100 * heads.low[layer]), y2: y(100 * heads.high[layer]) };
+        const middle = { x1: x(place(layer)), x2: x(place(layer)) };
+        svg.append(draw("line", { ...ends, ...middle, stroke: colour, "stroke-width": 2 }));
+      }
+      stretch = [];
+    };
+    heads.low.forEach((low, layer) => low === null ? close() : stretch.push(layer));
+    close();
+  }
+
+  const across = (value, dashes) => svg.append(draw("line", { x1: LEFT, x2: WIDTH - RIGHT,
+    y1: y(100 * value), y2: y(100 * value), stroke: colour, "stroke-dasharray": dashes }));
+  const weighted = state.probe === "mlp" ? one.weighted[state.split] : undefined;
+  if (weighted && weighted.value[0] !== null) across(weighted.value[0], "7 4");
+  const baseline = state.split === "test" ? one.baseline[state.probe] : undefined;
+  if (baseline && baseline.value[0] !== null) {
+    const level = y(100 * baseline.value[0]);
+    svg.append(draw("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: level, y2: level,
+      stroke: "var(--dim)", "stroke-width": 1.5, "stroke-dasharray": "1.5 3" }));
+  }
+
+  const line = { d: pathOf(at(heads.value)), fill: "none", stroke: colour, "stroke-width": 2 };
+  svg.append(draw("path", line));
+  const chosen = one.chosen[state.probe];
+  at(heads.value).forEach(([left, top], layer) => {
+    if (top === null) return;
+    const isChosen = layer === chosen;
+    svg.append(draw("circle", { cx: left, cy: top, r: isChosen ? 4.5 : 2.2,
+      fill: isChosen ? colour : "var(--back)", stroke: colour, "data-value": heads.value[layer] }));
+  });
+
+  const foot = HEIGHT - FOOT - 2 - 4 * (number % 4);
+  for (const layer of one.best_set[state.probe] || []) {
+    const ends = { x1: x(place(layer)) - 4, x2: x(place(layer)) + 4, y1: foot, y2: foot };
+    svg.append(draw("line", { ...ends, stroke: colour, "stroke-width": 3 }));
   }
 }
-document.querySelectorAll("[data-flag]").forEach((button) => button.addEventListener("click", () => toggle("flags", button.dataset.flag)));
-document.querySelectorAll("[data-csv]").forEach((button) => button.addEventListener("click", () => download(button.dataset.csv)));
-document.querySelectorAll("#table1 th button").forEach((button, index) => button.addEventListener("click", () => sortBy(index, button)));
-document.getElementById("theme").addEventListener("click", () => {
-  const root = document.documentElement;
-  const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = isDark ? "light" : "dark";
-});
-document.querySelectorAll("nav a").forEach((link) => link.addEventListener("click", (event) => {
-  event.preventDefault(); // the address holds the state
-  document.querySelector(link.getAttribute("href")).scrollIntoView({ behavior: "smooth" });
-}));
-addEventListener("hashchange", () => { readState(); draw(); });
-draw();
+
+function showCurves() {
+  const shown = shownCurves();
+  const charts = tasks.map((task) => [task, shown.filter((one) => one.task === task)])
+    .filter(([, ofTask]) => ofTask.length).map(([task, ofTask]) => curveChart(task, ofTask));
+  const nothing = make("p", {}, "Nothing is chosen: tick a model and a task.");
+  document.getElementById("curve-charts").replaceChildren(...(charts.length ? charts : [nothing]));
+
+  const names = unique(shown.map((one) => one.model)).map((model) => {
+    const line = make("span");
+    line.style.background = colourOf(model);
+    return make("li", {}, line, model);
+  });
+  document.getElementById("legend").replaceChildren(...names);
+}
+
+// ---- heat maps ---------------------------------------------------------------------------------
+
+function showMaps() {
+  const shown = shownCurves();
+  const maps = [];
+  for (const model of unique(shown.map((one) => one.model))) {
+    const ofModel = shown.filter((one) => one.model === model);
+    const depth = Math.max(...ofModel.map((one) => headsOf(one).value.length));
+    const head = make("tr", {}, make("td"), ...[...Array(depth).keys()].map((layer) =>
+      make("th", { scope: "col" }, String(layer))));
+    const body = make("tbody", {}, ...ofModel.map((one) => mapRow(one, depth)));
+    const table = make("table", { class: "map" }, make("thead", {}, head), body);
+    const name = `${model}: ${state.probe}, ${state.split}`;
+    const label = `Heat map ${name}`;
+    const box = { class: "scroll", tabindex: "0", role: "region", "aria-label": label };
+    const title = make("h3", {}, `${name} `, csvButton(name, () => curveLines(ofModel)));
+    maps.push(title, make("div", box, table));
+  }
+  document.getElementById("map-charts").replaceChildren(...maps);
+}
+
+function mapRow(one, depth) {
+  const heads = headsOf(one);
+  const found = heads.value.filter((value) => value !== null);
+  const low = Math.min(...found), high = Math.max(...found);
+  const seed = state.seed === "all" && seeds.length > 1 ? `, seed ${one.seed}` : "";
+  const row = make("tr", {}, make("th", { scope: "row" }, one.task + seed));
+  for (let layer = 0; layer < depth; layer++) {
+    const value = layer < heads.value.length ? heads.value[layer] : undefined;
+    if (value === undefined) {
+      row.append(make("td"));
+      continue;
+    }
+    const cell = make("td", { "data-value": value, title: `layer ${layer}: ` +
+      scoreText(heads, layer) }, value === null ? "✕" : percent(value));
+    if (value !== null) {
+      const share = high > low ? (value - low) / (high - low) : 0;
+      const shade = Math.round(45 * share);
+      cell.style.backgroundColor = `color-mix(in srgb, var(--shade) ${shade}%, var(--back))`;
+      if (value === high) cell.classList.add("best");
+    }
+    if ((one.best_set[state.probe] || []).includes(layer)) cell.classList.add("among");
+    if (one.chosen[state.probe] === layer) cell.classList.add("chosen");
+    row.append(cell);
+  }
+  return row;
+}
+
+// ---- learned weights and similarity ------------------------------------------------------------
+
+function showWeights() {
+  const place = document.getElementById("weight-charts");
+  if (!place) return;
+  // The weights of a task's metrics are the same: one chart for them.
+  const seen = new Set();
+  const charts = [];
+  for (const one of curves) {
+    const isWanted = isShown("models", one.model) && isShown("tasks", one.task) &&
+      (state.seed === "all" || String(one.seed) === state.seed);
+    const key = JSON.stringify([one.model, one.seed, one.start, one.end]);
+    if (!isWanted || !one.end || seen.has(key)) continue;
+    seen.add(key);
+    charts.push(weightChart(one));
+  }
+  place.replaceChildren(...charts);
+}
+
+function weightChart(one) {
+  const depth = one.end.length;
+  const high = 1.1 * Math.max(...one.end, ...one.start);
+  const title = `${one.task}: ${one.model}`;
+  const chart = axes(0, high, depth + 1, "layer", `Learned weights, ${title}`);
+  const { svg, x, y } = chart;
+  const width = 0.7 * (x(1) - x(0));
+  one.end.forEach((weight, place) => {
+    const box = { x: x(place + 1) - width / 2, width, y: y(weight), height: y(0) - y(weight) };
+    svg.append(draw("rect", { ...box, fill: colourOf(one.model) }));
+  });
+  const start = one.start.map((weight, place) => [x(place + 1), y(weight)]);
+  svg.append(draw("path", { d: pathOf(start), fill: "none", stroke: "var(--fore)" }));
+  readable(chart, depth, (place) => place + 1, (place) => `layer ${place + 1}\n` +
+    `start ${one.start[place].toFixed(3)}, end ${one.end[place].toFixed(3)}`);
+  const csv = csvButton(`weights ${title}`, () => [["layer", "start", "end"],
+    ...one.end.map((weight, place) => [place + 1, one.start[place], weight])]);
+  return figure(title, seeds.length > 1 ? `seed ${one.seed}` : "softmax weight", svg, csv);
+}
+
+function showSimilarity() {
+  const place = document.getElementById("similarity-charts");
+  if (!place) return;
+  const found = new Map();
+  for (const row of numbers.similarity) {
+    const key = JSON.stringify([row.model, row.datasets, row.input, row.made_of]);
+    if (!found.has(key)) found.set(key, []);
+    found.get(key).push(row);
+  }
+  const charts = [];
+  for (const rows of found.values()) charts.push(similarityChart(rows));
+  place.replaceChildren(...charts);
+}
+
+function similarityChart(rows) {
+  const first = rows[0];
+  const depth = Math.max(...rows.map((row) => row.layer));
+  const title = `${first.model} and ${first.input}`;
+  const chart = axes(0, 1.02, depth, "layer", `Similarity of ${title}`);
+  const { svg, x, y } = chart;
+  const styles = { pwcca: [`var(--c0)`, "none"], held_out: [`var(--c0)`, "6 4"],
+    null: ["var(--dim)", "none"] };
+  const series = {};
+  for (const [measure, [colour, dashes]] of Object.entries(styles)) {
+    series[measure] = Array(depth + 1).fill(null);
+    for (const row of rows.filter((one) => one.measure === measure)) {
+      series[measure][row.layer] = row.value;
+    }
+    const points = series[measure].map((value, layer) =>
+      [x(layer), value === null ? null : y(value)]);
+    svg.append(draw("path", { d: pathOf(points), fill: "none", stroke: colour,
+      "stroke-width": 2, "stroke-dasharray": dashes }));
+  }
+  const text = (value) => value === null ? "-" : value.toFixed(3);
+  readable(chart, depth + 1, (layer) => layer, (layer) => `layer ${layer}\n` +
+    `PWCCA ${text(series.pwcca[layer])}, held out ${text(series.held_out[layer])}, ` +
+    `unrelated ${text(series.null[layer])}\n${first.n_tracks} tracks, ${first.n_frames} frames`);
+  const csv = csvButton(`similarity ${title}`, () => [["layer", "measure", "value"],
+    ...rows.map((row) => [row.layer, row.measure, row.value])]);
+  return figure(title, `${first.datasets}, ${first.n_tracks} tracks`, svg, csv);
+}
+
+// ---- tables ------------------------------------------------------------------------------------
+
+// The first number of a text sorts it; texts without one come last, in either direction.
+function compareTexts(one, other, isNumber, isDown) {
+  if (!isNumber) return one.localeCompare(other, "en") * (isDown ? -1 : 1);
+  const [first, second] = [one, other].map((text) => {
+    const match = text.match(/[+-]?\d+(\.\d+)?/);
+    return match ? Number(match[0]) : null;
+  });
+  if (first === null || second === null) return (first === null) - (second === null);
+  return (first - second) * (isDown ? -1 : 1);
+}
+
+function sortTable(table, column, isDown) {
+  const body = table.tBodies[0];
+  const heads = [...table.tHead.rows[0].cells];
+  if (!heads[column]) return;
+  const isNumber = heads[column].classList.contains("number");
+  const rows = [...body.rows].sort((one, other) => compareTexts(
+    one.cells[column].textContent, other.cells[column].textContent, isNumber, isDown));
+  body.append(...rows);
+  heads.forEach((head, place) => place === column
+    ? head.setAttribute("aria-sort", isDown ? "descending" : "ascending")
+    : head.removeAttribute("aria-sort"));
+}
+
+function prepareTables() {
+  for (const table of document.querySelectorAll("table.sortable")) {
+    [...table.tHead.rows[0].cells].forEach((head, column) =>
+      head.querySelector("button").addEventListener("click", () => {
+        const isNumber = head.classList.contains("number");
+        const before = head.getAttribute("aria-sort");
+        const isDown = before ? before === "ascending" : isNumber;
+        change("sort", `${table.dataset.name}.${column}.${isDown ? "down" : "up"}`);
+      }));
+  }
+  for (const button of document.querySelectorAll("button.csv")) {
+    const name = button.dataset.table;
+    const table = document.querySelector(`table[data-name="${name}"]`);
+    const lines = () => [...table.rows].map((row) =>
+      [...row.cells].map((cell) => cell.textContent.trim()));
+    button.addEventListener("click", () => saveCsv(name, lines()));
+  }
+}
+
+// ---- controls ----------------------------------------------------------------------------------
+
+function prepareControls() {
+  for (const [kind, all] of [["models", models], ["tasks", tasks]]) {
+    const place = document.getElementById(`choice-${kind}`);
+    for (const name of all) {
+      const box = make("input", { type: "checkbox", value: name });
+      box.addEventListener("change", () => toggle(kind, name, all));
+      place.append(make("label", {}, box, name));
+    }
+    for (const [text, wanted] of [["all", all], ["none", []]]) {
+      const button = make("button", { type: "button" }, text);
+      button.addEventListener("click", () => change(kind, wanted));
+      if (all.length > 2) place.append(button);
+    }
+  }
+  for (const [name, values] of Object.entries(choices)) {
+    const select = document.querySelector(`select[name="${name}"]`);
+    select.append(...values.map((value) => make("option", { value }, value)));
+    select.addEventListener("change", () => change(name, select.value));
+  }
+  document.getElementById("curves-csv").addEventListener("click", () =>
+    saveCsv("layers", curveLines(shownCurves())));
+  document.getElementById("theme").addEventListener("click", () => {
+    change("theme", document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+  });
+
+  // The hash holds the state: a link to a section scrolls there and leaves it alone.
+  for (const link of document.querySelectorAll('a[href^="#"]')) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      const target = document.getElementById(link.getAttribute("href").slice(1));
+      target.scrollIntoView();
+      target.setAttribute("tabindex", "-1");
+      target.focus({ preventScroll: true });
+    });
+  }
+  addEventListener("hashchange", () => {
+    state = readState();
+    show();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
+}
+
+function showTheme() {
+  const isDark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const known = ["dark", "light"].includes(state.theme);
+  document.documentElement.dataset.theme = known ? state.theme : isDark ? "dark" : "light";
+}
+
+function show() {
+  showTheme();
+  for (const kind of ["models", "tasks"]) {
+    for (const box of document.querySelectorAll(`#choice-${kind} input`)) {
+      box.checked = isShown(kind, box.value);
+    }
+  }
+  for (const name of Object.keys(choices)) {
+    document.querySelector(`select[name="${name}"]`).value = state[name];
+  }
+  const [, table, column, way] = state.sort.match(/^(\w+)\.(\d+)\.(up|down)$/) || [];
+  const sorted = table && document.querySelector(`table[data-name="${table}"]`);
+  if (sorted) sortTable(sorted, Number(column), way === "down");
+  showCurves();
+  showMaps();
+  showWeights();
+}
+
+prepareControls();
+prepareTables();
+show();
+showSimilarity();

@@ -31,7 +31,7 @@ from mirprobe.reporting.figures import (
 from mirprobe.reporting.flat_table import csv_text
 from mirprobe.reporting.guide import guide_json, guide_text, make_guide
 from mirprobe.reporting.notes import notes
-from mirprobe.reporting.page import page_text
+from mirprobe.reporting.page import write_page
 from mirprobe.reporting.paper_table import (
     latex_text,
     make_paper_table,
@@ -43,7 +43,6 @@ from mirprobe.reporting.published import published_name, published_table
 from mirprobe.reporting.table import TableRow, make_table, make_table_rows
 from mirprobe.results import FILE, Probe, missing_files
 from mirprobe.scoring.selection import head_rows
-from mirprobe.similarity.rows import similarity_of
 
 
 def report(cells: Sequence[Cell]) -> None:
@@ -74,9 +73,7 @@ def report(cells: Sequence[Cell]) -> None:
         out.print(Text(f"figures: {names}"), soft_wrap=True)
     draw_similarity(cells, _probe_curves(rows))
 
-    page = folder / "report.html"
-    write_text(page, page_text(rows, similarity_of(cells)))
-    out.print(Text(f"page: {page}"), soft_wrap=True)
+    out.print(Text(f"page: {write_page(cells, rows, folder)}"), soft_wrap=True)
 
 
 def _probe_curves(rows: Sequence[TableRow]) -> dict[str, dict[str, Array]]:

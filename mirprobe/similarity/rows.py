@@ -201,11 +201,6 @@ def write_similarity(path: Path, rows: Iterable[SimilarityRow]) -> None:
     write_text(path, "".join(lines))
 
 
-def similarity_of(cells: Sequence[Cell]) -> list[SimilarityRow]:
-    """The rows of similarity of all models of these cells, as far as there are any."""
-    return [row for source in sources_of(cells) for row in read_similarity(source.path)]
-
-
 def read_similarity(path: Path) -> list[SimilarityRow]:
     """The rows of a model; none where they are not computed yet.
 

@@ -1186,6 +1186,30 @@ LOADERS = (
 
 REPORT = (
     Mutation(
+        "the page's numbers can end their script",
+        "mirprobe/reporting/page.py",
+        'for sign in "<>&":',
+        'for sign in ">&":',
+        "a class name runs as a script",
+        (f"{ROOM}/reporting/test_page.py",),
+    ),
+    Mutation(
+        "the page does not escape names",
+        "mirprobe/reporting/page.py",
+        "autoescape=True",
+        "autoescape=False",
+        "a class name runs as a script",
+        (f"{ROOM}/reporting/test_page.py",),
+    ),
+    Mutation(
+        "the page draws similarity of other weights",
+        "mirprobe/reporting/page_data.py",
+        'if entry.get("weights") == weights and _is_drawn(entry)',
+        "if _is_drawn(entry)",
+        "curves of another checkpoint under this one's name",
+        (f"{ROOM}/reporting/test_page.py",),
+    ),
+    Mutation(
         "the oracle is the layer chosen on val",
         "mirprobe/reporting/table.py",
         'return best_layer(self.rows, "test", probe)',

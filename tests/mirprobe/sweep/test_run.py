@@ -41,7 +41,7 @@ def rows_of(arguments: list[str]) -> list[dict[str, object]]:
     ]
 
 
-FIGURES = ("figure2", "layer_weights")
+FIGURES = ("figure2", "figure2_linear", "layer_weights")
 
 
 def test_sweep_from_nothing_to_table_and_figures(
