@@ -25,10 +25,5 @@ def test_the_table_counts_the_layers_that_the_start_names() -> None:
     lines = paper_lines()
     assert lines[-1].startswith("The start alone names the paper's layer in 9 of 11 tasks for MuQ")
     assert "and in 7 for MusicFM" in lines[-1]
-    assert next(line for line in lines if line.startswith("Key")).split() == [
-        "Key",
-        "24",
-        "9",
-        "2",
-        "2",
-    ]
+    key = next(line for line in lines if line.startswith("Key"))
+    assert key.split() == ["Key", "24", "9", "2", "2"]
