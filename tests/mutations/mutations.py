@@ -1308,6 +1308,22 @@ REPORT = (
         "the paper's layers agree with a start that v1 never had, or do not",
         (f"{ROOM}/probing/test_marble_start.py",),
     ),
+    Mutation(
+        "shuffled labels of all seeds are those of the first",
+        "mirprobe/sweep/plan.py",
+        'seed = cell.seed if cell.data.labels == "shuffled" else None',
+        "seed = None",
+        "a spread over seeds that is none",
+        (f"{ROOM}/sweep/test_plan.py",),
+    ),
+    Mutation(
+        "shuffled labels leave their split",
+        "datamodules/shuffling.py",
+        "if track.split == split}",
+        "}",
+        "a control on test with labels that test never had",
+        (f"{DATA}/test_shuffling.py",),
+    ),
 )
 
 IDENTITY = (
