@@ -23,6 +23,7 @@ from datamodules.errors import UserError
 from datamodules.excluding import DUPLICATES, MISSING, WORDS, exclude_remedy
 from datamodules.features.frames import FrameFeatures
 from datamodules.features.memory import FeatureBatch, MemoryFeatures
+from datamodules.shuffling import shuffle_labels
 from datamodules.tracks import (
     MARKER,
     SPLITS,
@@ -52,6 +53,8 @@ class TaskDataModule(L.LightningDataModule):
         known_bad: files of the dataset that `read_tracks` leaves out.
         audio: clips that the predict loader yields.
         features: batches that the train, val and test loaders yield.
+        shuffle_seed: of labels that are dealt out anew, see `datamodules.shuffling`; None for the
+            labels as they are. Set before `tracks` is asked for.
 
     Args:
         root: folder of the dataset.
@@ -78,6 +81,7 @@ class TaskDataModule(L.LightningDataModule):
         self.exclude = frozenset(exclude)
         # A rank has nothing to do where fewer tracks are left than ranks.
         self.allow_zero_length_dataloader_with_multiple_devices = True
+        self.shuffle_seed: int | None = None
         self._labelled: list[Track] | None = None
         self._tracks: list[Track] | None = None
         self._copies: set[str] | None = None
@@ -152,6 +156,8 @@ class TaskDataModule(L.LightningDataModule):
             self._check_audio(tracks)
             self.check_targets(tracks)
             self._check_splits(tracks)
+            if self.shuffle_seed is not None:
+                tracks = shuffle_labels(tracks, self.shuffle_seed)
             self._tracks = tracks
         return self._tracks
 

@@ -76,6 +76,13 @@ def make_data(cell: Cell) -> TaskDataModule:
     task = task_class(cell)
     check_arguments(task, cell.task.options, "task.options", given)
     data = task(**given, **cell.task.options)
+    if cell.data.labels == "shuffled":
+        if data.kind == "frames":
+            raise UserError(
+                f"data.labels=shuffled deals out one label a track, and {cell.task.name} is scored "
+                "by frames: leave it out for this task"
+            )
+        data.shuffle_seed = cell.seed
     scores = [("select_by", cell.task.select_by), *(("metrics", m) for m in cell.metrics)]
     for setting, name in scores:
         if not metric_named(name).fits(data.kind, data.classes):

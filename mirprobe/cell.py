@@ -116,7 +116,9 @@ class Cell:
         }
         model.pop("checkpoint", None)  # its content counts, as that of all weights
         demo = demo_root(Path(), self.data.scale).name if self.is_demo else None
-        data = {"demo": demo, "exclude": sorted(self.data.exclude)}
+        data: dict[str, Any] = {"demo": demo, "exclude": sorted(self.data.exclude)}
+        if self.data.labels != "given":
+            data["labels"] = self.data.labels
 
         # What `auto` means is known where features are extracted, and part of a store's id.
         precision = self.extract.precision
@@ -279,6 +281,7 @@ _CHOICES = {
     "extract.precision": PRECISION_SETTINGS,
     "logger.mode": LOGGER_MODES,
     "similarity.weights": ("input", "layer", "mean"),
+    "data.labels": ("given", "shuffled"),
     "protocol.track_score": ("logits", "probabilities"),
     "protocol.layer_weights_init": ("zeros", "normal"),
 }

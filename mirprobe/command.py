@@ -44,6 +44,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "similarity": verbs.similarity,
     "probe": verbs.probe,
     "report": verbs.report,
+    "study": verbs.study,
     "plan": verbs.plan,
     "status": verbs.status,
     "data": verbs.data,
@@ -163,7 +164,9 @@ def _add_own_arguments(name: str, verb: argparse.ArgumentParser) -> None:
     if name == "diff":
         verb.add_argument("one", metavar="A", help=WHAT)
         verb.add_argument("other", metavar="B", help="the same for the other result")
-    if name in ("sweep", "extract", "probe"):
+    if name == "study":
+        verb.add_argument("what", choices=["weights"], help="what is studied")
+    if name in ("sweep", "extract", "probe", "study"):
         verb.add_argument("--dry-run", action="store_true", help=DRY_RUN_HELP)
     if name == "status":
         verb.add_argument("--json", action="store_true", help="one JSON list of the cells")

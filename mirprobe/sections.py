@@ -57,6 +57,7 @@ class DataConfig:
 
     root: str | None = None
     scale: float = 1.0
+    labels: str = "given"
     exclude: list[str] = field(default_factory=list)
 
 

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from mirprobe.cell import Cell
     from mirprobe.sweep.slurm import Kind
 
+# What `study weights` compares; a baseline of one layer has nothing to weigh.
+STUDY = {
+    "seed": "0,1,2,3,4,5,6,7,8,9",
+    "protocol.layer_weights_init": "zeros,normal",
+    "baseline": "null",
+}
+
 
 def sweep(options: argparse.Namespace) -> int:
     """Features, probes, W&B and report of every model, task and seed; goes on where it stopped."""
@@ -153,6 +160,38 @@ def _submit(
             print(line)
     _print_absent(absent)
     return code
+
+
+def study(options: argparse.Namespace) -> int:
+    """Layer weights from equal and from random starts over ten seeds: is the layer with the largest
+    weight the best one, and does it come from the data or from the start?
+    """
+    if options.cell is None:
+        options.settings = _with_study_defaults(options.settings)
+    cells, absent = _cells_with_data(options)
+    if options.dry_run or _is_for_slurm(options, cells):
+        return _submit(options, cells, absent, ("extract", "probe"))
+
+    from mirprobe.probing.marble_start import paper_lines
+    from mirprobe.reporting.weights_study import report_weights
+    from mirprobe.sweep.failures import Failures
+    from mirprobe.sweep.status import pending
+
+    waiting = pending(cells)
+    failures = Failures(waiting)
+    if waiting:
+        from mirprobe.sweep.run import sweep as run_sweep
+
+        failures = run_sweep(waiting)
+    report_weights(cells, paper_lines())
+    _print_absent(absent)
+    return failures.print()
+
+
+def _with_study_defaults(settings: Sequence[str]) -> list[str]:
+    """The settings, and what the study compares where they do not say."""
+    named = {setting.partition("=")[0] for setting in settings}
+    return [*settings, *(f"{key}={value}" for key, value in STUDY.items() if key not in named)]
 
 
 def plan(options: argparse.Namespace) -> None:

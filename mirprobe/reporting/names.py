@@ -84,7 +84,11 @@ def _flat_settings(cell: Cell) -> dict[str, Any]:
         identity.pop(name, None)
     identity["extract"] = {"precision": cell.extract.precision, "pooling": cell.extract.pooling}
     identity["task"] = identity["task"] | options
-    identity["data"] = {"root": cell.data.root} | identity["data"]
+    identity["data"] = {
+        "root": cell.data.root,
+        "labels": cell.data.labels,
+        **identity["data"],
+    }
     identity["model"] = identity["model"] | {"checkpoint": cell.model.get("checkpoint")}
     return _flatten(identity)
 

@@ -6,6 +6,7 @@ Conventions: as in the table, scores and differences are per cent, and everythin
 from collections.abc import Sequence
 
 from mirprobe.cell import Cell
+from mirprobe.reporting.controls import control_notes
 from mirprobe.reporting.differences import difference_notes
 from mirprobe.reporting.table import TableRow
 from mirprobe.reporting.text import (
@@ -46,6 +47,7 @@ def notes(rows: Sequence[TableRow], *, strips: bool = True) -> list[str]:
         _scan_note(row, scan, strips) for row in rows for scan in row.scans if len(row.layers) > 1
     ]
     text += difference_notes(rows)
+    text += control_notes(rows)
     text += _seed_notes(rows)
     text += _precisions(rows)
     text += _problems(rows)

@@ -67,7 +67,7 @@ def report(cells: Sequence[Cell]) -> None:
     out.print(Text(f"tables: {', '.join(str(path) for path in written)}"), soft_wrap=True)
     written = []
     for name, figure in make_figures(rows):
-        written += _save(figure, folder / name)
+        written += save_figure(figure, folder / name)
     if written:
         names = ", ".join(str(path) for path in written)
         out.print(Text(f"figures: {names}"), soft_wrap=True)
@@ -258,8 +258,8 @@ def _only_weighted(panels: Sequence[Panel]) -> list[Panel]:
     return weighted
 
 
-def _save(figure: Figure, path: Path) -> list[Path]:
-    """Writes a figure as PNG and PDF, atomically."""
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """Writes a figure as PNG and PDF, atomically; gives both paths."""
     targets = [path.with_suffix(".png"), path.with_suffix(".pdf")]
     for target in targets:
         with atomic(target) as temporary:

@@ -61,9 +61,12 @@ def _model_key(cell: Cell) -> str:
 
 
 def _task_key(cell: Cell) -> str:
-    """All that a task's labels and audio follow from, whatever the model, protocol and seed."""
+    """All that a task's labels and audio follow from, whatever the model and protocol; and
+    whatever the seed, unless labels are shuffled under it.
+    """
     identity = cell.identity()
-    settings = [cell.task._target_, identity["task"], identity["data"], cell.data_places]
+    seed = cell.seed if cell.data.labels == "shuffled" else None
+    settings = [cell.task._target_, identity["task"], identity["data"], cell.data_places, seed]
     return json.dumps(settings, sort_keys=True)
 
 

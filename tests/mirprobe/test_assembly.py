@@ -14,6 +14,7 @@ from datamodules.datasets.nsynth import NSynthPitch
 from datamodules.digests import KnownDigests
 from datamodules.errors import UserError
 from datamodules.features.store import StoreId
+from datamodules.shuffling import shuffle_labels
 from datamodules.tracks import MARKER
 from mirprobe.assembly import Job, check_weights, data_root, inputs_of, make_backbone, make_data
 from mirprobe.cell import Cell
@@ -285,3 +286,19 @@ def test_a_machine_without_the_weights_can_probe(
     with pytest.raises(UserError, match="are not on this machine"):
         make_backbone(muq)
     assert inputs_of(muq, make_data(muq)).files == ()
+
+
+def test_shuffled_labels_are_those_of_the_cells_seed_and_refused_for_frames(
+    settings: Callable[..., list[str]],
+) -> None:
+    given, shuffled = (
+        compose_cell(settings("task=nsynth_pitch", f"data.labels={labels}", "seed=3"))
+        for labels in ("given", "shuffled")
+    )
+    assert given.hash != shuffled.hash
+    assert given.identity()["data"] == {"demo": None, "exclude": []}  # hashes of old cells hold
+
+    before, after = make_data(given).tracks(), make_data(shuffled).tracks()
+    assert after == shuffle_labels(before, seed=3) != before
+    with pytest.raises(UserError, match="harmonix_structure is scored by frames: leave it out"):
+        make_data(compose_cell(settings("task=harmonix_structure", "data.labels=shuffled")))

@@ -1356,6 +1356,38 @@ REPORT = (
         "two results are said to be the same, and are not",
         (f"{ROOM}/reporting/test_diff.py",),
     ),
+    Mutation(
+        "a largest weight is where it started wherever it is",
+        "mirprobe/scoring/layer_weights.py",
+        "self.largest_start is not None and self.largest_start == self.largest_end",
+        "self.largest_start is not None",
+        "every weight is the start's: section 4.3 of the paper is refuted by a slip",
+        (f"{ROOM}/scoring/test_layer_weights.py",),
+    ),
+    Mutation(
+        "the start of MARBLE v1 forgets the output layer",
+        "mirprobe/probing/marble_start.py",
+        "        nn.Linear(HIDDEN, n_outputs)\n",
+        "",
+        "the paper's layers agree with a start that v1 never had, or do not",
+        (f"{ROOM}/probing/test_marble_start.py",),
+    ),
+    Mutation(
+        "shuffled labels of all seeds are those of the first",
+        "mirprobe/sweep/plan.py",
+        'seed = cell.seed if cell.data.labels == "shuffled" else None',
+        "seed = None",
+        "a spread over seeds that is none",
+        (f"{ROOM}/sweep/test_plan.py",),
+    ),
+    Mutation(
+        "shuffled labels leave their split",
+        "datamodules/shuffling.py",
+        "if track.split == split}",
+        "}",
+        "a control on test with labels that test never had",
+        (f"{DATA}/test_shuffling.py",),
+    ),
 )
 
 IDENTITY = (

@@ -121,3 +121,14 @@ def test_a_plan_reads_no_labels_and_a_task_that_does_not_fit_is_refused(tmp_path
 def test_no_cells_are_no_jobs() -> None:
     assert make_plan([]).jobs == ()
     assert list(make_plan([]).by_model()) == []
+
+
+def test_shuffled_labels_share_features_and_differ_by_seed() -> None:
+    settings = ("task=nsynth_pitch", "baseline=null", "seed=0,1", "data.labels=given,shuffled")
+    (job,) = make_plan(compose_cells(list(settings))).jobs
+    seeds = {
+        (cell.data.labels, cell.seed): data for cell, data in zip(job.cells, job.tasks, strict=True)
+    }
+    assert seeds["given", 0] is seeds["given", 1]
+    assert [seeds["shuffled", seed].shuffle_seed for seed in (0, 1)] == [0, 1]
+    assert seeds["given", 0].shuffle_seed is None
