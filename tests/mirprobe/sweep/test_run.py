@@ -68,8 +68,12 @@ def test_sweep_from_nothing_to_table_and_figures(
     on_test = [row.value for row in rows if (row.split, row.probe) == ("test", "mlp")]
     assert on_test == pytest.approx(right.mean(axis=1).tolist())
 
-    figures = ("figure2", "layer_weights")
-    assert {path.name for path in (tmp_path / "runs" / "report").iterdir()} == {
+    figures = ["figure2", "figure2_linear", "layer_weights", "layer_curves-fcpe"]
+    figures += ["last_layer", "best_layer_chances"]
+    kinds = ("md", "csv", "tex")
+    texts = {f"{name}.{kind}" for name in ("table1", "published") for kind in kinds}
+    texts |= {"guide.md", "guide.json"}
+    assert {path.name for path in (tmp_path / "runs" / "report").iterdir()} == texts | {
         f"{name}.{ending}" for name in figures for ending in ("png", "pdf")
     }
     assert len(list((tmp_path / "runs" / "wandb").glob("offline-run-*/*.wandb"))) == 4
