@@ -1,7 +1,7 @@
 # Calls only; what happens is in `mirprobe --help`. Variables: MODEL, TASK, LAUNCHER, DRY_RUN,
 # ARGS (any Hydra override), PYTHON.
 .DEFAULT_GOAL := help
-.PHONY: help install sweep extract probe report plan status data test trial mutations check bench bench-store bench-extraction pins clean
+.PHONY: help install sweep extract probe report gallery plan status data test trial mutations check bench bench-store bench-extraction pins clean
 
 PYTHON ?= python3
 MODEL ?= fcpe
@@ -12,6 +12,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+GALLERY := figure2 layer_curves-fcpe best_layer_chances
 PINS := .ci/requirements.txt
 EXTRAS := demo hf tensorboard trackio dashboard dev
 SETTINGS = model=$(MODEL) $(if $(TASK),task=$(TASK)) $(if $(LAUNCHER),launcher=$(LAUNCHER)) $(ARGS)
@@ -47,6 +48,11 @@ probe: $(READY)  ## probes on stored features only
 
 report: $(READY)  ## table and figures of what is done
 	@$(BIN)/mirprobe report $(SETTINGS)
+
+# Of the demo's results, whatever else is set: the README speaks of them.
+gallery: $(READY)  ## the README's figures anew, from a sweep of the demo
+	@$(BIN)/mirprobe sweep logger=none
+	@for name in $(GALLERY); do cp runs/report/$$name.png tests/data/$$(echo $$name | tr - _)_demo.png; done
 
 plan: $(READY)  ## what a sweep would do and cost: disk, downloads, hours, by a dry run on a few clips
 	@$(BIN)/mirprobe plan $(SETTINGS)

@@ -50,6 +50,11 @@ class LayerProfile:
         best_set: layers that may be the best on test, with 95 % confidence.
         task_name: in conf/.
         metric_name: in conf/, also where it is the only one.
+        low: (L+1,) lower ends of the intervals of `test`, NaN where there is none.
+        high: upper ends.
+        chances: (L+1,) of each layer to be the best on test; None where nothing was scanned.
+        last_lost: points that the last layer is below the chosen one, with the ends of the
+            interval, NaN where there is none; None where nothing was scanned.
     """
 
     task: str
@@ -62,6 +67,10 @@ class LayerProfile:
     best_set: frozenset[int] = frozenset()
     task_name: str = ""
     metric_name: str = ""
+    low: Array | None = None
+    high: Array | None = None
+    chances: Array | None = None
+    last_lost: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,10 +104,10 @@ def draw_heat_maps(panels: Sequence[Panel], *, demo: bool) -> Figure:
         for axis, place in zip(axes, row, strict=True):
             _draw_heat_map(axis, panels[place].profiles)
             title = panels[place].title + (" (demo data)" if demo else "")
-            title = _wrap(title, stretch * widths[place], fontsize=_TITLES)
+            title = wrap(title, stretch * widths[place], fontsize=_TITLES)
             axis.set_title(title, fontsize=_TITLES, parse_math=False)
 
-    seeds = _describe_seeds(panels)
+    seeds = describe_seeds(panels)
     label = f"test score in %, {seeds}; red: best on test; frame: chosen on val"
     profiles = [profile for panel in panels for profile in panel.profiles]
     if any(profile.best_set for profile in profiles):
@@ -126,10 +135,10 @@ def _heat_map_size(panel: Panel) -> tuple[float, float]:
 
 def _column_label(profile: LayerProfile) -> str:
     label = f"{profile.task}\n{profile.metric}" if profile.metric else profile.task
-    return _wrap(label, 1.4, fontsize=_NAMES)
+    return wrap(label, 1.4, fontsize=_NAMES)
 
 
-def _wrap(text: str, inches: float, *, fontsize: int) -> str:
+def wrap(text: str, inches: float, *, fontsize: float) -> str:
     """Breaks lines, and words, that are longer than the space there is."""
     n_characters = max(8, int(inches / (CHARACTER_WIDTH * fontsize)))
     lines = [
@@ -141,7 +150,7 @@ def _wrap(text: str, inches: float, *, fontsize: int) -> str:
 def _fill_rows(widths: Sequence[float]) -> list[list[int]]:
     """Places of panels, in order, in rows that are no wider than `MAX_WIDTH`.
 
-    >>> _fill_rows([6.0, 6.0, 6.0, 20.0])
+    >>> _fill_rows([3.0, 3.0, 3.0, 20.0])
     [[0, 1], [2], [3]]
     """
     rows: list[list[int]] = [[]]
@@ -264,7 +273,7 @@ def draw_layer_weights(panels: Sequence[Panel], *, demo: bool) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     parts = figure.subfigures(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for part, panel, rows in zip(parts, panels, n_rows, strict=True):
-        title = _wrap(panel.title, size[0], fontsize=10)
+        title = wrap(panel.title, size[0], fontsize=10)
         part.suptitle(title, fontsize=10, parse_math=False)
         _draw_plots(part.subplots(rows, n_columns, squeeze=False, sharey=True), panel.profiles)
 
@@ -272,14 +281,14 @@ def draw_layer_weights(panels: Sequence[Panel], *, demo: bool) -> Figure:
     for axis in figure.axes:
         axis.set_ylim(0, 1.05 * largest)  # one scale for all plots, so that they can be compared
 
-    seeds = _describe_seeds(panels)
+    seeds = describe_seeds(panels)
     label = f"layer ({seeds}; dashed: start, red: largest)" + ("; demo data" if demo else "")
     figure.supxlabel(label, fontsize=8)
     return figure
 
 
 def _plot_title(profile: LayerProfile) -> str:
-    return _wrap(profile.task, PLOT_WIDTH - 0.2, fontsize=9)
+    return wrap(profile.task, PLOT_WIDTH - 0.2, fontsize=9)
 
 
 def _most_title_lines(panel: Panel) -> int:
@@ -319,7 +328,7 @@ def _draw_weights(axis: Axes, profile: LayerProfile) -> None:
     axis.tick_params(labelsize=8)
 
 
-def _describe_seeds(panels: Sequence[Panel]) -> str:
+def describe_seeds(panels: Sequence[Panel]) -> str:
     """Says over how many seeds the numbers are averaged."""
     numbers: set[int] = set()
     for panel in panels:

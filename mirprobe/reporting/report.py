@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,6 +20,13 @@ from datamodules.files import atomic, write_text
 from datamodules.tracks import Split
 from mirprobe.cell import Cell
 from mirprobe.progress import console
+from mirprobe.reporting.curves import (
+    draw_chances,
+    draw_curves,
+    draw_last_layer,
+    draw_models,
+    file_name,
+)
 from mirprobe.reporting.figure3 import draw_similarity
 from mirprobe.reporting.figures import (
     LEVELS,
@@ -66,7 +74,7 @@ def report(cells: Sequence[Cell]) -> None:
     written = [*write_tables(rows, folder), *write_guide(rows, folder)]
     out.print(Text(f"tables: {', '.join(str(path) for path in written)}"), soft_wrap=True)
     written = []
-    for name, figure in make_figures(rows):
+    for name, figure in [*make_figures(rows), *make_curves(rows)]:
         written += save_figure(figure, folder / name)
     if written:
         names = ", ".join(str(path) for path in written)
@@ -160,6 +168,29 @@ def make_figures(rows: Sequence[TableRow]) -> list[tuple[str, Figure]]:
     return figures
 
 
+def make_curves(rows: Sequence[TableRow]) -> list[tuple[str, Figure]]:
+    """Draws layers as curves, models beside each other, what the last layer loses, and the chances
+    of layers to be the best; each with its file's name.
+    """
+    panels = make_panels(rows)
+    twins = {panel.title: panel for panel in make_panels(rows, "linear")}
+    demo = any(row.any_row.demo for row in rows)
+    figures = []
+    names: set[str] = set()
+    for panel in panels:
+        twin = twins.get(f"{panel.title} linear")
+        name = file_name("layer_curves", panel.title, names)
+        figures.append((name, draw_curves(panel, twin, demo=demo)))
+
+    if len(panels) > 1:
+        figures.append(("models_over_depth", draw_models(panels, demo=demo)))
+    if any(one.last_lost is not None for panel in panels for one in panel.profiles):
+        figures.append(("last_layer", draw_last_layer(panels, demo=demo)))
+    if any(one.chances is not None for panel in panels for one in panel.profiles):
+        figures.append(("best_layer_chances", draw_chances(panels, demo=demo)))
+    return figures
+
+
 def make_panels(rows: Sequence[TableRow], probe: Probe = "mlp") -> list[Panel]:
     """Sorts rows into panels (a model with its features, a protocol), profiles (a task, a metric)
     and seeds.
@@ -195,7 +226,7 @@ def _place_of_level(profile: LayerProfile) -> int:
 def _panel_title(seeds: Sequence[TableRow], probe: Probe) -> str:
     row = seeds[0]
     twin = ["linear"] if probe == "linear" else []
-    return " ".join((row.cell.model_name, *twin, *row.differs.model, *row.differs.protocol))
+    return " ".join((row.cell.model_name, *row.differs.model, *row.differs.protocol, *twin))
 
 
 def _make_profile(seeds: Sequence[TableRow], probe: Probe) -> LayerProfile:
@@ -213,6 +244,10 @@ def _make_profile(seeds: Sequence[TableRow], probe: Probe) -> LayerProfile:
         best_set=_best_set(seeds, probe),
         task_name=row.cell.task.name,
         metric_name=row.any_row.metric,
+        low=_mean_ends(seeds, probe, "ci_low"),
+        high=_mean_ends(seeds, probe, "ci_high"),
+        chances=_mean_chances(seeds, probe),
+        last_lost=_mean_lost(seeds, probe),
     )
 
 
@@ -220,6 +255,47 @@ def _best_set(seeds: Sequence[TableRow], probe: Probe) -> frozenset[int]:
     """Layers that may be the best by any seed; with several, none that a seed keeps is left out."""
     heads = {head for row in seeds for scan in [row.scan(probe)] if scan for head in scan.best_set}
     return frozenset(int(head.removeprefix("layer_")) for head in heads)
+
+
+def _mean_ends(seeds: Sequence[TableRow], probe: Probe, end: Literal["ci_low", "ci_high"]) -> Array:
+    """(L+1,) ends of the intervals on test in per cent, mean over seeds: of one seed's tracks, not
+    of the mean's.
+    """
+    ends: list[list[float]] = []
+    for seed in seeds:
+        found = [
+            getattr(row, end) for row in head_rows(seed.rows, "test", single=True, probe=probe)
+        ]
+        ends.append([math.nan if value is None else 100 * value for value in found])
+    mean: Array = np.mean(ends, axis=0)
+    return mean
+
+
+def _mean_chances(seeds: Sequence[TableRow], probe: Probe) -> Array | None:
+    """(L+1,) of each layer to be the best on test; None where a seed has no scan."""
+    chances: list[list[float]] = []
+    for seed in seeds:
+        scan = seed.scan(probe)
+        if scan is None:
+            return None
+        layers = head_rows(seed.rows, "test", single=True, probe=probe)
+        chances.append([scan.chance_of_best.get(row.head, 0.0) for row in layers])
+    mean: Array = np.mean(chances, axis=0)
+    return mean
+
+
+def _mean_lost(seeds: Sequence[TableRow], probe: Probe) -> tuple[float, float, float] | None:
+    """Points that the last layer loses, with its interval; None where a seed does not know."""
+    lost: list[tuple[float, float, float]] = []
+    for seed in seeds:
+        scan = seed.scan(probe)
+        if scan is None or scan.last_layer is None:
+            return None
+        last = scan.last_layer
+        ends = [math.nan if end is None else 100 * end for end in (last.low, last.high)]
+        lost.append((100 * last.value, *ends))  # type: ignore[arg-type]
+    value, low, high = np.mean(lost, axis=0).tolist()
+    return value, low, high
 
 
 def _mean_scores(seeds: Sequence[TableRow], split: Split, probe: Probe) -> Array:
@@ -260,6 +336,10 @@ def _only_weighted(panels: Sequence[Panel]) -> list[Panel]:
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:
     """Writes a figure as PNG and PDF, atomically; gives both paths."""
+    # The layout takes most of the time: once is enough for both files.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
     targets = [path.with_suffix(".png"), path.with_suffix(".pdf")]
     for target in targets:
         with atomic(target) as temporary:

@@ -1298,6 +1298,14 @@ REPORT = (
         (f"{ROOM}/reporting/test_guide.py",),
     ),
     Mutation(
+        "curves mark the best layer on test",
+        "mirprobe/reporting/curves.py",
+        "np.nanargmax(profile.val)",
+        "np.nanargmax(profile.test)",
+        "a mark that says chosen on val",
+        (f"{ROOM}/reporting/test_curves.py",),
+    ),
+    Mutation(
         "figures show the best seed",
         "mirprobe/reporting/report.py",
         "np.mean(scores, axis=0)",

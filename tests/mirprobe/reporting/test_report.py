@@ -213,7 +213,8 @@ def test_report_prints_the_table_and_writes_png_and_pdf(
     assert b"62.5" in written.pop("report.html")
     guide = {name: written.pop(name) for name in ("guide.md", "guide.json")}
     assert all(b"62.5" in content for content in guide.values())
-    assert set(written) == {"figure2.png", "figure2.pdf", "layer_weights.png", "layer_weights.pdf"}
+    figures = ("figure2", "layer_weights", "layer_curves-fcpe")
+    assert set(written) == {f"{name}.{kind}" for name in figures for kind in ("png", "pdf")}
     for name, content in written.items():
         assert content.startswith(b"\x89PNG" if name.endswith("png") else b"%PDF-")
         assert len(content) > 3000

@@ -75,7 +75,8 @@ def sweep(
     n_trained: list[Cell], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Swept]:
     monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setattr(mirprobe.reporting.report, "make_figures", lambda rows: [])  # 2 s each
+    for name in ("make_figures", "make_curves"):  # 2 s each
+        monkeypatch.setattr(mirprobe.reporting.report, name, lambda rows: [])
 
     def run(arguments: Sequence[str]) -> Swept:
         n_clips, n_cells = FileBackbone.n_clips, len(n_trained)

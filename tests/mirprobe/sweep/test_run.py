@@ -41,9 +41,6 @@ def rows_of(arguments: list[str]) -> list[dict[str, object]]:
     ]
 
 
-FIGURES = ("figure2", "figure2_linear", "layer_weights")
-
-
 def test_sweep_from_nothing_to_table_and_figures(
     settings: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,11 +68,14 @@ def test_sweep_from_nothing_to_table_and_figures(
     on_test = [row.value for row in rows if (row.split, row.probe) == ("test", "mlp")]
     assert on_test == pytest.approx(right.mean(axis=1).tolist())
 
-    figures = {f"{name}.{ending}" for name in FIGURES for ending in ("png", "pdf")}
-    names = ("table1", "published")
-    tables = {f"{name}.{ending}" for name in names for ending in ("md", "csv", "tex")}
-    found = {path.name for path in (tmp_path / "runs" / "report").iterdir()}
-    assert found == figures | tables | {"guide.md", "guide.json", "report.html"}
+    figures = ["figure2", "figure2_linear", "layer_weights", "layer_curves-fcpe"]
+    figures += ["last_layer", "best_layer_chances"]
+    kinds = ("md", "csv", "tex")
+    texts = {f"{name}.{kind}" for name in ("table1", "published") for kind in kinds}
+    texts |= {"guide.md", "guide.json", "report.html"}
+    assert {path.name for path in (tmp_path / "runs" / "report").iterdir()} == texts | {
+        f"{name}.{ending}" for name in figures for ending in ("png", "pdf")
+    }
     assert len(list((tmp_path / "runs" / "wandb").glob("offline-run-*/*.wandb"))) == 4
 
     before = times_of_files(tmp_path)
