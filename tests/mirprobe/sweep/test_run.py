@@ -68,10 +68,10 @@ def test_sweep_from_nothing_to_table_and_figures(
     on_test = [row.value for row in rows if (row.split, row.probe) == ("test", "mlp")]
     assert on_test == pytest.approx(right.mean(axis=1).tolist())
 
-    figures = ("figure2", "layer_weights")
-    assert {path.name for path in (tmp_path / "runs" / "report").iterdir()} == {
-        f"{name}.{ending}" for name in figures for ending in ("png", "pdf")
-    }
+    names = ("figure2", "layer_weights")
+    figures = {f"{name}.{ending}" for name in names for ending in ("png", "pdf")}
+    written = {path.name for path in (tmp_path / "runs" / "report").iterdir()}
+    assert written == {*figures, "report.html"}
     assert len(list((tmp_path / "runs" / "wandb").glob("offline-run-*/*.wandb"))) == 4
 
     before = times_of_files(tmp_path)
