@@ -20,6 +20,8 @@ def test_a_path_says_where_it_began_and_how_far_it_went() -> None:
     assert (path.rank_start, path.rank_end) == (-1.0, -0.5)
     assert path.entropy == pytest.approx(entropy([0.45, 0.15, 0.4], base=3))
 
+    left = weights_path([0.5, 0.3, 0.2], [0.1, 0.2, 0.7], np.array([0.1, 0.2, 0.9]))
+    assert (left.largest_start, left.largest_end, left.is_where_it_started) == (1, 3, False)
     moved = weights_path([1 / 3] * 3, [0.0, 0.0, 1.0], np.array([0.1, 0.2, 0.9]))
     assert (moved.largest_start, moved.largest_end, moved.is_where_it_started) == (None, 3, False)
     assert moved.entropy == 0 and moved.rank_start is None
