@@ -1,7 +1,7 @@
 # Calls only; what happens is in `mirprobe --help`. Variables: MODEL, TASK, LAUNCHER, DRY_RUN,
 # ARGS (any Hydra override), PYTHON.
 .DEFAULT_GOAL := help
-.PHONY: help install sweep extract probe report gallery plan status data test trial mutations check bench bench-store bench-extraction pins clean
+.PHONY: help install sweep extract probe report gallery plan status data test trial mutations check bench bench-store bench-extraction bench-bank pins clean
 
 PYTHON ?= python3
 MODEL ?= fcpe
@@ -88,6 +88,9 @@ bench-store: $(READY)  ## speed of the feature store beside a plain file, in one
 
 bench-extraction: $(READY)  ## whole extraction beside bare forward passes, two ranks beside one; ARGS="--model fcpe"
 	@$(BIN)/python tests/bench/bench_extraction.py $(ARGS)
+
+bench-bank: $(READY)  ## speed of the bank beside lone Lightning fits and its own arithmetic, in one run
+	@$(BIN)/python tests/bench/bench_bank.py $(ARGS)
 
 pins: pyproject.toml  ## compile the pinned packages anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 $(EXTRAS:%=--extra %) --no-annotate --no-header pyproject.toml -o $(PINS)

@@ -4,6 +4,7 @@ import importlib
 import re
 import shlex
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,32 @@ def test_defaults_are_those_of_the_paper_and_of_marble() -> None:
     assert (protocol.name, protocol.hidden, protocol.dropout) == ("mlp512", 512, 0.2)
     assert (protocol.lr, protocol.batch_size) == (1e-3, 64)
     assert (cell.is_demo, cell.baseline, cell.logger.mode) == (True, "fbank_chroma", "auto")
+
+
+@pytest.mark.parametrize("name", ["paper", "marble_v1"])
+def test_protocols_of_others_are_the_numbers_of_marble_v1(name: str) -> None:
+    """MARBLE v1's base configs; what the paper leaves open is taken from them."""
+    numbers = asdict(compose_cell([f"protocol={name}"]).protocol)
+    assert numbers == {
+        "name": name,
+        "hidden": 512,
+        "dropout": 0.2,
+        "lr": 1e-3,
+        "layer_weights_lr": 1e-3,
+        "layer_weights_init": "normal",
+        "standardize": False,
+        "batch_size": 64,
+        "frame_batch_size": 1024,
+        "max_epochs": 100,
+        "patience": 10,
+        "track_score": "logits",
+        "linear": True,
+    }
+
+    grid = ["protocol.lr=1e-4,5e-3", "seed=1234", "baseline=null", "task=gtzan_genre"]
+    cells = compose_cells([f"protocol={name}", *grid])
+    rates = [(cell.protocol.lr, cell.protocol.layer_weights_lr) for cell in cells]
+    assert rates == [(1e-4, 1e-4), (5e-3, 5e-3)], "one Adam for all: no rate of its own"
 
 
 def test_an_override_reaches_its_key_with_its_type() -> None:
