@@ -32,6 +32,44 @@ class Mutation:
 ROOM = "tests/mirprobe"
 DATA = "tests/datamodules"
 
+SIMILARITY = (
+    Mutation(
+        "an open block is written where a run is stopped",
+        "mirprobe/similarity/collecting.py",
+        """Keeps what was counted, up to the open block.\"\"\"
+        self.save()""",
+        """Keeps what was counted, up to the open block.\"\"\"
+        self._close_block()
+        self.save()""",
+        "a run that was stopped ends with other bits than one that was not",
+        (f"{ROOM}/similarity/test_collecting.py",),
+    ),
+    Mutation(
+        "frames of a block are all of the first fold",
+        "mirprobe/similarity/moments.py",
+        "rows[clip.fold] = slice(",
+        "rows[clips[0].fold] = slice(",
+        "held-out similarity is that of frames it was fitted to",
+        (f"{ROOM}/similarity/test_moments.py", f"{ROOM}/similarity/test_collecting.py"),
+    ),
+    Mutation(
+        "clips that passed again for their frames are stored twice",
+        "mirprobe/extraction/module.py",
+        "return [one for one in features if not self._is_stored(one.place)]",
+        "return features",
+        "features twice as large as they need be",
+        (f"{ROOM}/similarity/test_collecting.py",),
+    ),
+    Mutation(
+        "readers keep nobody out",
+        "datamodules/files.py",
+        "fcntl.flock(file, fcntl.LOCK_SH)",
+        "fcntl.flock(file, fcntl.LOCK_UN)",
+        "probes lose the shards that they read to another command",
+        (f"{ROOM}/extraction/test_joining.py",),
+    ),
+)
+
 EXTRACTION = (
     Mutation(
         "a clip is its loudest frame",
@@ -52,8 +90,8 @@ EXTRACTION = (
     Mutation(
         "clips are not sorted by length",
         "mirprobe/extraction/module.py",
-        "clips.sort(key=lambda clip: len(clip.audio))",
-        "pass",
+        "sorted(clips, key=lambda clip: len(clip.audio))",
+        "clips",
         "as many forward passes as clips",
         (f"{ROOM}/extraction/test_module.py",),
     ),
@@ -116,8 +154,8 @@ EXTRACTION = (
     Mutation(
         "a late rank looks for itself",
         "mirprobe/extraction/extract.py",
-        "stored = store.inventory() if runner.is_global_zero else {}",
-        "stored = store.inventory()",
+        "found = look() if runner.is_global_zero else None",
+        "found = look()",
         "ranks deal out different lists: clips twice or never",
         (f"{ROOM}/extraction/test_extract.py",),
     ),
@@ -1541,6 +1579,7 @@ PYTHON = (
 MUTATIONS = (
     *PYTHON,
     *EXTRACTION,
+    *SIMILARITY,
     *STORE,
     *BANK,
     *TRAINING,
