@@ -141,14 +141,17 @@ class ProbeBank(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits of every head: (L+1, B, D) of any float type -> (H, B, C) float32."""
-        states = (features.float() - self.mean) * self.scale
+        # In place, without temporaries of a batch of all layers, but never in the caller's tensor.
+        states = features.to(torch.float32, copy=True).sub_(self.mean).mul_(self.scale)
+
         hidden = F.relu(torch.baddbmm(self.hidden_bias, self.inputs(states), self.hidden_weight))
         hidden = F.dropout(hidden, self.dropout, self.training)
         return torch.baddbmm(self.output_bias, hidden, self.output_weight)
 
     def inputs(self, states: Tensor) -> Tensor:
         """The input of each head: (L+1, B, D) -> (H, B, D)."""
-        single = states[self.layers]
+        reads_all = self.layers == list(range(len(states)))  # as in every sweep: nothing to copy
+        single = states if reads_all else states[self.layers]
         if not self.weighted:
             return single
 

@@ -150,6 +150,15 @@ def test_a_constant_feature_keeps_its_scale() -> None:
     assert (values - bank.mean)[2, 0, 1].abs() * bank.scale[2, 0, 1] < 1e-3
 
 
+def test_standardising_leaves_the_callers_features_as_they_are() -> None:
+    """Float32 needs no conversion: the standardised states must still be other memory."""
+    bank, batch = ProbeBank(HEADS, SIZE), features()
+    bank.standardize([batch])
+    first = bank(batch)
+    assert torch.equal(batch, features())
+    assert torch.equal(bank(batch), first)
+
+
 def test_dropout_is_for_training_alone() -> None:
     bank = ProbeBank(HEADS, SIZE, dropout=0.5)
     states = features()
