@@ -14,7 +14,6 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GALLERY := figure2 layer_curves-fcpe best_layer_chances
 PINS := .ci/requirements.txt
-EXTRAS := demo hf tensorboard trackio dashboard dev
 SETTINGS = model=$(MODEL) $(if $(TASK),task=$(TASK)) $(if $(LAUNCHER),launcher=$(LAUNCHER)) $(ARGS)
 DRY = $(if $(filter-out 0,$(DRY_RUN)),--dry-run)
 
@@ -93,7 +92,7 @@ bench-bank: $(READY)  ## speed of the bank beside lone Lightning fits and its ow
 	@$(BIN)/python tests/bench/bench_bank.py $(ARGS)
 
 pins: pyproject.toml  ## compile the pinned packages anew (needs uv)
-	uv pip compile -q --universal --python-version 3.11 $(EXTRAS:%=--extra %) --no-annotate --no-header pyproject.toml -o $(PINS)
+	uv pip compile -q --universal --python-version 3.11 --all-extras --no-annotate --no-header pyproject.toml -o $(PINS)
 
 clean:  ## delete .venv and caches; keeps data, features and runs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
