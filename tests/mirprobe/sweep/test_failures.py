@@ -165,7 +165,7 @@ def test_all_runs_what_is_there_and_says_what_is_not(
     there = {"nsynth_pitch", "nsynth_instrument"}
     assert set(done(compose_cells(arguments))) == there
 
-    said = capsys.readouterr().out.split("Table 1")[1].splitlines()
+    said = capsys.readouterr().out.split("Table 1", 1)[1].splitlines()
     for task in set(all_tasks()) - there:
         how = f"mirprobe data task={task} data.root={notes_root}"
         assert f"{task}: left out, no data here. How to get it: {how}" in said
