@@ -27,7 +27,8 @@ class ClipSums:
         fold: 0 .. K-1, of the track.
         n_frames: T.
         means: (D,) of each view, over its frames.
-        angles: of each view, the sum of the angles between successive steps, in radians.
+        angles: of each view, the sum of the angles between successive steps, in radians, at the
+            frames that count.
         n_angles: of each view, how many angles that is.
         n_clips: how many clips the track gives.
     """
@@ -58,7 +59,7 @@ class SampledClip:
         track: what it is a piece of.
         fold: of that track.
         frames: of each view, (T, D): the frames that count.
-        angles: as in `ClipSums`, over all frames.
+        angles: as in `ClipSums`: at these frames, between the steps from and to their neighbours.
         n_angles: likewise.
         n_clips: how many clips the track gives.
     """
@@ -205,7 +206,7 @@ def phases_of(audio_id: str, index: int, n_frames: int) -> Tensor:
     return phases
 
 
-def turning(values: Tensor) -> tuple[Tensor, Tensor]:
+def turning(values: Tensor, first: int = 0, step: int = 1) -> tuple[Tensor, Tensor]:
     """How much a trajectory of frames turns: sum of the angles between steps, and their number.
 
     The curvature of Hosseini and Fedorenko 2023 (arXiv 2311.04930) is the mean of these angles: 0
@@ -214,6 +215,8 @@ def turning(values: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         values: (T, D).
+        first: frame that is looked at first; the two at the ends have no angle.
+        step: one frame of so many is looked at, with its two neighbours.
 
     Returns:
         In radians, and the count.
@@ -221,11 +224,13 @@ def turning(values: Tensor) -> tuple[Tensor, Tensor]:
     >>> turning(torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]))
     (tensor(1.5708), tensor(1))
     """
-    steps = values[1:] - values[:-1]
-    lengths = steps.norm(dim=1)
-    products = lengths[1:] * lengths[:-1]
+    n, start = len(values), first if first > 0 else step
+    here = values[start : n - 1 : step]
+    to_here = here - values[start - 1 : n - 2 : step]
+    from_here = values[start + 1 : n : step] - here
+    products = to_here.norm(dim=1) * from_here.norm(dim=1)
     has_angle = products > 0
 
-    cosines = (steps[1:] * steps[:-1]).sum(dim=1) / products.masked_fill(~has_angle, 1.0)
+    cosines = (to_here * from_here).sum(dim=1) / products.masked_fill(~has_angle, 1.0)
     angles = torch.arccos(cosines.clamp(-1, 1))
     return torch.where(has_angle, angles, 0.0).sum(), has_angle.sum()

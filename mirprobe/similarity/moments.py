@@ -408,7 +408,7 @@ def sampled(
     of: Layout,
     n_clips: int = 1,
 ) -> SampledClip:
-    """What is kept of a clip until it is counted: every `step`-th frame, and how much all turn.
+    """What is kept of a clip until it is counted: every `step`-th frame, and its turns there.
 
     Args:
         audio_id: of its track.
@@ -420,7 +420,7 @@ def sampled(
         n_clips: how many clips the track gives.
     """
     first = min(of.step, len(frames[next(iter(of.dims))])) // 2  # a short clip has one
-    turns = [turning(frames[name]) for name in of.dims]
+    turns = [turning(frames[name], first, of.step) for name in of.dims]
     angles = torch.stack([total for total, _ in turns]).tolist()  # one wait for a GPU, not many
     n_angles = torch.stack([count for _, count in turns]).tolist()
     return SampledClip(

@@ -44,17 +44,20 @@ def log_mel(audio: Tensor, backbone: Backbone, pooling: Pooling = "mean") -> Ten
     hop = round(backbone.hop * backbone.sample_rate)
     n_fine = fine_frames(hop, backbone.sample_rate)
     window = window_samples(backbone.sample_rate)
-    spectrogram = transforms.MelSpectrogram(
-        backbone.sample_rate,
+    spectrogram = transforms.Spectrogram(
         n_fft=window,
         hop_length=hop // n_fine,
-        n_mels=N_MELS,
+        power=None,
         # What is no longer than half a window cannot be reflected by as much.
         pad_mode="reflect" if audio.shape[1] > window // 2 else "constant",
     ).to(audio.device)
-    power = spectrogram(audio)[..., : audio.shape[1] // (hop // n_fine)]
+    spectrum = spectrogram(audio)[..., : audio.shape[1] // (hop // n_fine)]
+    # Without the root of a magnitude, which takes twice as long as the transform.
+    power = spectrum.real.square() + spectrum.imag.square()
 
-    decibels = 10 * power.clamp(min=1e-10).log10()
+    mel_scale = transforms.MelScale(N_MELS, backbone.sample_rate, n_stft=window // 2 + 1)
+    bands = mel_scale.to(audio.device)(power)
+    decibels = 10 * bands.clamp(min=1e-10).log10()
     fine = ((decibels - _MEAN_DB) / _STD_DB).transpose(1, 2)
     return pool_fine(fine, n_fine, pooling, backbone.first_frame_s / backbone.hop)
 

@@ -222,6 +222,23 @@ def test_turning_knows_lines_circles_and_noise() -> None:
     assert (float(total), int(count)) == (0.0, 0), "what stands still does not turn"
 
 
+@pytest.mark.parametrize(
+    ("first", "step", "corners"), [(0, 2, [2, 4]), (1, 3, [1, 4]), (2, 9, [2])]
+)
+def test_frames_that_count_turn_between_their_own_neighbours(
+    first: int, step: int, corners: list[int]
+) -> None:
+    """Every corner of the path has an angle of its own, so that a wrong neighbour shows."""
+    headings = torch.tensor([0.0, 0.1, 0.3, 0.6, 1.0, 1.5]).double()  # of six steps, seven frames
+    steps = torch.stack([headings.cos(), headings.sin()], dim=1)
+    path = torch.cat([torch.zeros(1, 2).double(), steps.cumsum(0)])
+    total, count = turning(path, first, step)
+    assert float(total) == pytest.approx(sum(0.1 * corner for corner in corners), rel=1e-6)
+    assert int(count) == len(corners)
+    for n_frames in (1, 2):
+        assert int(turning(path[:n_frames], first, step)[1]) == 0
+
+
 # -- several processes -------------------------------------------------------------------------
 
 
