@@ -76,6 +76,7 @@ def test_folds_numbers_and_tags_become_settings_that_fit(folder: Path) -> None:
         assert make_data(cell).classes == ("a", "b")
 
 
+@pytest.mark.trial
 def test_songs_with_files_of_segments_are_probed_by_frames(folder: Path) -> None:
     """From the table to the rows, by the commands that `task new` names."""
     time = np.arange(16000) / 8000

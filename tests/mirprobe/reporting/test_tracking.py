@@ -166,6 +166,7 @@ def test_the_summary_holds_the_chosen_layer_the_oracle_and_the_weighted_sum(
     assert "problems" not in summary
 
 
+@pytest.mark.trial
 def test_a_run_can_be_written_again_under_the_same_id(
     cell: Callable[..., Cell], tmp_path: Path
 ) -> None:
@@ -352,6 +353,7 @@ def silent_server() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
+@pytest.mark.trial
 @pytest.mark.parametrize(
     ("mode", "key", "server"),
     [

@@ -120,6 +120,7 @@ def test_starts_share_one_scale() -> None:
     assert [axis.get_ylim()[1] for axis in plots] == pytest.approx([0.945, 0.945])
 
 
+@pytest.mark.trial
 def test_the_verb_compares_starts_over_ten_seeds_unless_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,6 +100,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(
     assert "fbank_chroma nsynth_pitch seed 0: no space left while writing probes.pt" in end
 
 
+@pytest.mark.trial
 def test_a_bad_file_stops_only_the_cells_that_cannot_use_it(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,6 +157,7 @@ def test_probes_without_features_do_not_stop_those_that_have_some(
 # -- data that is not there ------------------------------------------------------------------------
 
 
+@pytest.mark.trial
 def test_all_runs_what_is_there_and_says_what_is_not(
     settings: Settings, notes_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

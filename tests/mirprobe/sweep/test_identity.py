@@ -329,6 +329,7 @@ def test_touched_files_are_read_and_nothing_is_computed(
 # -- labels ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.trial
 def test_labels_that_changed_are_trained_anew_beside_the_old_rows(
     toy: Callable[..., list[str]], sweep: Callable[..., Swept], notes: Path, tmp_path: Path
 ) -> None:
@@ -413,6 +414,7 @@ def test_report_of_cells_that_were_never_computed_is_refused(
 # -- weights ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.trial
 def test_a_checkpoint_that_is_replaced_is_another_backbone(
     toy: Callable[..., list[str]], sweep: Callable[..., Swept], notes: Path, tmp_path: Path
 ) -> None:
@@ -555,6 +557,7 @@ def manifest(toy: Callable[..., list[str]], *tables: Path, out: Path, more: str 
     return toy(None, "task=manifest", f"task.options.file={files}", *extra, out=out)
 
 
+@pytest.mark.trial
 def test_a_table_under_another_path_is_the_same_cell(
     toy: Callable[..., list[str]], sweep: Callable[..., Swept], notes: Path, tmp_path: Path
 ) -> None:

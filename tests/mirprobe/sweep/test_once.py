@@ -252,6 +252,7 @@ def test_shards_of_an_earlier_run_are_read_once_beside_those_that_are_written(
     assert sorted(hashed) == shards_in(tmp_path)
 
 
+@pytest.mark.trial
 def test_weights_are_hashed_once_for_all_stores_of_a_backbone(
     settings: Settings, weighed: list[str], tmp_path: Path
 ) -> None:
@@ -366,6 +367,7 @@ def in_this_process(
     return extract
 
 
+@pytest.mark.trial
 def test_one_group_of_processes_extracts_all_cells_of_a_store(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
