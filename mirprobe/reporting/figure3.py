@@ -125,6 +125,9 @@ def draw_similarity(
     written = []
     if any(panel.curves() for panel in panels):
         written += _save(draw_figure3(panels), folder / "figure3")
+        if len({panel.n_layers for panel in panels}) > 1:  # models of other depths to compare with
+            figure = draw_figure3(panels, relative_depth=True)
+            written += _save(figure, folder / "figure3_over_depth")
     written += _save(draw_without_labels(panels), folder / "layers_without_labels")
     heat = draw_layer_pairs(panels)
     if heat is not None:

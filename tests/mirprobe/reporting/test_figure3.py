@@ -21,8 +21,10 @@ from mirprobe.reporting.figure3 import (
 )
 from mirprobe.reporting.rank_correlation import rank_correlation
 from mirprobe.reporting.tracking import layer_points
+from mirprobe.settings import compose_cells
 from mirprobe.similarity.rows import read_similarity, sources_of
 
+Settings = Callable[..., list[str]]
 CURVE = [0.9, 0.8, 0.6, 0.5, 0.45, 0.4]
 
 
@@ -116,6 +118,15 @@ def test_files_are_written_and_hold_the_numbers(
     assert lines[1]["input"] == "mel"
     assert (lines[1]["pwcca"], lines[1]["null"], lines[1]["within"]) == ("0.800000", "0.300000", "")
     assert "fcpe against log-mel: 9000 frames say as much as 1500" in capsys.readouterr().out
+
+
+def test_models_of_unequal_depth_are_drawn_over_it_too(settings: Settings) -> None:
+    models = compose_cells(settings("task=nsynth_pitch", "model=fcpe,musicfm", "baseline=null"))
+    for cell, curve in zip(models, (CURVE, [*CURVE, 0.5, 0.4]), strict=True):
+        save_similarity(cell, curve)
+    draw_similarity(models)
+    names = {path.name for path in (Path(models[0].paths.runs) / "report").iterdir()}
+    assert {"figure3.pdf", "figure3_over_depth.pdf", "figure3_over_depth.png"} <= names
 
 
 def test_nothing_is_drawn_where_nothing_was_counted(pitch: list[Cell]) -> None:
