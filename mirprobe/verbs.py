@@ -44,7 +44,7 @@ def sweep(options: argparse.Namespace) -> int:
         check_dashboard(waiting)
         failures = run_sweep(waiting)
     try:
-        _compare(cells)
+        _try_to_compare(cells)
         problem = _track(cells)  # said after the table, which needs no dashboard
         print_report(cells)
         _print_absent(absent)
@@ -74,6 +74,14 @@ def _compare(cells: Sequence["Cell"]) -> None:
         from mirprobe.similarity.compare import compare
 
         compare(cells)
+
+
+def _try_to_compare(cells: Sequence["Cell"]) -> None:
+    """The same beside other work, which is worth having without Figure 3: says what is wrong."""
+    try:
+        _compare(cells)
+    except UserError as error:
+        _print_line(f"no similarity of layers: {error}")
 
 
 def extract(options: argparse.Namespace) -> int:
@@ -232,6 +240,7 @@ def report(options: argparse.Namespace) -> None:
     from mirprobe.reporting.report import report as print_report
     from mirprobe.sweep.status import check_done
 
+    _try_to_compare(cells)
     print_report(cells)
     _print_absent(absent)
     check_done(cells)

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mirprobe.__main__ import main
+
 Settings = Callable[..., list[str]]
 FCPE = (
     *("model=fcpe", "task=nsynth_pitch", "baseline=null", "similarity.inputs=[mel,h0]"),
@@ -82,3 +84,24 @@ def test_killed_and_on_two_processes_it_ends_with_the_same_rows(
 
     again = finish(start(settings(*FCPE, out=one)))
     assert "over nsynth" not in again, "nothing is left to pass the backbone"
+
+
+@pytest.mark.trial
+def test_a_report_computes_what_is_missing_and_goes_on_where_it_cannot(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the last of SLURM's jobs, and on a machine that has rows and no features."""
+    quick = ("model=fcpe", "task=nsynth_pitch", "baseline=null", "similarity.inputs=[h0]")
+    arguments = settings(*quick, "similarity.frame_s=0.01", "protocol.max_epochs=1")
+    for verb in ("extract", "probe", "report"):
+        assert main([verb, *arguments]) == 0
+    figure = tmp_path / "runs" / "report" / "figure3.png"
+    assert figure.is_file() and "figure3.png" in capsys.readouterr().out
+
+    (rows,) = tmp_path.glob("runs/fcpe*/similarity/*/similarity.jsonl")
+    rows.unlink()
+    for path in tmp_path.glob("features/*/similarity-*/rank-*.npz"):
+        path.unlink()
+    assert main(["report", *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "no similarity of layers: no moments in" in said and "Table 1" in said
