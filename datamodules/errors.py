@@ -29,6 +29,15 @@ def printable(text: str) -> str:
     return "".join(shown)
 
 
+def encodable(text: str) -> str:
+    """A text that a file can hold in UTF-8: what is none in a name from outside is escaped.
+
+    >>> encodable("caf\\udce9")
+    'caf\\\\udce9'
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def nearest(name: str, names: Sequence[str]) -> str:
     """A question for the known name that an unknown one resembles, to follow it; or nothing.
 

@@ -49,7 +49,7 @@ def new_task(table: Path, name: str | None, say: Callable[[str], None]) -> Path:
             f"a task cannot be called {task!r}: give a name of at most 48 letters, digits, - _ . "
             "or +, --name NAME"
         )
-    path = own_dir() / "task" / f"{task}.yaml"
+    path = own_dir().absolute() / "task" / f"{task}.yaml"
     if task in known("task"):
         raise UserError(f"there is a task {task} already: give another name, --name NAME")
 

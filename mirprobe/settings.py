@@ -37,7 +37,7 @@ def conf_dir() -> Path:
 
 def own_dir() -> Path:
     """The folder of somebody's own settings, with the same groups; it need not exist."""
-    return Path(os.environ.get("MIRPROBE_CONF") or "own_conf").absolute()
+    return Path(os.environ.get("MIRPROBE_CONF") or "own_conf")
 
 
 def known(group: str) -> list[str]:
@@ -52,8 +52,10 @@ def _files(group: str, *folders: Path) -> list[Path]:
 def _compose(overrides: Sequence[str]) -> Any:
     """Hydra's answer to overrides; own files are looked for behind ours."""
     own = own_dir()
-    place = json.dumps(f"file://{own}", ensure_ascii=False)
-    places = [f"hydra.searchpath=[{place}]"] if own.is_dir() else []
+    places = []
+    if own.is_dir():
+        place = json.dumps(f"file://{own.absolute()}", ensure_ascii=False)
+        places = [f"hydra.searchpath=[{place}]"]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose("config", overrides=[*places, *overrides])
 

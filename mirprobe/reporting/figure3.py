@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.text import Text
 
+from datamodules.errors import encodable
 from datamodules.files import atomic, write_text
 from mirprobe.cell import Cell
 from mirprobe.progress import console
@@ -133,7 +134,7 @@ def draw_similarity(
     if heat is not None:
         written += _save(heat, folder / "layer_pairs")
 
-    write_text(folder / "figure3.csv", make_csv(panels))
+    write_text(folder / "figure3.csv", encodable(make_csv(panels)))
     names = ", ".join(str(path) for path in [*written, folder / "figure3.csv"])
     console().print(Text(f"figures: {names}"), soft_wrap=True)
     for warning in dict.fromkeys(_warnings(panels)):

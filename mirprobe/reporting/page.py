@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from datamodules.errors import encodable
 from datamodules.files import write_text
 from mirprobe.cell import Cell
 from mirprobe.reporting.notes import notes
@@ -39,7 +40,7 @@ PAGE = "report.html"
 def write_page(cells: Sequence[Cell], rows: Sequence[TableRow], folder: Path) -> Path:
     """Writes the page of all cells asked for, those without rows as missing; returns its path."""
     path = folder / PAGE
-    write_text(path, page_text(cells, rows))
+    write_text(path, encodable(page_text(cells, rows)))
     return path
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.text import Text
 
+from datamodules.errors import encodable
 from datamodules.files import atomic, write_text
 from datamodules.tracks import Split
 from mirprobe.cell import Cell
@@ -114,7 +115,7 @@ def write_tables(rows: Sequence[TableRow], folder: Path) -> list[Path]:
         texts["published.csv"] = plain_csv_text(beside)
         texts["published.tex"] = latex_text(beside)
     for name, text in texts.items():
-        write_text(folder / name, text)
+        write_text(folder / name, encodable(text))
     return [folder / name for name in texts]
 
 
@@ -129,8 +130,8 @@ def write_guide(rows: Sequence[TableRow], folder: Path) -> list[Path]:
     guides = [guide for guide in guides if guide.choices]
     if not guides:
         return []
-    write_text(folder / "guide.md", guide_text(guides))
-    write_text(folder / "guide.json", guide_json(guides))
+    write_text(folder / "guide.md", encodable(guide_text(guides)))
+    write_text(folder / "guide.json", encodable(guide_json(guides)))
     return [folder / "guide.md", folder / "guide.json"]
 
 

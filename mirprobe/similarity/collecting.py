@@ -244,8 +244,8 @@ class FrameCollector(L.Callback):
     def count(self, clips: Sequence[Clip]) -> None:
         """Counts the clips that are held, in the order in which they were read, block by block.
 
-        Where a block ends depends on that order alone, and one that is open is not written: so a
-        run that was stopped ends with the very bits of one that was not.
+        Where a block ends depends on that order alone, and what is written while a run goes on
+        are whole blocks: so one that was killed ends with the very bits of one that was not.
 
         Raises:
             UserError: a frame is not finite; names the track.
@@ -261,8 +261,8 @@ class FrameCollector(L.Callback):
 
     def _close_block(self) -> None:
         assert self._moments is not None, "counting begins when prediction does"
-        self._moments.update_all(self._block)
-        self._block = []
+        block, self._block = self._block, []  # not tried again where it cannot be counted
+        self._moments.update_all(block)
 
     # -- Lightning's hooks -------------------------------------------------------------------------
 
@@ -292,7 +292,8 @@ class FrameCollector(L.Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Keeps what was counted, up to the open block."""
+        """Keeps what was counted: what is asked to stop need not do it again."""
+        self._close_block()
         self.save()
 
     def save(self) -> None:

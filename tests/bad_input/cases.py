@@ -254,11 +254,11 @@ CELLS = [
         ("a model without a name", in_cell(("  name: fbank_chroma\n", "")), ("model.name",)),
         ("a value of another type", in_cell(("seed: 0", "seed: zero")), ("seed",)),
         ("a value out of range", in_cell(("max_epochs: 1", "max_epochs: 0")), ("max_epochs",)),
-        ("an unknown key", in_cell(("seed: 0", "sead: 0")), ("sead",)),
+        ("an unknown key", in_cell(("\nseed: 0", "\nsead: 0")), ("sead",)),
         (
             "code as a task",
             in_cell(
-                ("datamodules.datasets.nsynth.NSynthPitch", "os.system"), ("seed: 0", "seed: 5")
+                ("datamodules.datasets.nsynth.NSynthPitch", "os.system"), ("\nseed: 0", "\nseed: 5")
             ),
             ("task._target_=os.system",),
         ),
@@ -266,13 +266,15 @@ CELLS = [
             "code as a model",
             in_cell(
                 ("mirprobe.backbones.fbank_chroma.FbankChroma", "subprocess.run"),
-                ("seed: 0", "seed: 5"),
+                ("\nseed: 0", "\nseed: 5"),
             ),
             ("model._target_=subprocess.run",),
         ),
         (
             "code in an option",
-            in_cell(("  options: {}", f"  options:\n   file:\n    {CODE}"), ("seed: 0", "seed: 5")),
+            in_cell(
+                ("  options: {}", f"  options:\n   file:\n    {CODE}"), ("\nseed: 0", "\nseed: 5")
+            ),
             ("task.options.file",),
         ),
         (

@@ -34,14 +34,11 @@ DATA = "tests/datamodules"
 
 SIMILARITY = (
     Mutation(
-        "an open block is written where a run is stopped",
+        "an open block is written while a run goes on",
         "mirprobe/similarity/collecting.py",
-        """Keeps what was counted, up to the open block.\"\"\"
-        self.save()""",
-        """Keeps what was counted, up to the open block.\"\"\"
-        self._close_block()
-        self.save()""",
-        "a run that was stopped ends with other bits than one that was not",
+        "write_moments(self._path, self._moments)",
+        "self._close_block() or write_moments(self._path, self._moments)",
+        "a run that was killed ends with other bits than one that was not",
         (f"{ROOM}/similarity/test_collecting.py",),
     ),
     Mutation(
