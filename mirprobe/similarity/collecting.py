@@ -262,7 +262,8 @@ class FrameCollector(L.Callback):
     def _close_block(self) -> None:
         assert self._moments is not None, "counting begins when prediction does"
         block, self._block = self._block, []  # not tried again where it cannot be counted
-        self._moments.update_all(block)
+        with torch.inference_mode():  # in which the sums were made; an exception has left it
+            self._moments.update_all(block)
 
     # -- Lightning's hooks -------------------------------------------------------------------------
 

@@ -151,6 +151,15 @@ def test_a_killed_run_ends_with_the_very_bits_of_an_undisturbed_one(
     )
 
 
+def test_a_run_that_is_asked_to_stop_keeps_all_it_has_counted(tmp_path: Path) -> None:
+    """Lightning has left inference mode then, in which the sums were made."""
+    stopped = collector_of(tmp_path)
+    with torch.inference_mode():
+        passing(stopped, in_batches(CLIPS[:5], 5))
+    stopped.on_exception(SimpleNamespace(), SimpleNamespace(), SystemExit(143))  # type: ignore[arg-type]
+    assert len(read_all(stopped.folder).clips) == 5
+
+
 @pytest.mark.parametrize("seconds", [0.01, 0.3, 60.0])
 def test_the_size_of_a_forward_pass_changes_nothing(
     tmp_path: Path, undisturbed: Moments, seconds: float
