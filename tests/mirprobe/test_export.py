@@ -88,7 +88,6 @@ def test_single_layers_are_those_that_are_asked_for(extracted: list[str], out: P
     assert names == {"layer_00.npy", "layer_06.npy", "rows.csv"}
 
 
-@pytest.mark.trial
 def test_clips_and_their_parts_have_the_times_where_they_start(
     settings: Callable[..., list[str]], tmp_path: Path
 ) -> None:
