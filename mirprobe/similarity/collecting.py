@@ -262,8 +262,11 @@ class FrameCollector(L.Callback):
     def _close_block(self) -> None:
         assert self._moments is not None, "counting begins when prediction does"
         block, self._block = self._block, []  # not tried again where it cannot be counted
+        # What fails in the middle leaves half a sum behind, which must not be written.
+        moments, self._moments = self._moments, None
         with torch.inference_mode():  # in which the sums were made; an exception has left it
-            self._moments.update_all(block)
+            moments.update_all(block)
+        self._moments = moments
 
     # -- Lightning's hooks -------------------------------------------------------------------------
 
@@ -294,8 +297,9 @@ class FrameCollector(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         """Keeps what was counted: what is asked to stop need not do it again."""
-        self._close_block()
-        self.save()
+        if self._moments is not None:  # else it never began, or broke off in the middle of a sum
+            self._close_block()
+            self.save()
 
     def save(self) -> None:
         """Writes what was counted since the last time, with all that was before."""

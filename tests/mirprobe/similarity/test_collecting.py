@@ -160,6 +160,23 @@ def test_a_run_that_is_asked_to_stop_keeps_all_it_has_counted(tmp_path: Path) ->
     assert len(read_all(stopped.folder).clips) == 5
 
 
+def test_half_a_sum_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where memory ends in the middle of a block: its error is what is said."""
+    broken = collector_of(tmp_path)
+    passing(broken, in_batches(CLIPS[:3], 3))  # one block of two clips, and an open one
+    monkeypatch.setattr(Moments, "_add_squares", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(MemoryError):
+        end(broken)
+    broken.on_exception(SimpleNamespace(), SimpleNamespace(), MemoryError())  # type: ignore[arg-type]
+    assert not list(broken.folder.glob("rank-*.npz"))
+
+
+def test_an_error_before_counting_begins_is_not_hidden(tmp_path: Path) -> None:
+    early = collector_of(tmp_path)
+    early.on_exception(SimpleNamespace(), SimpleNamespace(), UserError("no"))  # type: ignore[arg-type]
+    assert not early.folder.exists()
+
+
 @pytest.mark.parametrize("seconds", [0.01, 0.3, 60.0])
 def test_the_size_of_a_forward_pass_changes_nothing(
     tmp_path: Path, undisturbed: Moments, seconds: float
